@@ -1,0 +1,1 @@
+"""CycleGAN in JAX: unpaired image-to-image translation."""

@@ -1,0 +1,1 @@
+"""From files, data sets or a drawing to batches of unpaired images."""

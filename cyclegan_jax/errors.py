@@ -1,0 +1,21 @@
+"""The one family of errors that a user can mend.
+
+Each message is one line that says what is wrong, where, and what to do.
+Command lines print it without a traceback; programs catch it by type.
+"""
+
+
+class UserError(Exception):
+  """Something outside the code is wrong: the message says what to do."""
+
+
+class ConfigError(UserError):
+  """An option is unknown, of a wrong type or out of range."""
+
+
+class DataError(UserError):
+  """Images are missing, unreadable or of a shape that can't be used."""
+
+
+class WorkdirError(UserError):
+  """The run's folder can't be used as it is."""

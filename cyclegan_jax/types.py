@@ -1,0 +1,13 @@
+"""Names for what the functions pass around."""
+
+from typing import Any
+
+import jax
+import optax
+
+Array = jax.Array
+Key = jax.Array  # a typed key of jax.random.key
+Params = Any  # a nested dict of arrays
+OptState = optax.OptState
+Batch = dict[str, Array]  # {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]}
+Metrics = dict[str, Array]  # float32 scalars by name
