@@ -52,20 +52,17 @@ class Section:
 
 def _checked(path: str, value: Any, field: dataclasses.Field[Any]) -> Any:
   """Returns the value in the field's type, or raises ConfigError."""
-  kind = type(field.default)
+  kind: Any = type(field.default)
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
   if type(value) is not kind:
-    raise ConfigError(
-      f'{path}={value!r} is of type {type(value).__name__}: '
-      f'give {_an(kind.__name__)}, such as {field.default!r}'
-    )
+    raise ConfigError(wrong_type(path, value, field.default))
   choices = field.metadata['choices']
   if choices and value not in choices:
     known = ', '.join(str(choice) for choice in choices)
     raise ConfigError(f'{path}={value!r} is unknown: choose from {known}')
   low, high = field.metadata['low'], field.metadata['high']
-  if kind is float and not math.isfinite(value):
+  if kind is float and not math.isfinite(float(value)):
     raise ConfigError(f'{path}={value!r} is not a finite number')
   if low is not None and value < low:
     raise ConfigError(f'{path}={value!r} is too small: at least {low}')
@@ -74,8 +71,11 @@ def _checked(path: str, value: Any, field: dataclasses.Field[Any]) -> Any:
   return value
 
 
-def _an(noun: str) -> str:
-  return f'an {noun}' if noun[0] in 'aeiou' else f'a {noun}'
+def wrong_type(path: str, value: Any, default: Any) -> str:
+  """The message for a value that is not of its option's type."""
+  noun = type(default).__name__
+  article = 'an' if noun[0] in 'aeiou' else 'a'
+  return f'{path}={value!r} is not {article} {noun}, such as {default!r}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -449,6 +449,15 @@ def option_paths() -> list[str]:
     else:
       paths.append(f'config.{field.name}')
   return paths
+
+
+def option_at(path: str) -> dataclasses.Field[Any]:
+  """The field of an option's dotted path, with its default and range."""
+  kind: Any = Config
+  for name in path.split('.')[1:]:
+    field = {each.name: each for each in dataclasses.fields(kind)}[name]
+    kind = type(field.default)
+  return field
 
 
 def unknown_option(path: str) -> str:

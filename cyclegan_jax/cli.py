@@ -1,0 +1,135 @@
+"""Commands: `cyclegan train|translate`, the same as `python -m cyclegan_jax`."""
+
+import argparse
+import logging
+import pathlib
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from cyclegan_jax import flags
+from cyclegan_jax.errors import ConfigError, UserError
+from cyclegan_jax.train import TrainResult, train
+from cyclegan_jax.translate import translate_files
+from cyclegan_jax.workdir import make_workdir
+
+USAGE = """\
+cyclegan train [--config=FILE] [--workdir=FOLDER] [--config.OPTION=VALUE ...]
+cyclegan translate CHECKPOINT INPUT ... --to FOLDER [--direction ab|ba]
+
+Each command has a --help of its own.
+"""
+
+
+def main(argv: list[str] | None = None, *, program: str = '') -> int:
+  """Runs a command.
+
+  Args:
+    argv: the command and its arguments; None for the process's own.
+    program: how the user calls `train`, for the message of how to go on.
+
+  Returns:
+    The exit status: 0; 1 for what the user can mend; 2 for a wrong command
+    line; 128 + n after signal n.
+  """
+  argv = sys.argv[1:] if argv is None else argv
+  if not argv or argv[0] in ('-h', '--help'):
+    print(USAGE)
+    return 0 if argv else 2
+  if argv[0] not in COMMANDS:
+    print(f'error: {argv[0]!r} is not a command\n\n{USAGE}', file=sys.stderr)
+    return 2
+  debug = '--debug' in argv
+  logging.basicConfig(
+    level=logging.WARNING,
+    format='%(message)s',
+    handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+  )
+  # Orbax and JAX tell much of what concerns their own developers.
+  logging.getLogger('absl').setLevel(logging.ERROR)
+  try:
+    return COMMANDS[argv[0]](argv[1:], program or f'cyclegan {argv[0]}')
+  except UserError as error:
+    if debug:
+      raise
+    print(f'error: {error}', file=sys.stderr)
+    return 2 if isinstance(error, ConfigError) else 1
+  except KeyboardInterrupt:
+    return 128 + signal.SIGINT
+
+
+def _train(argv: list[str], program: str) -> int:
+  if '--help' in argv or '-h' in argv:
+    print(f'{flags.USAGE}\n{flags.options_help()}')
+    return 0
+  parsed = flags.parse_train_flags(argv)
+  workdir = parsed.workdir or make_workdir()
+  result = train(parsed.config, workdir)
+  rest = [each for each in argv if not each.startswith('--workdir')]
+  command = f'{program} {shlex.join([*rest, f"--workdir={workdir}"])}'
+  _tell_end(result, workdir, command)
+  return 128 + result.signal if result.signal else 0
+
+
+def _tell_end(
+  result: TrainResult, workdir: pathlib.Path, command: str
+) -> None:
+  step = int(result.state.step)
+  if result.signal:
+    name = signal.Signals(result.signal).name
+    print(
+      f'\n{name}: stopped and saved at step {step:,} of '
+      f'{result.config.steps:,}. Go on with\n  {command}'
+    )
+    return
+  if result.score:
+    print(f'\n{result.score}')
+  print(
+    f'\ntrained {step:,} steps'
+    f'\n  gallery     {workdir / "index.html"}'
+    f'\n  checkpoint  {workdir / "checkpoints" / str(step)}'
+    f'\n  metrics     {workdir / "metrics.jsonl"}, '
+    f'tensorboard --logdir={workdir}'
+    '\nTranslate a folder of images of a to b with'
+    f'\n  python -m cyclegan_jax translate {workdir} FOLDER --to OUT '
+    '--direction ab'
+  )
+
+
+def _translate(argv: list[str], program: str) -> int:
+  parser = argparse.ArgumentParser(
+    program, description='Translates images with a trained checkpoint.'
+  )
+  parser.add_argument(
+    'checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's"
+  )
+  parser.add_argument(
+    'inputs', type=pathlib.Path, nargs='+', help='images and folders of them'
+  )
+  parser.add_argument(
+    '--to', type=pathlib.Path, required=True, help='folder for the PNG files'
+  )
+  parser.add_argument('--direction', choices=('ab', 'ba'), default='ab')
+  parser.add_argument('--seed', type=int, default=0, help="dropout's")
+  parser.add_argument('--debug', action='store_true', help='show tracebacks')
+  options = parser.parse_args(argv)
+  failed = translate_files(
+    options.checkpoint,
+    options.inputs,
+    options.to,
+    direction=options.direction,
+    seed=options.seed,
+  )
+  for message in failed:
+    print(f'error: {message}', file=sys.stderr)
+  return 1 if failed else 0
+
+
+COMMANDS: dict[str, Callable[[list[str], str], int]] = {
+  'train': _train,
+  'translate': _translate,
+}

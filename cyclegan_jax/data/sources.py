@@ -1,0 +1,75 @@
+"""Where images come from: drawn by code, your folders, or TFDS.
+
+A source is a function from the config to the images of both domains and
+splits, by index; `loader.py` makes batches of them.
+"""
+
+import functools
+from collections.abc import Callable
+
+from cyclegan_jax.config import DataConfig
+from cyclegan_jax.data import embedded
+from cyclegan_jax.data.decoding import ImageError, Images
+from cyclegan_jax.data.folder_source import open_folder
+from cyclegan_jax.data.tfds_source import open_tfds
+from cyclegan_jax.errors import ConfigError
+
+__all__ = ['SOURCES', 'ImageError', 'Images', 'open_embedded', 'open_images']
+
+
+def open_images(config: DataConfig) -> dict[str, Images]:
+  """The images of 'train_a', 'train_b', 'test_a' and 'test_b'.
+
+  Nothing is decoded yet. Where a domain has no test images of its own, its
+  training images take their place, and a warning is logged.
+
+  Raises:
+    ConfigError: an option is missing or does not fit the source.
+    DataError: a folder or a data set is missing, empty or of another kind.
+    UserError: the source needs a package that is not installed.
+  """
+  return SOURCES[config.name](config)
+
+
+def open_embedded(config: DataConfig) -> dict[str, Images]:
+  """Drawings of `embedded.draw`, load_size squared.
+
+  Raises:
+    ConfigError: other than three channels are asked for.
+  """
+  for option in ('channels_a', 'channels_b'):
+    if getattr(config, option) != 3:
+      raise ConfigError(
+        f'config.data.{option}={getattr(config, option)} does not fit the '
+        'embedded drawings, which have 3 channels'
+      )
+  size = config.load_size
+  if size > embedded.MAX_SIZE:
+    raise ConfigError(
+      f'config.data.load_size={size} is too large for the embedded drawings: '
+      f'at most {embedded.MAX_SIZE}'
+    )
+  counts = {'train': config.num_train, 'test': config.num_test}
+  return {
+    f'{split}_{domain}': Images(
+      names=tuple(f'{split}_{domain}/{i:05d}' for i in range(count)),
+      read=functools.partial(
+        embedded.draw, size=size, domain=domain, split=split
+      ),
+      shape_of=functools.partial(_square, size=size),
+    )
+    for split, count in counts.items()
+    for domain in embedded.DOMAINS
+  }
+
+
+def _square(index: int, *, size: int) -> tuple[int, int]:
+  del index  # drawings are all of one size
+  return size, size
+
+
+SOURCES: dict[str, Callable[[DataConfig], dict[str, Images]]] = {
+  'embedded': open_embedded,
+  'folder': open_folder,
+  'tfds': open_tfds,
+}

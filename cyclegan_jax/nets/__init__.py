@@ -1,0 +1,47 @@
+"""Generators and discriminators, by name."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from cyclegan_jax.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_jax.nets.patchgan import PatchGAN, PixelGAN
+from cyclegan_jax.nets.resnet import ResNetGenerator
+from cyclegan_jax.nets.unet import SeedUNet, TorchUNet
+
+GENERATORS: dict[str, Callable[..., nn.Module]] = {
+  'seed_unet': SeedUNet,
+  'resnet': ResNetGenerator,
+  'torch_unet': TorchUNet,
+}
+DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
+  'seed_patchgan': PatchGAN,
+  'patchgan': PatchGAN,
+  'pixelgan': PixelGAN,
+}
+
+
+def make_generator(
+  config: GeneratorConfig, *, channels: int = 3, axis_name: str | None = None
+) -> nn.Module:
+  """The generator as a Flax module.
+
+  Args:
+    config: which network, and its options.
+    channels: of the output; the input's are read off the input.
+    axis_name: the devices' axis under `parallel.data_parallel`.
+
+  Returns:
+    A module; `apply({'params': p}, x, rngs={'dropout': key})` maps
+    [B, H, W, C] in [-1, 1] to [B, H, W, channels] in [-1, 1].
+  """
+  return GENERATORS[config.name](
+    config=config, channels=channels, axis_name=axis_name
+  )
+
+
+def make_discriminator(
+  config: DiscriminatorConfig, *, axis_name: str | None = None
+) -> nn.Module:
+  """The discriminator as a Flax module: [B, H, W, C] to [B, h, w, 1] logits."""
+  return DISCRIMINATORS[config.name](config=config, axis_name=axis_name)

@@ -1,0 +1,97 @@
+"""Two-dimensional convolution and its transpose on [B, H, W, C] arrays."""
+
+import functools
+
+import jax
+from jax import lax
+
+from cyclegan_jax.types import Array
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+
+def conv(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
+  """Convolution (cross-correlation) with zero padding.
+
+  Args:
+    x: [B, H, W, I].
+    kernel: [h, w, I, O].
+    stride: of both directions.
+    padding: zeros ((top, bottom), (left, right)).
+
+  Returns:
+    [B, H', W', O] with H' = (H + top + bottom - h) // stride + 1.
+  """
+  return lax.conv_general_dilated(
+    x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+  )
+
+
+def conv_transpose(
+  x: Array, kernel: Array, *, stride: int, padding: Padding, extra: int = 0
+) -> Array:
+  """The adjoint of `conv` in its input: PyTorch's ConvTranspose2d.
+
+  XLA's own weight gradient of a dilated convolution runs at a fiftieth of a
+  CPU's rate. The adjoint's weight gradient is the strided convolution's with
+  input and output exchanged, so that is what we ask for
+  (experiments/bench_conv_transpose.py).
+
+  Args:
+    x: [B, H, W, I].
+    kernel: [h, w, O, I], the kernel of the convolution from O to I channels
+      whose adjoint this is.
+    stride: of that convolution.
+    padding: of that convolution; it crops the output here.
+    extra: rows and columns added at the bottom and the right (PyTorch's
+      output_padding).
+
+  Returns:
+    [B, H', W', O] with H' = (H - 1) * stride + h - top - bottom + extra.
+  """
+  return _adjoint(x, kernel, stride, padding, extra)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _adjoint(
+  x: Array, kernel: Array, stride: int, padding: Padding, extra: int
+) -> Array:
+  h, w = kernel.shape[:2]
+  (top, bottom), (left, right) = padding
+  return lax.conv_general_dilated(
+    x,
+    lax.rev(kernel, (0, 1)),
+    window_strides=(1, 1),
+    padding=(
+      (h - 1 - top, h - 1 - bottom + extra),
+      (w - 1 - left, w - 1 - right + extra),
+    ),
+    lhs_dilation=(stride, stride),
+    dimension_numbers=('NHWC', 'HWOI', 'NHWC'),
+  )
+
+
+def _forward(
+  x: Array, kernel: Array, stride: int, padding: Padding, extra: int
+) -> tuple[Array, tuple[Array, Array]]:
+  return _adjoint(x, kernel, stride, padding, extra), (x, kernel)
+
+
+def _backward(
+  stride: int,
+  padding: Padding,
+  extra: int,
+  saved: tuple[Array, Array],
+  cotangent: Array,
+) -> tuple[Array, Array]:
+  x, kernel = saved
+  # The strided convolution drops what `extra` added: it divides evenly.
+  strided = functools.partial(conv, stride=stride, padding=padding)
+  x_bar, pull_back = jax.vjp(lambda k: strided(cotangent, k), kernel)
+  (kernel_bar,) = pull_back(x)
+  return x_bar, kernel_bar
+
+
+_adjoint.defvjp(_forward, _backward)

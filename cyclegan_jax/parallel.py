@@ -1,0 +1,79 @@
+"""Data parallelism: the only place that knows of devices.
+
+N devices give what one device gives at the same global batch: the state is
+replicated, each device holds a slice of the batch, and whatever depends on
+the whole batch goes through the functions below.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from cyclegan_jax.types import Array, Batch, Key
+
+Tree = TypeVar('Tree')
+
+AXIS = 'devices'
+
+
+def data_parallel(
+  step: Callable[..., Any], *, num_devices: int | None = None
+) -> Callable[..., Any]:
+  """Runs `step(state, batch)` on several devices, each on its slice.
+
+  Args:
+    step: a pure function (state, batch) -> (state, metrics) that reduces
+      over the axis `parallel.AXIS`, such as `functools.partial(train_step,
+      config=config, axis_name=parallel.AXIS)`.
+    num_devices: how many local devices to use; None for all.
+
+  Returns:
+    A function of the unstacked state, whose memory it takes over, and of a
+    batch from `shard_batch`; it returns the unstacked new state and metrics.
+  """
+  devices = jax.local_devices()[:num_devices]
+  return jax.pmap(
+    step,
+    axis_name=AXIS,
+    in_axes=(None, 0),
+    out_axes=None,
+    donate_argnums=0,
+    devices=devices,
+  )
+
+
+def shard_batch(batch: Batch, num_devices: int) -> Batch:
+  """Cuts [B, ...] into [num_devices, B / num_devices, ...]."""
+  return jax.tree.map(
+    lambda x: x.reshape((num_devices, -1, *x.shape[1:])), batch
+  )
+
+
+def mean_over(tree: Tree, axis_name: str | None) -> Tree:
+  """The mean over devices of every array in the tree."""
+  return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def gather(x: Array, axis_name: str | None) -> Array:
+  """The global batch [N * B, ...] of a local one, on every device."""
+  if axis_name is None:
+    return x
+  return jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def local_slice(x: Array, size: int, axis_name: str | None) -> Array:
+  """This device's [size, ...] of a global batch: the reverse of gather."""
+  if axis_name is None:
+    return x
+  start = jax.lax.axis_index(axis_name) * size
+  return jax.lax.dynamic_slice_in_dim(x, start, size)
+
+
+def example_keys(key: Key, size: int, axis_name: str | None) -> Key:
+  """A key for each local example, by its place in the global batch."""
+  index = jnp.arange(size)
+  if axis_name is not None:
+    index += jax.lax.axis_index(axis_name) * size
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)

@@ -1,0 +1,158 @@
+"""What is settled, checked and told before the first step."""
+
+import pathlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import rich.console
+import rich.progress
+
+from cyclegan_jax.config import Config, to_config_dict
+from cyclegan_jax.data.loader import too_small
+from cyclegan_jax.data.sources import ImageError, Images
+from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.state import TrainState
+
+# Headers of more files than this would hold up the start of a run.
+_MAX_HEADERS = 20_000
+
+
+def resolve(
+  config: Config, images: Mapping[str, Images], *, saved: Config | None = None
+) -> Config:
+  """Fills in what depends on the data and on the machine.
+
+  Args:
+    config: as the user gave it.
+    images: 'train_a' and 'train_b'.
+    saved: the resolved config of the run to go on with, if there is one; its
+      epochs keep their length.
+
+  Returns:
+    A config whose counts are all set.
+
+  Raises:
+    ConfigError: the batch can't be divided over the devices.
+  """
+  num_devices = config.num_devices or jax.local_device_count()
+  if num_devices > jax.local_device_count():
+    raise ConfigError(
+      f'config.num_devices={num_devices}, but there are only '
+      f'{jax.local_device_count()}: lower it, or 0 to use all'
+    )
+  if config.batch_size % num_devices:
+    raise ConfigError(
+      f'config.batch_size={config.batch_size} can not be divided over '
+      f'{num_devices} devices: make it a multiple of {num_devices}, or set '
+      'config.num_devices'
+    )
+  larger = max(len(images['train_a']), len(images['train_b']))
+  steps_per_epoch = config.steps_per_epoch or (
+    saved.steps_per_epoch if saved else -(-larger // config.batch_size)
+  )
+  steps = config.steps or config.epochs * steps_per_epoch
+  return config.replace(
+    num_devices=num_devices,
+    steps_per_epoch=steps_per_epoch,
+    steps=steps,
+    epochs=-(-steps // steps_per_epoch),
+    log={
+      'samples_every_steps': config.log.samples_every_steps
+      or max(1, steps // 16),
+      'checkpoint_every_steps': config.log.checkpoint_every_steps
+      or max(1, steps // 10),
+    },
+  )
+
+
+def check_images(config: Config, images: Mapping[str, Images]) -> None:
+  """Reads the headers of the training images, in threads.
+
+  A header that can't be read is left to the decoder, which counts it.
+
+  Raises:
+    DataError: an image is smaller than the crop.
+  """
+  if config.data.preprocess != 'crop':
+    return
+  for split in ('train_a', 'train_b'):
+    of_split = images[split]
+    shape_of = of_split.shape_of
+    if shape_of is None:
+      continue
+    stride = -(-len(of_split) // _MAX_HEADERS)
+    indices = range(0, len(of_split), stride)
+
+    def check(
+      index: int, of_split: Images = of_split, shape_of: Any = shape_of
+    ) -> None:
+      try:
+        height, width = shape_of(index)
+      except ImageError:
+        return
+      if min(height, width) < config.data.size:
+        name = of_split.names[index]
+        raise DataError(too_small(name, height, width, config.data))
+
+    with ThreadPoolExecutor(max(1, config.data.num_workers)) as threads:
+      checks = threads.map(check, indices)
+      for _ in rich.progress.track(
+        checks, f'checking {split}', len(indices), transient=True
+      ):
+        pass
+
+
+def num_parameters(params: Any) -> int:
+  """The number of scalars in a tree."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def num_bytes(tree: Any) -> int:
+  """The memory of a tree's arrays, in bytes."""
+  return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def describe(
+  config: Config, images: Mapping[str, Images], state: TrainState
+) -> dict[str, str]:
+  """The rows of the table that a run begins with."""
+  sizes = {split: f'{len(images[split]):,}' for split in images}
+  rows = {
+    'training images': f'{sizes["train_a"]} of a, {sizes["train_b"]} of b',
+    'test images': f'{sizes["test_a"]} of a, {sizes["test_b"]} of b',
+    'generators': f'{config.generator.name}, '
+    f'{num_parameters(state.gen):,} parameters in both',
+    'discriminators': f'{config.discriminator.name}, '
+    f'{num_parameters(state.disc):,} parameters in both',
+    'devices': f'{config.num_devices} x {jax.local_devices()[0].device_kind}',
+    'steps': f'{config.steps:,} of {config.batch_size} pairs, '
+    f'{config.steps_per_epoch:,} an epoch',
+  }
+  if max(config.loss.identity_a, config.loss.identity_b) and (
+    not config.uses_identity
+  ):
+    rows['identity loss'] = (
+      f'off: a has {config.data.channels_a} channels and b '
+      f'{config.data.channels_b}'
+    )
+  return rows
+
+
+def tell(
+  config: Config,
+  facts: Mapping[str, str],
+  workdir: pathlib.Path,
+  *,
+  start_step: int,
+  console: rich.console.Console,
+) -> None:
+  """Prints the resolved config and the table."""
+  console.print(str(to_config_dict(config)), markup=False, highlight=False)
+  width = max(len(name) for name in facts) + 2
+  for name, text in facts.items():
+    console.print(f'{name:{width}}{text}', markup=False, highlight=False)
+  console.print(f'{"folder":{width}}{workdir}', markup=False, highlight=False)
+  if start_step:
+    console.print(f'going on from step {start_step:,}', highlight=False)

@@ -1,0 +1,48 @@
+"""Learning rates by step, in whole epochs as the recipes state them."""
+
+import jax.numpy as jnp
+import optax
+
+from cyclegan_jax.config import ScheduleConfig
+from cyclegan_jax.types import Array
+
+
+def make_schedule(
+  config: ScheduleConfig,
+  learning_rate: float,
+  *,
+  epochs: int,
+  steps_per_epoch: int,
+) -> optax.Schedule:
+  """The learning rate as a function of the step.
+
+  Args:
+    config: which schedule.
+    learning_rate: at the start.
+    epochs: of the whole run.
+    steps_per_epoch: at least 1.
+
+  Returns:
+    A function from an int32 step to a float32 rate. With e the epoch:
+    constant: the rate; linear: rate * (1 - max(0, e + 1 - n) / (d + 1)) with
+    d decay epochs after n others, as the authors' code has it, and never
+    below the last epoch's rate; cosine: half
+    a cosine over the run, to zero; step: rate * factor^(e // step_epochs).
+  """
+
+  def schedule(step: Array) -> Array:
+    epoch = jnp.asarray(step) // steps_per_epoch
+    if config.name == 'constant':
+      factor = jnp.ones(())
+    elif config.name == 'linear':
+      decay = min(config.decay_epochs, epochs)
+      past = jnp.clip(epoch + 1 - (epochs - decay), 0, decay)
+      factor = 1 - past / (decay + 1)
+    elif config.name == 'cosine':
+      share = jnp.minimum(step / (epochs * steps_per_epoch), 1)
+      factor = 0.5 * (1 + jnp.cos(jnp.pi * share))
+    else:
+      factor = config.step_factor ** (epoch // config.step_epochs)
+    return jnp.asarray(learning_rate * factor, jnp.float32)
+
+  return schedule

@@ -1,0 +1,83 @@
+"""Everything that changes while training, in one immutable tree of arrays."""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from cyclegan_jax.config import Config
+from cyclegan_jax.nets import make_discriminator, make_generator
+from cyclegan_jax.optimizers import make_optimizer
+from cyclegan_jax.pool import ImagePool, init_pool
+from cyclegan_jax.types import Array, Key, OptState, Params
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """Arrays only, so it saves, donates and replicates whole.
+
+  Attributes:
+    step: int32 scalar, the steps taken.
+    key: the run's key; a step's key is fold_in(key, step).
+    gen: parameters: 'ab' maps domain a to b, 'ba' back.
+    disc: parameters: 'a' judges images of domain a, 'b' of b.
+    gen_opt: the joint optimizer's state of both generators.
+    disc_opt: the same of both discriminators.
+    pools: past fakes of 'a' and of 'b'.
+    gen_ema: running average of `gen`, or None.
+  """
+
+  step: Array
+  key: Key
+  gen: dict[str, Params]
+  disc: dict[str, Params]
+  gen_opt: OptState
+  disc_opt: OptState
+  pools: dict[str, ImagePool]
+  gen_ema: dict[str, Params] | None
+
+  @property
+  def translators(self) -> dict[str, Params]:
+    """The generators to translate with: the average where there is one."""
+    return self.gen if self.gen_ema is None else self.gen_ema
+
+
+def create_train_state(config: Config, key: Key) -> TrainState:
+  """A fresh state; each of the four networks has a key of its own.
+
+  Args:
+    config: of the run.
+    key: a typed key, as from `jax.random.key(seed)`.
+
+  Returns:
+    The state at step 0.
+  """
+  return _create(config, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _create(config: Config, key: Key) -> TrainState:
+  run_key, *net_keys = jax.random.split(key, 5)
+  size = config.data.size
+  shapes = {d: (size, size, config.channels(d)) for d in 'ab'}
+  images = {d: jnp.zeros((1, *shapes[d])) for d in 'ab'}
+  disc_net = make_discriminator(config.discriminator)
+  gen, disc = {}, {}
+  for direction, net_key in zip(('ab', 'ba'), net_keys[:2], strict=True):
+    source, target = direction[0], direction[1]
+    gen_net = make_generator(config.generator, channels=config.channels(target))
+    keys = {'params': net_key, 'dropout': net_key}
+    gen[direction] = gen_net.init(keys, images[source])['params']
+  for domain, net_key in zip('ab', net_keys[2:], strict=True):
+    disc[domain] = disc_net.init(net_key, images[domain])['params']
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=run_key,
+    gen=gen,
+    disc=disc,
+    gen_opt=make_optimizer(config, side='gen').init(gen),
+    disc_opt=make_optimizer(config, side='disc').init(disc),
+    pools={d: init_pool(config.pool_size, shapes[d]) for d in 'ab'},
+    # A copy: one buffer under two names could not be donated.
+    gen_ema=jax.tree.map(jnp.copy, gen) if config.ema_decay else None,
+  )

@@ -1,0 +1,231 @@
+"""The algorithm: one update of both generators and both discriminators."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cyclegan_jax import losses, parallel
+from cyclegan_jax.config import Config
+from cyclegan_jax.inference import translate
+from cyclegan_jax.nets import make_discriminator
+from cyclegan_jax.optimizers import learning_rate_schedule, make_optimizer
+from cyclegan_jax.pool import query_pool
+from cyclegan_jax.state import TrainState
+from cyclegan_jax.types import Array, Batch, Key, Metrics, Params
+
+
+def generator_loss(
+  gen: dict[str, Params],
+  disc: dict[str, Params],
+  batch: Batch,
+  key: Key,
+  *,
+  config: Config,
+  axis_name: str | None = None,
+) -> tuple[Array, tuple[Batch, Metrics]]:
+  """What both generators minimise together (arXiv:1703.10593, eq. 3).
+
+  Args:
+    gen: parameters of the generators 'ab' and 'ba'.
+    disc: parameters of the discriminators 'a' and 'b', held.
+    batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} in [-1, 1].
+    key: of this step's dropout.
+    config: of the run.
+    axis_name: the devices' axis under `parallel.data_parallel`.
+
+  Returns:
+    The scalar loss, the fakes {'a', 'b'} and each term before its weight.
+  """
+  keys = iter(jax.random.split(key, 6))
+
+  def generate(direction: str, images: Array) -> Array:
+    params, key = gen[direction], next(keys)
+    return translate(
+      config, params, direction, images, key, axis_name=axis_name
+    )
+
+  def judge(domain: str, images: Array) -> Array:
+    return _judge(config, disc[domain], images, axis_name)
+
+  fakes = {'b': generate('ab', batch['a']), 'a': generate('ba', batch['b'])}
+  cycled = {'a': generate('ba', fakes['b']), 'b': generate('ab', fakes['a'])}
+  adversarial = losses.ADVERSARIAL_LOSSES[config.loss.adversarial].generator
+  metrics = {
+    'generator/adversarial_ab': adversarial(judge('b', fakes['b'])),
+    'generator/adversarial_ba': adversarial(judge('a', fakes['a'])),
+    'generator/cycle_a': losses.l1_loss(cycled['a'], batch['a']),
+    'generator/cycle_b': losses.l1_loss(cycled['b'], batch['b']),
+  }
+  loss = (
+    metrics['generator/adversarial_ab']
+    + metrics['generator/adversarial_ba']
+    + config.loss.cycle_a * metrics['generator/cycle_a']
+    + config.loss.cycle_b * metrics['generator/cycle_b']
+  )
+  if config.uses_identity:
+    same = {'a': generate('ba', batch['a']), 'b': generate('ab', batch['b'])}
+    for domain, weight in (
+      ('a', config.loss.identity_a),
+      ('b', config.loss.identity_b),
+    ):
+      term = losses.l1_loss(same[domain], batch[domain])
+      metrics[f'generator/identity_{domain}'] = term
+      loss += weight * term
+  return loss, (fakes, metrics | {'generator/loss': loss})
+
+
+def discriminator_loss(
+  disc: dict[str, Params],
+  batch: Batch,
+  fakes: Batch,
+  key: Key,
+  *,
+  config: Config,
+  axis_name: str | None = None,
+) -> tuple[Array, Metrics]:
+  """What both discriminators minimise together.
+
+  Args:
+    disc: parameters of the discriminators 'a' and 'b'.
+    batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} real images in [-1, 1].
+    fakes: translated images of the same shapes.
+    key: of the points at which WGAN-GP takes its gradient.
+    config: of the run.
+    axis_name: the devices' axis under `parallel.data_parallel`.
+
+  Returns:
+    The scalar loss, and each discriminator's before the weight.
+  """
+  adversarial = losses.ADVERSARIAL_LOSSES[config.loss.adversarial].discriminator
+  loss, metrics = jnp.zeros(()), {}
+  for domain, domain_key in zip('ab', jax.random.split(key), strict=True):
+    real, fake = batch[domain], fakes[domain]
+    judge = functools.partial(_judge, config, disc[domain], axis_name=axis_name)
+    term = adversarial(judge(real), judge(fake))
+    metrics[f'discriminator/{domain}'] = term
+    loss += config.loss.discriminator * term
+    if config.loss.adversarial == 'wgan_gp':
+      keys = parallel.example_keys(domain_key, real.shape[0], axis_name)
+      between = losses.interpolate(keys, real, fake)
+      penalty = losses.gradient_penalty(judge, between)
+      metrics[f'discriminator/gradient_penalty_{domain}'] = penalty
+      loss += config.loss.gradient_penalty * penalty
+    if config.loss.r1:
+      penalty = losses.r1_penalty(judge, real)
+      metrics[f'discriminator/r1_{domain}'] = penalty
+      loss += config.loss.r1 * penalty
+  return loss, metrics
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'axis_name'))
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  *,
+  config: Config,
+  axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+  """One joint update of the generators, then one of the discriminators.
+
+  The generators learn with the discriminators held. The discriminators then
+  learn from the batch and from fakes made before the generators' update,
+  exchanged with past ones in the pools. Each forward is computed once.
+
+  Args:
+    state: before the step; it is not changed, and not donated.
+    batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} float32 in [-1, 1]; under
+      `parallel.data_parallel` this device's slice of it.
+    config: static; an equal one does not retrace.
+    axis_name: the devices' axis under `parallel.data_parallel`.
+
+  Returns:
+    The state after the step, and float32 scalars by name.
+
+  Raises:
+    ValueError: an image's shape is not what the config says.
+  """
+  _check_batch(batch, config)
+  key = jax.random.fold_in(state.key, state.step)
+  gen_key, pool_key, disc_key = jax.random.split(key, 3)
+
+  grads, (fakes, gen_metrics) = jax.grad(generator_loss, has_aux=True)(
+    state.gen, state.disc, batch, gen_key, config=config, axis_name=axis_name
+  )
+  gen, gen_opt = _update(
+    config, 'gen', grads, state.gen_opt, state.gen, axis_name
+  )
+
+  pools, shown = {}, {}
+  for domain, domain_key in zip('ab', jax.random.split(pool_key), strict=True):
+    # Every device runs the same query on all fakes, then keeps its own part.
+    all_fakes = parallel.gather(fakes[domain], axis_name)
+    pools[domain], queried = query_pool(
+      state.pools[domain], domain_key, all_fakes
+    )
+    size = batch[domain].shape[0]
+    shown[domain] = parallel.local_slice(queried, size, axis_name)
+
+  grads, disc_metrics = jax.grad(discriminator_loss, has_aux=True)(
+    state.disc, batch, shown, disc_key, config=config, axis_name=axis_name
+  )
+  disc, disc_opt = _update(
+    config, 'disc', grads, state.disc_opt, state.disc, axis_name
+  )
+
+  ema = state.gen_ema
+  if ema is not None:
+    ema = optax.incremental_update(gen, ema, 1 - config.ema_decay)
+  metrics = parallel.mean_over(gen_metrics | disc_metrics, axis_name)
+  metrics['learning_rate'] = learning_rate_schedule(config, side='gen')(
+    state.step
+  )
+  state = state.replace(
+    step=state.step + 1,
+    gen=gen,
+    disc=disc,
+    gen_opt=gen_opt,
+    disc_opt=disc_opt,
+    pools=pools,
+    gen_ema=ema,
+  )
+  return state, metrics
+
+
+def _judge(
+  config: Config, params: Params, images: Array, axis_name: str | None
+) -> Array:
+  """Logits [B, h, w, 1] in float32, whatever the network computes in."""
+  network = make_discriminator(config.discriminator, axis_name=axis_name)
+  logits = network.apply({'params': params}, images)
+  return logits.astype(images.dtype)  # type: ignore[union-attr]
+
+
+def _update(
+  config: Config,
+  side: str,
+  grads: Params,
+  opt_state: optax.OptState,
+  params: Params,
+  axis_name: str | None,
+) -> tuple[Params, optax.OptState]:
+  grads = parallel.mean_over(grads, axis_name)
+  updates, opt_state = make_optimizer(config, side=side).update(
+    grads, opt_state, params
+  )
+  return optax.apply_updates(params, updates), opt_state
+
+
+def _check_batch(batch: Batch, config: Config) -> None:
+  for domain in 'ab':
+    expected = (config.data.size, config.data.size, config.channels(domain))
+    if batch[domain].shape[1:] != expected:
+      raise ValueError(
+        f"batch['{domain}'] has images of {batch[domain].shape[1:]}, but "
+        f'config.data says {expected}'
+      )
+    if not jnp.issubdtype(batch[domain].dtype, jnp.floating):
+      raise ValueError(
+        f"batch['{domain}'] is {batch[domain].dtype}: give float32 in [-1, 1]"
+      )

@@ -1,0 +1,142 @@
+"""The loop: from images and a config to two translators in a folder."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import rich.console
+
+from cyclegan_jax import checkpoint, parallel, preflight
+from cyclegan_jax.config import Config
+from cyclegan_jax.data.augment import augment, augment_key
+from cyclegan_jax.data.loader import sample_images, train_batches
+from cyclegan_jax.data.sources import Images, open_images
+from cyclegan_jax.evaluate import score
+from cyclegan_jax.report.recorder import Recorder
+from cyclegan_jax.signals import StopSignal
+from cyclegan_jax.state import TrainState, create_train_state
+from cyclegan_jax.step import train_step
+from cyclegan_jax.types import Batch, Metrics
+from cyclegan_jax.workdir import check_workdir, explain_disk_errors, read_config
+
+# Fake CPU devices can deadlock with hundreds of steps in flight.
+_BLOCK_EVERY_STEPS = 10
+
+Update = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+
+
+class TrainResult(NamedTuple):
+  """What a run came to."""
+
+  state: TrainState
+  config: Config  # resolved
+  signal: int | None  # that ended it early, if one did
+  score: str  # of the translations, where the data has the truth
+
+
+def train(config: Config, workdir: pathlib.Path) -> TrainResult:
+  """Trains, or goes on with the run that the folder holds.
+
+  Args:
+    config: of the run; counts that are 0 are filled in from the data.
+    workdir: takes config.json, metrics.jsonl, tensorboard/, samples/,
+      checkpoints/ and index.html.
+
+  Returns:
+    The last state, which is saved, and what else there is to say.
+
+  Raises:
+    UserError: the options, the images or the folder can't be used; the
+      message says what to do.
+  """
+  console = rich.console.Console(stderr=True)
+  sources = open_images(config.data)
+  config = preflight.resolve(config, sources, saved=read_config(workdir))
+  preflight.check_images(config, sources)
+  state = create_train_state(config, jax.random.key(config.seed))
+  check_workdir(workdir, config, checkpoint_bytes=preflight.num_bytes(state))
+  reals = sample_images(config, sources)
+  with (
+    StopSignal() as stop,
+    explain_disk_errors(workdir),
+    checkpoint.open_manager(
+      workdir / 'checkpoints', keep=config.log.keep_checkpoints
+    ) as manager,
+  ):
+    if manager.latest_step() is not None:
+      state, _ = checkpoint.restore(manager)
+    start = int(state.step)
+    facts = preflight.describe(config, sources, state)
+    preflight.tell(config, facts, workdir, start_step=start, console=console)
+    update = make_update(config)
+    with Recorder(
+      workdir,
+      config,
+      facts=facts,
+      reals=reals,
+      start_step=start,
+      console=console,
+    ) as recorder:
+      if start == 0:
+        recorder.samples(0, state.translators)
+      state = _loop(config, state, update, sources, recorder, manager, stop)
+      text = '' if stop.received else score(config, state.translators)
+      recorder.gallery(int(state.step), score=text)
+  return TrainResult(state, config, stop.received, text)
+
+
+def _loop(
+  config: Config,
+  state: TrainState,
+  update: Update,
+  sources: Mapping[str, Images],
+  recorder: Recorder,
+  manager: checkpoint.Manager,
+  stop: StopSignal,
+) -> TrainState:
+  start = int(state.step)
+  with contextlib.closing(
+    train_batches(config, sources, start_step=start)
+  ) as batches:
+    for step in range(start + 1, config.steps + 1):
+      state, metrics = update(state, next(batches))
+      if step % _BLOCK_EVERY_STEPS == 0:
+        jax.block_until_ready(metrics)
+      recorder.step(step, metrics)
+      is_last = step == config.steps or stop.received is not None
+      if step % config.log.samples_every_steps == 0 or step == config.steps:
+        recorder.samples(step, state.translators)
+      if step % config.log.checkpoint_every_steps == 0 or is_last:
+        checkpoint.save(manager, state, config)
+      if is_last:
+        break
+  return state
+
+
+def make_update(config: Config) -> Update:
+  """One step on raw images, compiled: crop, flip, then `train_step`.
+
+  Args:
+    config: resolved: with the number of devices.
+
+  Returns:
+    A function (state, {'a', 'b'}: uint8 [B, H, W, C]) -> (state, metrics)
+    that takes over the state's memory.
+  """
+  num_devices = config.num_devices
+  axis_name = parallel.AXIS if num_devices > 1 else None
+
+  def update(state: TrainState, raw: Batch) -> tuple[TrainState, Metrics]:
+    key = augment_key(state.key, state.step)
+    batch = augment(raw, key, config.data, axis_name=axis_name)
+    return train_step(state, batch, config=config, axis_name=axis_name)
+
+  if num_devices == 1:
+    return jax.jit(update, donate_argnums=0)
+  on_all = parallel.data_parallel(update, num_devices=num_devices)
+  return lambda state, raw: on_all(
+    state, parallel.shard_batch(raw, num_devices)
+  )

@@ -1,0 +1,159 @@
+"""The folder of a run: made, checked, and told apart from another run's."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import dataclasses
+
+from cyclegan_jax.config import Config, differences, from_config_dict
+from cyclegan_jax.errors import WorkdirError
+
+# These may change between two starts of one run: they move no bit of what is
+# learnt, or only say how long to go on.
+_FREE = (
+  'config.log.',
+  'config.steps',
+  'config.epochs',
+  'config.num_devices',
+  'config.data.num_workers',
+  'config.data.prefetch_batches',
+  'config.data.cache_gib',
+  'config.data.max_corrupt',
+)
+
+
+def make_workdir(root: pathlib.Path = pathlib.Path('runs')) -> pathlib.Path:
+  """Makes the next free numbered folder, 'runs/00000' first.
+
+  Raises:
+    WorkdirError: root can't be written.
+  """
+  with explain_disk_errors(root):
+    root.mkdir(parents=True, exist_ok=True)
+    taken = [int(p.name) for p in root.iterdir() if p.name.isdigit()]
+    number = max(taken, default=-1) + 1
+    while True:
+      folder = root / f'{number:05d}'
+      try:
+        folder.mkdir()
+        return folder
+      except FileExistsError:  # another run was faster
+        number += 1
+
+
+def check_workdir(
+  folder: pathlib.Path, config: Config, *, checkpoint_bytes: int
+) -> None:
+  """Makes sure that the folder can hold this run, then writes config.json.
+
+  Args:
+    folder: of a new run, or of one with an equal config to go on with.
+    config: resolved.
+    checkpoint_bytes: size of a checkpoint.
+
+  Raises:
+    WorkdirError: it belongs to another config, can't be written, or its disk
+      has too little room.
+  """
+  if folder.exists() and not folder.is_dir():
+    raise WorkdirError(f'{folder} is a file: give a folder with --workdir')
+  with explain_disk_errors(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    old = read_config(folder)
+    if old is not None:
+      _check_same_run(folder, old, config)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+      probe.write(b'x')
+  # One more than are kept: the new one is written before an old one goes.
+  needed = checkpoint_bytes * (config.log.keep_checkpoints + 1)
+  free = shutil.disk_usage(folder).free
+  if free < needed:
+    raise WorkdirError(
+      f'{folder} has {_mib(free)} free, but the checkpoints of this run take '
+      f'{_mib(needed)}: free some, or give another --workdir'
+    )
+  text = json.dumps(dataclasses.asdict(config), indent=2)
+  with explain_disk_errors(folder):
+    replace_text(folder / 'config.json', text + '\n')
+
+
+def read_config(folder: pathlib.Path) -> Config | None:
+  """The resolved config of the run in a folder; None for a new one.
+
+  Raises:
+    WorkdirError: config.json is there but can't be understood.
+  """
+  path = folder / 'config.json'
+  if not path.exists():
+    return None
+  try:
+    return from_config_dict(json.loads(path.read_text()))
+  except (OSError, ValueError) as error:
+    raise WorkdirError(
+      f'{path} can not be read ({error}): give another --workdir'
+    ) from error
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file whole or not at all."""
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.write_text(text)
+  os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def explain_disk_errors(folder: pathlib.Path) -> Iterator[None]:
+  """Turns the disk's errors into a WorkdirError that says what to do."""
+  try:
+    yield
+  except PermissionError as error:
+    raise WorkdirError(
+      f'{folder} can not be written (permission denied): change its '
+      'permissions, or give another --workdir'
+    ) from error
+  except (OSError, ValueError, RuntimeError) as error:
+    if not _is_disk_error(error):
+      raise
+    if _is_full(error):
+      raise WorkdirError(
+        f'{folder} is on a full disk: free some space, then run the same '
+        'command again to go on from the last checkpoint'
+      ) from error
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    raise WorkdirError(
+      f'{folder} can not be written ({reason}): give another --workdir, or '
+      'mend the disk and run the same command again'
+    ) from error
+
+
+def _is_disk_error(error: Exception) -> bool:
+  # Orbax and TensorStore wrap the system's errors in their own words.
+  return isinstance(error, OSError) or _is_full(error)
+
+
+def _is_full(error: Exception) -> bool:
+  full = (errno.ENOSPC, errno.EDQUOT)
+  if isinstance(error, OSError) and error.errno in full:
+    return True
+  return os.strerror(errno.ENOSPC) in str(error)
+
+
+def _check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
+  changed = [
+    each for each in differences(old, new) if not each.startswith(_FREE)
+  ]
+  if changed:
+    raise WorkdirError(
+      f'{folder} belongs to a run with another config ({"; ".join(changed)}): '
+      'give another --workdir, or the same options to go on with that run'
+    )
+
+
+def _mib(size: int) -> str:
+  return f'{size / 2**20:.0f} MiB'

@@ -1,0 +1,255 @@
+"""The page of a run: what it holds, and that nothing breaks out of it."""
+
+import html.parser
+import json
+import math
+import re
+import urllib.parse
+
+import numpy as np
+import pytest
+
+from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.images import save_png
+from cyclegan_jax.report.gallery import (
+  find_samples,
+  sample_path,
+  write_gallery,
+)
+from cyclegan_jax.report.writer import MetricWriter
+
+VOID = {'meta', 'img', 'input', 'link', 'br'}
+
+
+class Page(html.parser.HTMLParser):
+  """Elements with their texts; fails on a tag that is not closed in order."""
+
+  def __init__(self, text: str):
+    super().__init__()
+    self.elements: list[tuple[str, dict, list[str]]] = []
+    self.open: list[tuple[str, dict, list[str]]] = []
+    self.feed(text)
+    self.close()
+    assert not self.open
+
+  def handle_starttag(self, tag, attrs):
+    element = (tag, dict(attrs), [])
+    self.elements.append(element)
+    if tag not in VOID:
+      self.open.append(element)
+
+  def handle_startendtag(self, tag, attrs):
+    self.elements.append((tag, dict(attrs), []))
+
+  def handle_endtag(self, tag):
+    assert self.open.pop()[0] == tag
+
+  def handle_data(self, data):
+    for element in self.open:
+      element[2].append(data)
+
+  def texts(self, tag: str) -> list[str]:
+    return [''.join(text) for name, _, text in self.elements if name == tag]
+
+  def data(self) -> dict:
+    (text,) = [
+      ''.join(text)
+      for _, attrs, text in self.elements
+      if attrs.get('id') == 'data'
+    ]
+
+    def refuse(constant):
+      raise AssertionError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def add_samples(workdir, steps):
+  for step in steps:
+    path = sample_path(workdir, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(path, np.zeros((4, 4, 3), np.uint8))
+
+
+def write(workdir, **options):
+  options = {'title': 'run', 'facts': {}, 'config_text': ''} | options
+  path = write_gallery(workdir, **options)
+  text = path.read_text(encoding='utf-8')
+  return text, Page(text)
+
+
+def curves(page: Page) -> dict[str, dict]:
+  return {
+    f'{chart["name"]}/{curve["name"]}': curve
+    for chart in page.data()['charts']
+    for curve in chart['curves']
+  }
+
+
+def test_samples_and_curves(tmp_path):
+  add_samples(tmp_path, [400, 0, 12345678901])
+  (tmp_path / 'samples' / 'step_x.png').write_bytes(b'')
+  (tmp_path / 'samples' / 'step_00000009.png.tmp').write_bytes(b'')
+  with MetricWriter(tmp_path) as writer:
+    for step in (10, 20):
+      writer.scalars(
+        step,
+        {
+          'generator/cycle_a': step / 3,
+          'learning_rate': 2e-4,
+          'generator/cycle_b': math.nan,
+        },
+      )
+    writer.scalars(30, {'new/thing': 1.0})
+  _, page = write(tmp_path)
+  assert page.data() == {
+    'samples': [
+      {'step': 0, 'src': 'samples/step_00000000.png'},
+      {'step': 400, 'src': 'samples/step_00000400.png'},
+      {'step': 12345678901, 'src': 'samples/step_12345678901.png'},
+    ],
+    'charts': [
+      {
+        'name': 'generator',
+        'curves': [
+          {'name': 'cycle_a', 'x': [10, 20], 'y': [3.3333, 6.6667]},
+          {'name': 'cycle_b', 'x': [10, 20], 'y': [None, None]},
+        ],
+      },
+      {
+        'name': 'learning_rate',
+        'curves': [{'name': 'learning_rate', 'x': [10, 20], 'y': [2e-4, 2e-4]}],
+      },
+      {'name': 'new', 'curves': [{'name': 'thing', 'x': [30], 'y': [1.0]}]},
+    ],
+  }
+
+
+def test_empty_run(tmp_path):
+  _, page = write(tmp_path)
+  assert page.data() == {'samples': [], 'charts': []}
+  assert 'step 0' in page.texts('p')
+  assert page.texts('h1') == ['run']
+
+
+@pytest.mark.parametrize(
+  'options, status, width, shown',
+  [
+    ({}, 'step 1,200', None, [100, 1200]),
+    (
+      {'total_steps': 4000},
+      'step 1,200 of 4,000 · 30 %',
+      '30.00%',
+      [100, 1200],
+    ),
+    (
+      {'step': 4000, 'total_steps': 4000},
+      'step 4,000 of 4,000 · finished',
+      '100.00%',
+      [100, 1200],
+    ),
+    # Resumed at 150: the sheet of 1200 is of the run that was interrupted.
+    ({'step': 150}, 'step 150', None, [100]),
+  ],
+)
+def test_status(tmp_path, options, status, width, shown):
+  add_samples(tmp_path, [100, 1200])
+  _, page = write(tmp_path, **options)
+  assert status in page.texts('p')
+  assert [each['step'] for each in page.data()['samples']] == shown
+  (bar,) = [e[1] for e in page.elements if e[1].get('class') == 'done']
+  assert ('hidden' in bar) == (width is None)
+  if width:
+    assert f'width: {width}' in [e[1].get('style') for e in page.elements]
+
+
+def test_nothing_breaks_out(tmp_path):
+  evil = '</script></pre><script>alert("1")</script>&amp;{{data}}\'"<!--'
+  (tmp_path / 'metrics.jsonl').write_text(
+    json.dumps({'step': 1, f'{evil}/{evil}': 1.0, 'plain': 2.0}) + '\n'
+  )
+  add_samples(tmp_path, [1])
+  _, page = write(
+    tmp_path, title=evil, facts={evil: evil + '2'}, config_text=evil + '\n  3'
+  )
+  assert len(page.texts('script')) == 2  # the data and the page's own
+  assert page.texts('h1') == page.texts('title') == [evil]
+  assert page.texts('th') == [evil]
+  assert page.texts('td') == [evil + '2']
+  assert [each.strip('\n') for each in page.texts('pre')] == [evil + '\n  3']
+  prefix, _, rest = f'{evil}/{evil}'.partition('/')
+  assert list(curves(page)) == [f'{prefix}/{rest}', 'plain/plain']
+
+
+def test_page_refers_to_nothing_outside(tmp_path):
+  add_samples(tmp_path, [7])
+  text, page = write(tmp_path)
+  namespace = 'http://www.w3.org/2000/svg'  # a name, which is never fetched
+  assert not re.search(
+    r'https?:|//\w|url\(|@import', text.replace(namespace, '')
+  )
+  assert not re.search(r'\bfetch\(|XMLHttpRequest|import\(', text)
+  addresses = [
+    attrs[name]
+    for _, attrs, _ in page.elements
+    for name in ('src', 'href')
+    if name in attrs
+  ]
+  addresses += [each['src'] for each in page.data()['samples']]
+  assert addresses  # the script's sheets, and the last one without scripts
+  for address in addresses:
+    assert (tmp_path / urllib.parse.unquote(address)).is_file()
+  assert not [tag for tag, _, _ in page.elements if tag in ('link', 'base')]
+
+
+def test_long_curves_are_thinned_but_keep_peaks_and_ends(tmp_path):
+  values = np.sin(np.arange(20_000) / 300).round(3).tolist()
+  values[7_777] = 50.0
+  values[9_001] = -50.0
+  values[15_000] = 'NaN'
+  with (tmp_path / 'metrics.jsonl').open('w') as file:
+    for step, value in enumerate(values, start=1):
+      file.write(json.dumps({'step': step, 'a': value, 'b/c': 1.0}) + '\n')
+  text, page = write(tmp_path)
+  curve = curves(page)['a/a']
+  points = dict(zip(curve['x'], curve['y'], strict=True))
+  assert 400 <= len(points) <= 500
+  assert list(points) == sorted(points)
+  assert points[1] == values[0]
+  assert points[20_000] == values[-1]
+  assert points[7_778] == 50.0
+  assert points[9_002] == -50.0
+  assert points[15_001] is None
+  assert len(text) < 60_000
+
+
+def test_short_curves_are_kept_whole(tmp_path):
+  with (tmp_path / 'metrics.jsonl').open('w') as file:
+    for step in range(500):
+      file.write(json.dumps({'step': step, 'a': step}) + '\n')
+  assert curves(write(tmp_path)[1])['a/a']['x'] == list(range(500))
+
+
+def test_the_page_is_replaced(tmp_path):
+  write(tmp_path, title='before')
+  _, page = write(tmp_path, title='after')
+  assert page.texts('h1') == ['after']
+  assert [each.name for each in tmp_path.iterdir()] == ['index.html']
+
+
+def test_damaged_metrics(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('oops\n')
+  with pytest.raises(WorkdirError) as error:
+    write(tmp_path)
+  assert str(error.value) == (
+    f'{path}, line 1: not a record of metrics: '
+    'delete this line, or the whole file'
+  )
+
+
+def test_sample_path(tmp_path):
+  path = sample_path(tmp_path, 400)
+  assert path == tmp_path / 'samples' / 'step_00000400.png'
+  add_samples(tmp_path, [400])
+  assert find_samples(tmp_path) == [(400, path)]

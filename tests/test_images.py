@@ -1,0 +1,166 @@
+"""Images between uint8 and [-1, 1], and sheets of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_jax.images import save_png, sheet, to_float, to_rgb, to_uint8
+
+ALL_VALUES = np.arange(256, dtype=np.uint8)
+
+
+def flat(value: float, *, size: int = 64, channels: int = 3, count: int = 1):
+  return np.full((count, size, size, channels), value, np.float32)
+
+
+def test_to_float_values():
+  got = to_float(np.array([0, 51, 255], np.uint8))
+  assert isinstance(got, np.ndarray)
+  assert got.dtype == np.float32
+  np.testing.assert_allclose(got, [-1, -0.6, 1], atol=1e-7)
+
+
+def test_to_float_inside_jit_gives_the_same_jax_array():
+  got = jax.jit(to_float)(jnp.asarray(ALL_VALUES))
+  assert isinstance(got, jax.Array)
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, to_float(ALL_VALUES), atol=1e-6)
+  assert (float(got[0]), float(got[255])) == (-1, 1)
+
+
+def test_all_values_come_back():
+  np.testing.assert_array_equal(to_uint8(to_float(ALL_VALUES)), ALL_VALUES)
+  jitted = jax.jit(to_float)(jnp.asarray(ALL_VALUES))
+  np.testing.assert_array_equal(to_uint8(jitted), ALL_VALUES)
+
+
+@pytest.mark.parametrize(
+  'value, expected',
+  [
+    (-1.0, 0),
+    (1.0, 255),
+    (1.5, 255),
+    (-3e38, 0),
+    (3e38, 255),
+    (1e300, 255),  # overflows float32
+    (np.nan, 0),
+    (np.inf, 255),
+    (-np.inf, 0),
+    (0.0, 128),
+    (-1 + 0.6 / 127.5, 1),  # rounded, not cut off
+  ],
+)
+def test_to_uint8_of_any_number(value, expected):
+  got = to_uint8(np.array([value]))
+  assert got.dtype == np.uint8
+  assert got.tolist() == [expected]
+
+
+def test_to_uint8_of_bfloat16():
+  got = to_uint8(jnp.array([-1.0, 0.5, jnp.nan], jnp.bfloat16))
+  assert got.tolist() == [0, 191, 0]
+
+
+@pytest.mark.parametrize(
+  'pixel, expected',
+  [
+    ([1.0], [255, 255, 255]),
+    ([-1.0, 1.0], [0, 0, 0]),  # opaque black
+    ([-1.0, -1.0], [255, 255, 255]),  # nothing: the white below
+    ([1.0, -1.0, -1.0], [255, 0, 0]),
+    ([1.0, -1.0, -1.0, 0.2], [255, 102, 102]),  # alpha 153 of 255
+    ([1.0, -1.0, 1.0, -1.0, 1.0], [255, 0, 255]),
+  ],
+)
+def test_to_rgb_of_any_channels(pixel, expected):
+  images = np.array(pixel, np.float32).reshape(1, 1, 1, -1)
+  got = to_rgb(images)
+  assert got.shape == (1, 1, 1, 3)
+  assert got.dtype == np.uint8
+  assert got.ravel().tolist() == expected
+
+
+def test_sheet_puts_images_in_rows_and_titles_in_columns():
+  red = flat(-1.0, count=2)
+  red[..., 0] = 1
+  grey = flat(-1.0, channels=1, count=2)
+  got = sheet([{'real a': red, 'a → b': grey}])
+  assert got.dtype == np.uint8
+  height, width = got.shape[:2]
+  assert width == 4 + 2 * (128 + 4)
+  header = height - 2 * (128 + 4)
+  assert 20 <= header <= 40
+  for row in (0, 1):
+    top = header + row * 132
+    cell = got[top : top + 128, 4:132]
+    np.testing.assert_array_equal(
+      cell, np.broadcast_to([255, 0, 0], cell.shape)
+    )
+    assert (got[top : top + 128, 136:264] == 0).all()
+    assert (got[top : top + 128, 132:136] == 255).all()  # the gap
+  assert got[:header, :132].min() < 80  # ink of both titles
+  assert got[:header, 132:].min() < 80
+
+
+def test_sheet_enlarges_pixels_to_squares():
+  image = np.linspace(-1, 1, 50 * 50, dtype=np.float32).reshape(1, 50, 50, 1)
+  got = sheet([{'x': image}])
+  cell = got[-154:-4, 4:154]  # 50 px times 3
+  np.testing.assert_array_equal(cell[::3, ::3, 0], to_uint8(image)[0, ..., 0])
+  np.testing.assert_array_equal(cell[::3], cell[2::3])
+  np.testing.assert_array_equal(cell[:, ::3], cell[:, 2::3])
+
+
+def test_sheet_lays_blocks_left_and_right():
+  left, right = {'real a': flat(-1.0)}, {'real b': flat(-1.0, count=2)}
+  one, both = sheet([left]), sheet([left, right])
+  assert both.shape[1] == 4 + 2 * (128 + 4) + 2 * 4
+  np.testing.assert_array_equal(
+    both[: one.shape[0], :136], one
+  )  # the left block is what it is alone
+  ink_rows = [(both[:, x] == 0).all(axis=-1).sum() for x in (60, 220)]
+  assert ink_rows[1] - ink_rows[0] == 128  # one row on the left, two right
+
+
+def test_sheet_centres_smaller_images_among_larger():
+  got = sheet([{'x': flat(-1.0, size=256), 'y': flat(-1.0, size=128)}])
+  black = (got == 0).all(axis=-1)
+  assert black[:, 264:].sum() == 128 * 128 + black[:-260, 264:].sum()
+  assert black[-4 - 128, 264 + 128]
+  assert not black[-4 - 20, 264 + 128]
+
+
+def test_sheet_draws_the_arrow_that_the_font_lacks():
+  picture = sheet([{'→': flat(1.0)}])
+  ink = 255 - picture[:-132].min(axis=-1).astype(int)
+  across = ink.sum(axis=0) / 255
+  columns = np.flatnonzero(across)
+  across = across[columns[0] : columns[-1] + 1]
+  half = len(across) // 2
+  assert len(across) >= 8
+  assert across[:half].max() < 2.5  # a line, not a missing glyph's box
+  assert across[half:].max() > 1.4 * across[:half].max()  # and a head
+
+
+def test_long_titles_stay_over_their_column():
+  got = sheet([{'back again to where it was': flat(1.0), 'b': flat(1.0)}])
+  header = got[: got.shape[0] - 132]
+  assert (header[:, 132:136] == 255).all()
+
+
+@pytest.mark.parametrize('blocks', [[], [{}], [{'a': flat(0.0, count=0)}]])
+def test_sheet_of_nothing(blocks):
+  with pytest.raises(ValueError, match=r'^a sheet needs at least one image$'):
+    sheet(blocks)
+
+
+def test_save_png_replaces_the_file(tmp_path):
+  path = tmp_path / 'step_00000001.png'
+  path.write_bytes(b'half a fi')
+  image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+  save_png(path, image)
+  with Image.open(path) as saved:
+    np.testing.assert_array_equal(np.asarray(saved), image)
+  assert [each.name for each in tmp_path.iterdir()] == [path.name]

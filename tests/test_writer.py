@@ -1,0 +1,192 @@
+"""metrics.jsonl and TensorBoard's event files."""
+
+import io
+import json
+import math
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.report.writer import MetricWriter, read_metrics
+
+
+def read_events(workdir: Path):
+  """The events of all of a run's TensorBoard files, in order."""
+  from tensorboardX.proto.event_pb2 import Event
+
+  events = []
+  for path in sorted((workdir / 'tensorboard').iterdir()):
+    data = path.read_bytes()
+    while data:
+      (size,) = struct.unpack('<Q', data[:8])
+      events.append(Event.FromString(data[12 : 12 + size]))
+      data = data[16 + size :]
+  return events
+
+
+def write_steps(workdir: Path, steps, **options):
+  with MetricWriter(workdir, **options) as writer:
+    for step in steps:
+      writer.scalars(step, {'loss/a': step / 10})
+
+
+def steps_on_record(workdir: Path):
+  return [each['step'] for each in read_metrics(workdir / 'metrics.jsonl')]
+
+
+def test_scalars_are_on_disk_at_once_and_read_back(tmp_path):
+  path = tmp_path / 'run' / 'metrics.jsonl'
+  with MetricWriter(tmp_path / 'run') as writer:
+    writer.scalars(10, {'generator/cycle_a': jnp.float32(0.5), 'n': 3})
+    expected = '{"step": 10, "generator/cycle_a": 0.5, "n": 3.0}\n'
+    assert path.read_text() == expected
+  assert read_metrics(path) == [{'step': 10, 'generator/cycle_a': 0.5, 'n': 3}]
+
+
+def test_numbers_that_are_not_finite_are_valid_json(tmp_path):
+  values = {'nan': math.nan, 'up': math.inf, 'down': -math.inf}
+  with MetricWriter(tmp_path) as writer:
+    writer.scalars(1, values)
+  path = tmp_path / 'metrics.jsonl'
+
+  def refuse(constant):
+    raise AssertionError(constant)
+
+  json.loads(path.read_text(), parse_constant=refuse)
+  (record,) = read_metrics(path)
+  assert math.isnan(record['nan'])
+  assert (record['up'], record['down']) == (math.inf, -math.inf)
+  write_steps(tmp_path, [2], resume_step=1)
+  assert read_metrics(path)[0]['up'] == math.inf  # and after a resume
+
+
+def test_tensorboard_gets_scalars_and_images(tmp_path):
+  image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+  with MetricWriter(tmp_path) as writer:
+    for step in range(100):  # more than the queue holds
+      writer.scalars(step, {'loss/a': step / 4})
+    writer.image(100, 'samples', image)
+  values = [
+    (event.step, value)
+    for event in read_events(tmp_path)
+    for value in event.summary.value
+  ]
+  scalars = [(step, value.simple_value) for step, value in values[:-1]]
+  assert scalars == [(step, step / 4) for step in range(100)]
+  step, shown = values[-1]
+  assert (step, shown.tag) == (100, 'samples')
+  with Image.open(io.BytesIO(shown.image.encoded_image_string)) as decoded:
+    np.testing.assert_array_equal(np.asarray(decoded), image)
+
+
+def test_close_ends_the_threads(tmp_path):
+  before = set(threading.enumerate())
+  writer = MetricWriter(tmp_path)
+  writer.scalars(1, {'a': 1.0})
+  writer.close()
+  left = set(threading.enumerate()) - before
+  # The queue's feeder has been told to end; it needs a moment to.
+  for thread in left:
+    thread.join(timeout=5)
+  assert not any(thread.is_alive() for thread in left)
+
+
+def test_resume_drops_later_records(tmp_path):
+  write_steps(tmp_path, [10, 20, 30])
+  write_steps(tmp_path, [30, 40], resume_step=20)
+  assert steps_on_record(tmp_path) == [10, 20, 30, 40]
+  starts = [e.step for e in read_events(tmp_path) if e.HasField('session_log')]
+  assert starts == [0, 21]  # TensorBoard forgets step 21 and later
+
+
+def test_a_run_from_the_start_drops_all(tmp_path):
+  write_steps(tmp_path, [0, 10])
+  write_steps(tmp_path, [0, 5])
+  assert steps_on_record(tmp_path) == [0, 5]
+
+
+def test_half_written_last_line(tmp_path):
+  write_steps(tmp_path, [10, 20])
+  path = tmp_path / 'metrics.jsonl'
+  with path.open('a') as file:
+    file.write('{"step": 30, "loss')
+  assert steps_on_record(tmp_path) == [10, 20]
+  write_steps(tmp_path, [30], resume_step=25)
+  assert steps_on_record(tmp_path) == [10, 20, 30]
+  assert [p.name for p in tmp_path.glob('*.tmp')] == []
+
+
+def test_last_line_without_its_newline_is_not_whole(tmp_path):
+  # '1.5' may be the start of '1.57': only the newline tells.
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 1, "a": 1.0}\n{"step": 2, "a": 1.5}')
+  assert read_metrics(path) == [{'step': 1, 'a': 1.0}]
+
+
+def test_quick_restarts_keep_their_event_files(tmp_path):
+  for step in range(3):
+    write_steps(tmp_path, [step + 1], resume_step=step)
+  assert len(list((tmp_path / 'tensorboard').iterdir())) == 3
+
+
+def test_no_file_has_no_records(tmp_path):
+  assert read_metrics(tmp_path / 'metrics.jsonl') == []
+
+
+@pytest.mark.parametrize(
+  'line', ['oops', '[1]', '{"a": 1.0}', '{"step": 1, "a": [2]}', '']
+)
+def test_damaged_line(tmp_path, line):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+  with pytest.raises(WorkdirError) as error:
+    MetricWriter(tmp_path, resume_step=3)
+  assert str(error.value) == (
+    f'{path}, line 2: not a record of metrics: '
+    'delete this line, or the whole file'
+  )
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+  workdir = tmp_path / 'file'
+  workdir.write_text('in the way')
+  with pytest.raises(WorkdirError) as error:
+    MetricWriter(workdir)
+  assert str(error.value) == (
+    f"{workdir} can't be written (File exists): "
+    'choose another folder for the run'
+  )
+
+
+def test_a_metric_named_step(tmp_path):
+  with (
+    MetricWriter(tmp_path) as writer,
+    pytest.raises(ValueError, match=r"^a metric can't be named step$"),
+  ):
+    writer.scalars(1, {'step': 2.0})
+
+
+def test_nan_is_not_warned_of_and_tensorflow_not_imported(tmp_path):
+  code = (
+    'import sys, pathlib\n'
+    'from cyclegan_jax.report.writer import MetricWriter\n'
+    'assert "tensorboardX" not in sys.modules\n'
+    'with MetricWriter(pathlib.Path(sys.argv[1])) as writer:\n'
+    '  writer.scalars(1, {"a": float("nan")})\n'
+    'assert "tensorflow" not in sys.modules\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, str(tmp_path)],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
