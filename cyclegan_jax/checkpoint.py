@@ -7,7 +7,7 @@ JSON record of the config and of the versions that wrote it.
 import dataclasses
 import importlib.metadata
 import pathlib
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import orbax.checkpoint as ocp
@@ -18,7 +18,7 @@ from cyclegan_jax.state import TrainState, create_train_state
 
 FORMAT = 1
 
-Manager = ocp.CheckpointManager
+Manager: TypeAlias = ocp.CheckpointManager
 
 
 def open_manager(

@@ -1,4 +1,4 @@
-"""Commands: `cyclegan train|translate`, the same as `python -m cyclegan_jax`."""
+"""The command `cyclegan`, the same as `python -m cyclegan_jax`."""
 
 import argparse
 import logging
@@ -75,9 +75,7 @@ def _train(argv: list[str], program: str) -> int:
   return 128 + result.signal if result.signal else 0
 
 
-def _tell_end(
-  result: TrainResult, workdir: pathlib.Path, command: str
-) -> None:
+def _tell_end(result: TrainResult, workdir: pathlib.Path, command: str) -> None:
   step = int(result.state.step)
   if result.signal:
     name = signal.Signals(result.signal).name

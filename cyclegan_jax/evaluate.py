@@ -1,9 +1,70 @@
 """Scores of a run's translators."""
 
-from cyclegan_jax.config import Config
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cyclegan_jax import images
+from cyclegan_jax.config import Config, Direction
+from cyclegan_jax.data import embedded
+from cyclegan_jax.data.loader import resize
+from cyclegan_jax.inference import make_translator
+from cyclegan_jax.metrics.coat import CoatScore, format_scores, score_coat
 from cyclegan_jax.types import Params
 
 
-def score(config: Config, gen: dict[str, Params]) -> str:
-  """The score of the translations in words, '' where there is no truth."""
-  return ''
+_BATCH_SIZE = 32
+
+
+class EmbeddedScore(NamedTuple):
+  """Both directions' scores on the test drawings."""
+
+  ab: CoatScore
+  ba: CoatScore
+
+  def __str__(self) -> str:
+    return format_scores(self.ab, self.ba)
+
+
+def score_embedded(config: Config, gen: dict[str, Params]) -> EmbeddedScore:
+  """Scores translations of the embedded test drawings against the truth.
+
+  Args:
+    config: of a run on the embedded data.
+    gen: the generators 'ab' and 'ba'.
+
+  Returns:
+    The scores over all config.data.num_test drawings of each side.
+  """
+  return EmbeddedScore(
+    ab=_score(config, gen, 'ab'), ba=_score(config, gen, 'ba')
+  )
+
+
+def _score(config: Config, gen: dict[str, Params], direction: Direction) -> CoatScore:
+  drawings = [
+    embedded.draw_with_truth(
+      index, size=config.data.load_size, domain=direction[0], split='test'
+    )
+    for index in range(config.data.num_test)
+  ]
+  source, truth, coat = (
+    np.stack([resize(each, config.data, is_test=True) for each in column])
+    for column in (
+      [drawing.image for drawing in drawings],
+      [drawing.counterpart for drawing in drawings],
+      [np.uint8(255) * drawing.coat[..., None] for drawing in drawings],
+    )
+  )
+  real = images.to_float(source)
+  translator = make_translator(config, gen, direction, key=jax.random.key(0))
+  batches = np.split(real, range(_BATCH_SIZE, len(real), _BATCH_SIZE))
+  translated = np.concatenate([translator(batch) for batch in batches])
+  return score_coat(
+    real,
+    translated,
+    images.to_float(truth),
+    coat[..., 0] > 0,
+    direction=direction,
+  )

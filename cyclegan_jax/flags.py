@@ -68,8 +68,7 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
     )
   elif not pathlib.Path(path).is_file():
     raise ConfigError(
-      f'config file {path} does not exist: give one such as '
-      'configs/default.py'
+      f'config file {path} does not exist: give one such as configs/default.py'
     )
   else:
     config_flags.DEFINE_config_file(
@@ -163,4 +162,3 @@ def _check_options(argv: list[str]) -> None:
         f'{next(path for path in known if path.startswith(found[1] + "."))}'
       )
     raise ConfigError(unknown_option(found[1]))
-

@@ -125,8 +125,14 @@ def sheet(
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
-  """Writes uint8 [h, w, 3] or [h, w] so that no half a file is ever seen."""
+  """Writes a file whole or not at all.
+
+  Args:
+    path: of the PNG file.
+    image: uint8 [h, w, C], C 1 to 4: grey, with alpha, RGB, with alpha.
+  """
   temporary = path.with_name(path.name + '.tmp')
+  image = image[..., 0] if image.shape[-1] == 1 else image
   Image.fromarray(image).save(temporary, format='PNG')
   os.replace(temporary, path)
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+from jax.typing import ArrayLike
 
 from cyclegan_jax.config import Config
 from cyclegan_jax.nets import make_generator
@@ -41,22 +42,30 @@ def translate(
   return translated.astype(images.dtype)  # type: ignore[union-attr]
 
 
-_translate = jax.jit(translate, static_argnums=(0, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _translate_each(
+  config: Config, direction: str, params: Params, key: Key, images: Array
+) -> Array:
+  def translate_one(image: Array) -> Array:
+    return translate(config, params, direction, image[None], key)[0]
+
+  return jax.vmap(translate_one)(images)
 
 
 def make_translator(
   config: Config, gen_params: Params, direction: str, *, key: Key | None = None
-) -> Callable[[Array], Array]:
+) -> Callable[[ArrayLike], Array]:
   """A jitted function from images of one domain to the other.
 
-  Batch norm takes the statistics of the images given together, and dropout
-  is on with the same masks at each call: see the network's docstring.
+  Each image is translated by itself: batch norm takes its statistics over
+  that image and dropout has the same masks for each, so a translation does
+  not depend on the images beside it.
 
   Args:
     config: of the run that made the parameters.
     gen_params: both generators: `state.gen`, or `state.gen_ema`.
     direction: 'ab' or 'ba'.
-    key: for dropout; None for a fixed one.
+    key: for dropout, where the network has it; None for a fixed one.
 
   Returns:
     A function from [B, H, W, C] in [-1, 1] to [B, H, W, C'] in [-1, 1].
@@ -66,11 +75,5 @@ def make_translator(
     raise ValueError(f'direction {direction!r} is unknown: {known}')
   key = jax.random.key(0) if key is None else key
   return functools.partial(
-    _apply, config, gen_params[direction], direction, key
+    _translate_each, config, direction, gen_params[direction], key
   )
-
-
-def _apply(
-  config: Config, params: Params, direction: str, key: Key, images: Array
-) -> Array:
-  return _translate(config, params, direction, images, key)

@@ -42,7 +42,8 @@ def make_schedule(
       share = jnp.minimum(step / (epochs * steps_per_epoch), 1)
       factor = 0.5 * (1 + jnp.cos(jnp.pi * share))
     else:
-      factor = config.step_factor ** (epoch // config.step_epochs)
+      falls = (epoch // config.step_epochs).astype(jnp.float32)
+      factor = config.step_factor**falls
     return jnp.asarray(learning_rate * factor, jnp.float32)
 
   return schedule

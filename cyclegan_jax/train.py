@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import rich.console
 
 from cyclegan_jax import checkpoint, parallel, preflight
@@ -14,7 +13,7 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.augment import augment, augment_key
 from cyclegan_jax.data.loader import sample_images, train_batches
 from cyclegan_jax.data.sources import Images, open_images
-from cyclegan_jax.evaluate import score
+from cyclegan_jax.evaluate import EmbeddedScore, score_embedded
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.signals import StopSignal
 from cyclegan_jax.state import TrainState, create_train_state
@@ -34,7 +33,7 @@ class TrainResult(NamedTuple):
   state: TrainState
   config: Config  # resolved
   signal: int | None  # that ended it early, if one did
-  score: str  # of the translations, where the data has the truth
+  score: EmbeddedScore | None  # where the data has the truth
 
 
 def train(config: Config, workdir: pathlib.Path) -> TrainResult:
@@ -83,9 +82,11 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       if start == 0:
         recorder.samples(0, state.translators)
       state = _loop(config, state, update, sources, recorder, manager, stop)
-      text = '' if stop.received else score(config, state.translators)
-      recorder.gallery(int(state.step), score=text)
-  return TrainResult(state, config, stop.received, text)
+      score = None
+      if config.data.name == 'embedded' and not stop.received:
+        score = score_embedded(config, state.translators)
+        recorder.gallery(int(state.step), score=str(score))
+  return TrainResult(state, config, stop.received, score)
 
 
 def _loop(

@@ -1,6 +1,7 @@
 """The folder of a run: made, checked, and told apart from another run's."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -8,8 +9,6 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-
-import dataclasses
 
 from cyclegan_jax.config import Config, differences, from_config_dict
 from cyclegan_jax.errors import WorkdirError

@@ -9,7 +9,7 @@ import collections
 import functools
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -32,7 +32,7 @@ _RESAMPLING = {
 
 def train_batches(
   config: Config, images: Mapping[str, Images], *, start_step: int = 0
-) -> Iterator[RawBatch]:
+) -> Generator[RawBatch]:
   """Endless batches of unpaired images, decoded ahead in threads.
 
   Args:
@@ -197,13 +197,13 @@ def resize(
   target = config.size if is_test else config.load_size
   match config.preprocess:
     case 'resize_and_crop':
-      return _resize_to(image, target, target, config)
+      return resize_to(image, target, target, config)
     case 'resize_and_center_crop':
       load = config.load_size
-      return center_crop(_resize_to(image, load, load, config), config.size)
+      return center_crop(resize_to(image, load, load, config), config.size)
     case 'scale_and_crop':
       scale = target / min(height, width)
-      image = _resize_to(
+      image = resize_to(
         image,
         max(target, round(height * scale)),
         max(target, round(width * scale)),
@@ -262,6 +262,23 @@ def too_small(name: str, height: int, width: int, config: DataConfig) -> str:
   )
 
 
+def resize_to(
+  image: np.ndarray, height: int, width: int, config: DataConfig
+) -> np.ndarray:
+  """uint8 [h, w, C] to [height, width, C] by config.interpolation."""
+  if image.shape[:2] == (height, width):
+    return image
+  method = _RESAMPLING[config.interpolation]
+  if image.shape[2] == 3:
+    return np.asarray(Image.fromarray(image).resize((width, height), method))
+  # Channel by channel: PIL would take a second or fourth one for alpha.
+  planes = [
+    np.asarray(Image.fromarray(plane).resize((width, height), method))
+    for plane in np.moveaxis(image, -1, 0)
+  ]
+  return np.stack(planes, axis=-1)
+
+
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:
   """The middle [size, size, C] of an image."""
   top = (image.shape[0] - size) // 2
@@ -280,19 +297,3 @@ def _random_crop(
 def _check_crop(image: np.ndarray, name: str, config: DataConfig) -> None:
   if min(image.shape[:2]) < config.size:
     raise DataError(too_small(name, image.shape[0], image.shape[1], config))
-
-
-def _resize_to(
-  image: np.ndarray, height: int, width: int, config: DataConfig
-) -> np.ndarray:
-  if image.shape[:2] == (height, width):
-    return image
-  method = _RESAMPLING[config.interpolation]
-  if image.shape[2] == 3:
-    return np.asarray(Image.fromarray(image).resize((width, height), method))
-  # Channel by channel: PIL would take a second or fourth one for alpha.
-  planes = [
-    np.asarray(Image.fromarray(plane).resize((width, height), method))
-    for plane in np.moveaxis(image, -1, 0)
-  ]
-  return np.stack(planes, axis=-1)

@@ -5,18 +5,15 @@ trainB, testA and testB; dataset_a and dataset_b are two of any kind that have
 images. Each is prepared once, as ArrayRecord files, which are read by index.
 """
 
-import difflib
 import functools
 import io
 import logging
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data.cycle_gan_zip import cycle_gan_builder_class
 from cyclegan_jax.data.decoding import (
   ImageError,
   Images,
@@ -25,9 +22,8 @@ from cyclegan_jax.data.decoding import (
   decoded_shape,
   one_line,
 )
-from cyclegan_jax.errors import ConfigError, DataError, UserError
-
-_NUM_SUGGESTED = 3
+from cyclegan_jax.data.tfds_builders import check_installed, prepared_builder
+from cyclegan_jax.errors import ConfigError, DataError
 
 
 class _Wanted(NamedTuple):
@@ -42,8 +38,9 @@ class _Wanted(NamedTuple):
 class _Records(NamedTuple):
   """The encoded images of one split."""
 
-  source: Sequence[dict[str, Any]]
-  feature: str  # the image's name in a record
+  source: Sequence[bytes]  # serialised examples
+  feature: str  # the image's name in an example
+  parser: Any  # tfds.features.FeaturesDict with that feature only
   names: tuple[str, ...]
 
 
@@ -57,9 +54,9 @@ def open_tfds(config: DataConfig) -> dict[str, Images]:
   """
   check_channels(config)
   wanted = {domain: _wanted(config, domain) for domain in ('a', 'b')}
-  _check_installed()
+  check_installed()
   builders = {
-    each.dataset: _prepared(each.dataset, each.option, config.path)
+    each.dataset: prepared_builder(each.dataset, each.option, config.path)
     for each in wanted.values()
   }
   images = {}
@@ -102,102 +99,6 @@ def _wanted(config: DataConfig, domain: str) -> _Wanted:
   return _Wanted(option, dataset, 'train', 'test')
 
 
-def _check_installed() -> None:
-  """Raises UserError where a package of the extra `tfds` is missing."""
-  try:
-    import array_record  # noqa: F401
-    import tensorflow_datasets  # noqa: F401
-  except ImportError as error:
-    raise UserError(
-      f"config.data.name='tfds' needs more packages ({one_line(error)}): "
-      "pip install 'cyclegan_jax[tfds]'"
-    ) from error
-
-
-def _prepared(dataset: str, option: str, data_dir: str) -> Any:
-  """The data set's builder, its files in place."""
-  import tensorflow_datasets as tfds
-
-  builder = _builder(dataset, option, os.path.expanduser(data_dir) or None)
-  # Google's bucket of prepared files holds no ArrayRecord.
-  download = tfds.download.DownloadConfig(try_download_gcs=False)
-  try:
-    if not os.path.isdir(builder.data_dir):
-      logging.getLogger('cyclegan_jax').info(
-        'preparing %s in %s, once', dataset, builder.data_dir
-      )
-    builder.download_and_prepare(
-      file_format='array_record', download_config=download
-    )
-  except UserError:
-    raise
-  except ImportError as error:
-    raise DataError(
-      f"{option}={dataset!r} can't be prepared here ({one_line(error)}): "
-      'where that is installed, run tfds.builder(...).download_and_prepare('
-      "file_format='array_record'), then give its data_dir as "
-      'config.data.path'
-    ) from error
-  except Exception as error:  # every builder has its own
-    raise DataError(
-      f"{option}={dataset!r} can't be prepared in {builder.data_dir}: "
-      f'{one_line(error)} ({type(error).__name__})'
-    ) from error
-  return builder
-
-
-def _builder(dataset: str, option: str, data_dir: str | None) -> Any:
-  """The data set's builder by its name; ConfigError if there is none."""
-  import tensorflow_datasets as tfds
-
-  family, _, rest = dataset.partition('/')
-  try:
-    if family == 'cycle_gan':
-      # Without a config TFDS would take the first in the alphabet.
-      return cycle_gan_builder_class()(config=rest or '?', data_dir=data_dir)
-    return tfds.builder(dataset, data_dir=data_dir)
-  except ImportError as error:
-    raise DataError(
-      f"{option}={dataset!r} can't be opened: {one_line(error)}"
-    ) from error
-  except Exception as error:
-    nearest = ', '.join(_nearest(dataset, _known_datasets(family)))
-    raise ConfigError(
-      f'{option}={dataset!r} is not a data set of TFDS: did you mean one of '
-      f'{nearest}?'
-    ) from error
-
-
-def _known_datasets(family: str) -> list[str]:
-  """Names of data sets; of a known family, those of its variants."""
-  import tensorflow_datasets as tfds
-
-  variants = [f'cycle_gan/{each}' for each in _variants('cycle_gan')]
-  if family == 'cycle_gan':
-    return variants
-  builders = tfds.list_builders(with_community_datasets=False)
-  if family in builders:
-    return [f'{family}/{each}' for each in _variants(family)] or [family]
-  return [*builders, *variants]
-
-
-def _variants(family: str) -> Iterable[str]:
-  import tensorflow_datasets as tfds
-
-  return tfds.builder_cls(family).builder_configs
-
-
-def _nearest(name: str, known: list[str]) -> list[str]:
-  """The few known names that look like it, as a whole or after the slash."""
-
-  def likeness(other: str) -> float:
-    whole = difflib.SequenceMatcher(None, name, other).ratio()
-    ends = name.split('/')[-1], other.split('/')[-1]
-    return max(whole, difflib.SequenceMatcher(None, *ends).ratio())
-
-  return sorted(known, key=likeness, reverse=True)[:_NUM_SUGGESTED]
-
-
 def _split_of(builder: Any, wanted: _Wanted, split: str, domain: str) -> str:
   """The name of the split to read; the training split if there's no test."""
   found = builder.info.splits
@@ -229,12 +130,10 @@ def _images_of(
   import tensorflow_datasets as tfds
 
   feature = _image_feature(builder, wanted)
-  # Bytes are decoded as every source's are; other features not at all.
-  decoders = tfds.decode.PartialDecoding(
-    {feature: True}, decoders={feature: tfds.decode.SkipDecoding()}
-  )
+  # TFDS would decode every feature of a record, and images in its own way.
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
   try:
-    source = builder.as_data_source(split, decoders=decoders)
+    source = builder.as_data_source(split, deserialize_method=raw)
   except NotImplementedError as error:
     raise DataError(
       f'{builder.data_dir} holds {wanted.dataset} in a format that takes '
@@ -249,7 +148,8 @@ def _images_of(
   )
   if not names:
     raise DataError(f'{wanted.dataset} has no images in its split {split}')
-  records = _Records(source, feature, names)
+  parser = tfds.features.FeaturesDict({feature: builder.info.features[feature]})
+  records = _Records(source, feature, parser, names)
   return Images(
     names=names,
     read=functools.partial(
@@ -304,8 +204,14 @@ def _shape_of(
 
 
 def _encoded(records: _Records, index: int) -> io.BytesIO:
-  name = records.names[index]
+  """The file of an image, as it went into the data set."""
+  import tensorflow_datasets as tfds
+
+  feature, name = records.feature, records.names[index]
+  skip = {feature: tfds.decode.SkipDecoding()}
   try:
-    return io.BytesIO(records.source[index][records.feature])
+    record = records.source[index]
+    example = records.parser.deserialize_example_np(record, decoders=skip)
+    return io.BytesIO(example[feature])
   except Exception as error:  # of the reader's, written in C++
     raise ImageError(name, one_line(error)) from error

@@ -65,14 +65,16 @@ class Conv(nn.Module):
       (self.size, self.size, x.shape[-1], self.features),
       param_dtype(self.dtype),
     )
+    kernel = kernel.astype(self.dtype)
     x = x.astype(self.dtype)
     pads = self.pads
     if self.padding == 'reflect' and pads != (0, 0):
       x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)), mode='reflect')
       pads = (0, 0)
-    x = ops.conv(
-      x, kernel.astype(self.dtype), stride=self.stride, padding=(pads, pads)
-    )
+    if self.stride == 1 and self.size > 1 and pads == (0, 0):
+      x = ops.conv_valid(x, kernel)
+    else:
+      x = ops.conv(x, kernel, stride=self.stride, padding=(pads, pads))
     return add_bias(self, x) if self.use_bias else x
 
 

@@ -1,5 +1,5 @@
 """Convolutions written for what XLA does well."""
 
-from cyclegan_jax.ops.conv import conv, conv_transpose
+from cyclegan_jax.ops.conv import conv, conv_transpose, conv_valid
 
-__all__ = ['conv', 'conv_transpose']
+__all__ = ['conv', 'conv_transpose', 'conv_valid']

@@ -1,0 +1,62 @@
+"""What several test files share."""
+
+from collections.abc import Iterator
+
+import hypothesis
+import jax
+import pytest
+
+from cyclegan_jax.config import Config
+
+# The first example of a shape compiles, which takes longer than the others;
+# the same examples each time, as a suite that fails at random is ignored.
+hypothesis.settings.register_profile(
+  'cyclegan_jax',
+  deadline=None,
+  derandomize=True,
+  database=None,
+  max_examples=30,
+)
+hypothesis.settings.load_profile('cyclegan_jax')
+
+
+@pytest.fixture(scope='module')
+def strict() -> Iterator[None]:
+  """No mixed dtypes and no operands of different rank.
+
+  For whole files, by `pytestmark = pytest.mark.usefixtures('strict')`. The
+  networks add [C] to [B, H, W, C], so theirs is `strict_dtypes`; Optax's
+  Adam raises a float to an integer, so the optimizers' tests have neither.
+  """
+  with (
+    jax.numpy_dtype_promotion('strict'),
+    jax.numpy_rank_promotion('raise'),
+  ):
+    yield
+
+
+@pytest.fixture(scope='module')
+def strict_dtypes() -> Iterator[None]:
+  """No mixed dtypes."""
+  with jax.numpy_dtype_promotion('strict'):
+    yield
+
+
+@pytest.fixture
+def tiny_config() -> Config:
+  """A run of seconds: 16 pixels, a few filters, eight drawings a side."""
+  return Config().replace(
+    batch_size=2,
+    epochs=1,
+    data={
+      'num_train': 8,
+      'num_test': 4,
+      'size': 16,
+      'load_size': 16,
+      'num_workers': 0,
+      'prefetch_batches': 1,
+    },
+    generator={'filters': 2, 'isize': 16, 'blocks': 1},
+    discriminator={'filters': 2, 'layers': 2},
+    log={'num_samples': 2},
+  )

@@ -1,0 +1,215 @@
+"""A file imports from lower floors only, and heavy packages have one home."""
+
+import ast
+import pathlib
+
+import pytest
+
+import cyclegan_jax
+
+ROOT = pathlib.Path(cyclegan_jax.__file__).parent
+
+# From the ground up: a file may import what stands above it in this table,
+# and nothing of its own row. Ground and roof have steps of their own.
+FLOORS = (
+  ('errors', 'types'),
+  ('config',),
+  (
+    'images',
+    'losses',
+    'ops',
+    'parallel',
+    'pool',
+    'schedules',
+    'signals',
+    'workdir',
+  ),
+  ('nets', 'optimizers'),
+  ('inference', 'state'),
+  ('checkpoint', 'data', 'interop', 'report', 'step'),
+  ('metrics', 'preflight'),
+  ('evaluate', 'translate'),
+  ('train',),
+  ('flags',),
+  ('cli',),
+  ('__main__',),
+  ('__init__',),
+)
+
+# Inside a folder, likewise. A file that is not named imports no sibling.
+SHELVES = {
+  'data': (
+    ('decoding', 'embedded'),
+    ('cycle_gan_zip', 'folder_source'),
+    ('tfds_builders',),
+    ('tfds_source',),
+    ('sources',),
+    ('loader',),
+  ),
+  'losses': (('adversarial', 'penalties', 'reconstruction'), ('__init__',)),
+  'nets': (
+    ('layers',),
+    ('unet', 'resnet'),
+    ('patchgan',),
+    ('__init__',),
+  ),
+  'ops': (('conv',), ('__init__',)),
+  'report': (
+    ('writer', 'progress', 'samples'),
+    ('gallery',),
+    ('recorder',),
+  ),
+}
+
+FILES = sorted(ROOT.rglob('*.py'))
+
+
+def name_of(path):
+  return '.'.join(path.relative_to(ROOT.parent).with_suffix('').parts)
+
+
+def parse(path):
+  return ast.parse(path.read_text(encoding='utf-8'), str(path))
+
+
+def imports(tree):
+  """(dotted name, node) of each import in the tree, functions included."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      for alias in node.names:
+        yield alias.name, node
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'line {node.lineno}: a relative import'
+      for alias in node.names:
+        yield f'{node.module}.{alias.name}', node
+
+
+def own_imports(tree):
+  """The package's modules that a file imports: ('nets', 'unet')."""
+  for name, node in imports(tree):
+    parts = name.split('.')
+    if parts[0] == 'cyclegan_jax':
+      yield tuple(parts[1:]), node.lineno
+
+
+def row_of(rows, name):
+  for row, names in enumerate(rows):
+    if name in names:
+      return row
+  return None
+
+
+def complaint(place, parts):
+  """Why the file at `place` may not import `parts`, or None."""
+  home, target = place[0], parts[0]
+  if home != target:
+    row, below = row_of(FLOORS, home), row_of(FLOORS, target)
+    if below is None:
+      # What is no module comes from the package's own __init__.
+      return f'import {target} from its module, not from the package'
+    return None if row > below else f'{target} is not on a lower floor'
+  shelves = SHELVES.get(home, ())
+  file = place[1] if len(place) > 1 else '__init__'
+  sibling = parts[1] if len(parts) > 1 else '__init__'
+  row, below = row_of(shelves, file), row_of(shelves, sibling)
+  if sibling == file:
+    return None
+  if row is None:
+    # A folder's table has to name a file that imports a sibling.
+    return f'SHELVES does not say that {file} may import {sibling}'
+  if below is not None and row > below:
+    return None
+  return f'{sibling} is not below {file} in {home}'
+
+
+@pytest.mark.parametrize('path', FILES, ids=name_of)
+def test_imports_come_from_lower_floors(path):
+  place = path.relative_to(ROOT).with_suffix('').parts
+  assert row_of(FLOORS, place[0]) is not None, f'give {place[0]} a floor'
+  wrong = [
+    f'{path.name}:{line}: {why}'
+    for parts, line in own_imports(parse(path))
+    if (why := complaint(place, parts))
+  ]
+  assert not wrong, '\n'.join(wrong)
+
+
+@pytest.mark.parametrize(
+  'place, parts, expected',
+  [
+    (('step',), ('state', 'TrainState'), None),
+    (('state',), ('step', 'train_step'), 'step is not on a lower floor'),
+    (('images',), ('pool', 'init_pool'), 'pool is not on a lower floor'),
+    (
+      ('train',),
+      ('Config',),
+      'import Config from its module, not from the package',
+    ),
+    (('nets', 'unet'), ('nets', 'layers', 'Conv'), None),
+    (
+      ('nets', 'layers'),
+      ('nets', 'unet', 'SeedUNet'),
+      'unet is not below layers in nets',
+    ),
+    (
+      ('data', 'loader'),
+      ('report', 'writer'),
+      'report is not on a lower floor',
+    ),
+    (
+      ('metrics', 'new'),
+      ('metrics', 'other', 'x'),
+      'SHELVES does not say that new may import other',
+    ),
+  ],
+)
+def test_the_check_itself(place, parts, expected):
+  assert complaint(place, parts) == expected
+
+
+def test_no_file_stands_on_two_floors_and_each_floor_is_there():
+  names = [name for row in FLOORS for name in row]
+  assert len(names) == len(set(names))
+  there = {path.stem for path in ROOT.glob('*.py')}
+  there |= {path.name for path in ROOT.iterdir() if path.is_dir()}
+  assert set(names) <= there
+
+
+def packages(tree):
+  return {name.split('.')[0] for name, _ in imports(tree)}
+
+
+@pytest.mark.parametrize('path', FILES, ids=name_of)
+def test_heavy_packages_stay_out(path):
+  assert not packages(parse(path)) & {'tensorflow', 'torch', 'torchvision'}
+
+
+@pytest.mark.parametrize('path', FILES, ids=name_of)
+def test_tensorflow_datasets_is_imported_inside_functions(path):
+  tree = parse(path)
+  inside = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+      inside |= {id(each) for each in ast.walk(node)}
+  for name, node in imports(tree):
+    if name.split('.')[0] == 'tensorflow_datasets':
+      assert path.parent == ROOT / 'data'
+      assert id(node) in inside, f'{path.name}:{node.lineno}'
+
+
+def uses(tree, name):
+  """Whether the code, not its comments, says the name."""
+  return any(
+    name in (getattr(node, 'attr', ''), getattr(node, 'id', ''))
+    for node in ast.walk(tree)
+  ) or any(name in each.split('.') for each, _ in imports(tree))
+
+
+def test_pmap_is_in_parallel_alone():
+  users = [name_of(path) for path in FILES if uses(parse(path), 'pmap')]
+  assert users == ['cyclegan_jax.parallel']
+
+
+def test_orbax_is_in_checkpoint_alone():
+  users = [name_of(path) for path in FILES if 'orbax' in packages(parse(path))]
+  assert users == ['cyclegan_jax.checkpoint']
