@@ -13,7 +13,6 @@ from cyclegan_jax.inference import make_translator
 from cyclegan_jax.metrics.coat import CoatScore, format_scores, score_coat
 from cyclegan_jax.types import Params
 
-
 _BATCH_SIZE = 32
 
 
@@ -42,7 +41,9 @@ def score_embedded(config: Config, gen: dict[str, Params]) -> EmbeddedScore:
   )
 
 
-def _score(config: Config, gen: dict[str, Params], direction: Direction) -> CoatScore:
+def _score(
+  config: Config, gen: dict[str, Params], direction: Direction
+) -> CoatScore:
   drawings = [
     embedded.draw_with_truth(
       index, size=config.data.load_size, domain=direction[0], split='test'

@@ -1,15 +1,18 @@
 """The command line of a run: `--config=FILE --config.option=value ...`.
 
-ml_collections reads the file and the overrides; what goes wrong becomes a
-ConfigError in one line.
+ml_collections reads the overrides; what goes wrong becomes a ConfigError in
+one line.
 """
 
 import dataclasses
 import difflib
 import pathlib
 import re
+import sys
 import traceback
+from typing import Any
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -57,27 +60,14 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   Raises:
     ConfigError: a file, a flag, an option or a value is wrong.
   """
-  _check_options(argv)
+  path, rest = _take_config_file(argv)
+  _check_options(rest)
+  options = to_config_dict(Config()) if path is None else _load(path)
   values = flags.FlagValues()
-  flags.DEFINE_string('workdir', '', '', flag_values=values)
-  flags.DEFINE_bool('debug', False, '', flag_values=values)
-  path = _config_file(argv)
-  if path is None:
-    config_flags.DEFINE_config_dict(
-      'config', to_config_dict(Config()), flag_values=values, sys_argv=argv
-    )
-  elif not pathlib.Path(path).is_file():
+  stray = _parse(values, options, rest)
+  if stray:
     raise ConfigError(
-      f'config file {path} does not exist: give one such as configs/default.py'
-    )
-  else:
-    config_flags.DEFINE_config_file(
-      'config', path, flag_values=values, sys_argv=argv
-    )
-  rest = _parse(values, argv, path)
-  if rest:
-    raise ConfigError(
-      f'{rest[0]!r} is not a flag: options are given as --config.seed=1'
+      f'{stray[0]!r} is not a flag: options are given as --config.seed=1'
     )
   config = from_config_dict(values.config)
   workdir = pathlib.Path(values.workdir) if values.workdir else None
@@ -97,68 +87,131 @@ def options_help() -> str:
 
 
 def _parse(
-  values: flags.FlagValues, argv: list[str], path: str | None
+  values: flags.FlagValues, options: ml_collections.ConfigDict, argv: list[str]
 ) -> list[str]:
   """Parses, and says in one line what could not be."""
+  flags.DEFINE_string('workdir', '', '', flag_values=values)
+  flags.DEFINE_bool('debug', False, '', flag_values=values)
   try:
+    config_flags.DEFINE_config_dict(
+      'config', options, flag_values=values, sys_argv=argv
+    )
     return values(['main.py', *argv])[1:]
   except flags.UnrecognizedFlagError as error:
-    nearest = difflib.get_close_matches(
-      error.flagname, ['config', 'workdir', 'debug'], n=1, cutoff=0.0
-    )
-    raise ConfigError(
-      f'--{error.flagname} is not a flag: did you mean --{nearest[0]}?'
-    ) from error
+    raise ConfigError(_unknown_flag(error.flagname)) from error
   except flags.IllegalFlagValueError as error:
     found = re.match(r'flag --(config\.[\w.]+)=(.*?): ', str(error), re.S)
     if found is None:
-      raise ConfigError(str(error)) from error
+      raise ConfigError(_one_line(error)) from error
     raise ConfigError(
       wrong_type(found[1], found[2], option_at(found[1]).default)
     ) from error
   except flags.Error as error:
-    raise ConfigError(' '.join(str(error).split())) from error
-  except Exception as error:
-    # The file is the user's own program: anything can come out of it.
+    raise ConfigError(_one_line(error)) from error
+
+
+def _load(path: str) -> ml_collections.ConfigDict:
+  """Runs a config file, which is the user's own program."""
+  folder = pathlib.Path(path).absolute().parent.parent
+  if not path or pathlib.Path(path).is_dir():
+    raise ConfigError(
+      f'--config={path} is not a file: give one such as configs/default.py'
+    )
+  if not pathlib.Path(path).exists():
+    raise ConfigError(
+      f'config file {path} does not exist: give one such as configs/default.py'
+    )
+  scope = {'__name__': 'config_file', '__file__': path}
+  # So that `from configs import default` works wherever one stands.
+  sys.path.append(str(folder))
+  try:
+    exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), scope)
+    get_config: Any = scope.get('get_config')
+    if get_config is None:
+      raise ConfigError(
+        f'config file {path} has no function get_config(): see '
+        'configs/default.py'
+      )
+    options = get_config()
+  except ConfigError:
+    raise
+  except (Exception, SystemExit) as error:
     raise ConfigError(_file_error(path, error)) from error
+  finally:
+    sys.path.remove(str(folder))
+  if not isinstance(options, ml_collections.ConfigDict):
+    raise ConfigError(
+      f'config file {path}: get_config() returned a '
+      f'{type(options).__name__}, not a ConfigDict: see configs/default.py'
+    )
+  return options
 
 
-def _file_error(path: str | None, error: Exception) -> str:
-  text = ' '.join(str(error).split())
+def _file_error(path: str, error: BaseException) -> str:
   if isinstance(error, SyntaxError):
-    return f'config file {path}, line {error.lineno}: {error.msg}'
-  lines = [
-    frame.lineno
-    for frame in traceback.extract_tb(error.__traceback__)
-    if path and pathlib.Path(frame.filename).name == pathlib.Path(path).name
-  ]
+    where = f', line {error.lineno}' if error.lineno else ''
+    return f'config file {error.filename or path}{where}: {error.msg}'
+  if isinstance(error, OSError) and error.filename == path:
+    return f'config file {path} can not be read: {error.strerror}'
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == path]
   where = f', line {lines[-1]}' if lines else ''
-  if 'get_config' in text and not lines:
-    return f'config file {path} has no function get_config()'
-  return f'config file {path}{where}: {type(error).__name__}: {text}'
+  return (
+    f'config file {path}{where}: {type(error).__name__}: {_one_line(error)}'
+  )
 
 
-def _config_file(argv: list[str]) -> str | None:
-  for index, each in enumerate(argv):
-    if each in ('--config', '-config') and index + 1 < len(argv):
-      return argv[index + 1]
-    if re.match('--?config=', each):
-      return each.split('=', 1)[1]
-  return None
+def _one_line(error: BaseException) -> str:
+  # A KeyError shows its message as it would be typed, and ml_collections'
+  # errors about names are KeyErrors at heart.
+  text = error.args[0] if error.args else ''
+  return ' '.join(str(text).replace('\\n', ' ').split())
+
+
+def _unknown_flag(name: str) -> str:
+  known = ['config', 'workdir', 'debug']
+  nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+  return f'--{name} is not a flag: did you mean --{nearest[0]}?'
+
+
+def _take_config_file(argv: list[str]) -> tuple[str | None, list[str]]:
+  """The value of --config, and the other arguments."""
+  path, rest = None, []
+  words = iter(argv)
+  for word in words:
+    found = re.fullmatch('--?config(=(.*))?', word, re.S)
+    if found is None:
+      rest.append(word)
+      continue
+    value = found[2] if found[1] else next(words, None)
+    if value is None:
+      raise ConfigError('--config has no value: give --config=FILE')
+    if path is not None:
+      raise ConfigError(f'--config is given twice: {path} and {value}')
+    path = value
+  return path, rest
 
 
 def _check_options(argv: list[str]) -> None:
   """ml_collections would end in a traceback, naming no nearest option."""
+  known = option_paths()
   for each in argv:
-    found = re.match(r'--?(?:no)?(config\.[^=]*)', each)
+    # Absl knows these two by itself: files of flags, and flags to overlook.
+    if re.match('--?(flagfile|undefok)(=|$)', each):
+      raise ConfigError(_unknown_flag(each.lstrip('-').split('=')[0]))
+    found = re.match(r'--?(no)?(config\.[^=]*)', each)
     if found is None:
       continue
-    known = option_paths()
-    if found[1] in known:
+    path = found[2]
+    if path in known:
+      if found[1] and not isinstance(option_at(path).default, bool):
+        raise ConfigError(
+          f'--no{path}: {path} is not a bool: give --{path}=VALUE'
+        )
       continue
-    if any(path.startswith(found[1] + '.') for path in known):
+    inner = [each for each in known if each.startswith(path + '.')]
+    if inner:
       raise ConfigError(
-        f'{found[1]} is a group of options: give one of them, such as '
-        f'{next(path for path in known if path.startswith(found[1] + "."))}'
+        f'{path} is a group of options: give one of them, such as {inner[0]}'
       )
-    raise ConfigError(unknown_option(found[1]))
+    raise ConfigError(unknown_option(path))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from cyclegan_jax.types import Array, Batch, Key
+from cyclegan_jax.types import Array, Key
 
 Tree = TypeVar('Tree')
 
@@ -44,7 +44,7 @@ def data_parallel(
   )
 
 
-def shard_batch(batch: Batch, num_devices: int) -> Batch:
+def shard_batch(batch: Tree, num_devices: int) -> Tree:
   """Cuts [B, ...] into [num_devices, B / num_devices, ...]."""
   return jax.tree.map(
     lambda x: x.reshape((num_devices, -1, *x.shape[1:])), batch

@@ -10,7 +10,7 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax.config import Config, to_config_dict
-from cyclegan_jax.data.loader import too_small
+from cyclegan_jax.data.loader import raw_size, too_small
 from cyclegan_jax.data.sources import ImageError, Images
 from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.state import TrainState
@@ -114,10 +114,45 @@ def num_bytes(tree: Any) -> int:
   return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
+def check_memory(config: Config, num_bytes: int | None) -> None:
+  """Compares what XLA counted with what a device has, where it is known.
+
+  Raises:
+    ConfigError: a step takes more than there is.
+  """
+  stats = jax.local_devices()[0].memory_stats() or {}
+  limit = stats.get('bytes_limit')
+  if num_bytes is not None and limit is not None and num_bytes > limit:
+    raise ConfigError(
+      f'a step takes {gib(num_bytes)}, but a device has {gib(limit)}: lower '
+      f'config.batch_size={config.batch_size}, config.data.size='
+      f'{config.data.size} or config.generator.filters='
+      f'{config.generator.filters}'
+    )
+
+
+def gib(num_bytes: int) -> str:
+  """A size in memory for people."""
+  return f'{num_bytes / 2**30:.2f} GiB'
+
+
 def describe(
-  config: Config, images: Mapping[str, Images], state: TrainState
+  config: Config,
+  images: Mapping[str, Images],
+  state: TrainState,
+  step_bytes: int | None,
 ) -> dict[str, str]:
-  """The rows of the table that a run begins with."""
+  """The rows of the table that a run begins with.
+
+  Args:
+    config: resolved.
+    images: of both splits of both domains.
+    state: of the run.
+    step_bytes: what a step takes on a device, if it is known.
+
+  Returns:
+    Texts by name.
+  """
   sizes = {split: f'{len(images[split]):,}' for split in images}
   rows = {
     'training images': f'{sizes["train_a"]} of a, {sizes["train_b"]} of b',
@@ -130,6 +165,18 @@ def describe(
     'steps': f'{config.steps:,} of {config.batch_size} pairs, '
     f'{config.steps_per_epoch:,} an epoch',
   }
+  height, width = raw_size(config.data)
+  cached = min(
+    config.data.cache_gib * 2**30,
+    height
+    * width
+    * sum(len(images[f'train_{d}']) * config.channels(d) for d in 'ab'),
+  )
+  step_text = 'not known' if step_bytes is None else gib(step_bytes)
+  rows['memory'] = (
+    f'about {step_text} a device for a step, up to {gib(int(cached))} of '
+    'decoded images'
+  )
   if max(config.loss.identity_a, config.loss.identity_b) and (
     not config.uses_identity
   ):

@@ -2,30 +2,25 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import rich.console
 
-from cyclegan_jax import checkpoint, parallel, preflight
+from cyclegan_jax import checkpoint, preflight
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.augment import augment, augment_key
-from cyclegan_jax.data.loader import sample_images, train_batches
+from cyclegan_jax.data.loader import (
+  sample_images,
+  train_batches,
+)
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.evaluate import EmbeddedScore, score_embedded
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.signals import StopSignal
 from cyclegan_jax.state import TrainState, create_train_state
-from cyclegan_jax.step import train_step
-from cyclegan_jax.types import Batch, Metrics
+from cyclegan_jax.update import CompiledUpdate, compile_update
 from cyclegan_jax.workdir import check_workdir, explain_disk_errors, read_config
-
-# Fake CPU devices can deadlock with hundreds of steps in flight.
-_BLOCK_EVERY_STEPS = 10
-
-Update = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
-
 
 class TrainResult(NamedTuple):
   """What a run came to."""
@@ -68,9 +63,11 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     if manager.latest_step() is not None:
       state, _ = checkpoint.restore(manager)
     start = int(state.step)
-    facts = preflight.describe(config, sources, state)
+    console.print('compiling the training step ...')
+    update = compile_update(config, state)
+    preflight.check_memory(config, update.num_bytes)
+    facts = preflight.describe(config, sources, state, update.num_bytes)
     preflight.tell(config, facts, workdir, start_step=start, console=console)
-    update = make_update(config)
     with Recorder(
       workdir,
       config,
@@ -92,20 +89,21 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
 def _loop(
   config: Config,
   state: TrainState,
-  update: Update,
+  update: CompiledUpdate,
   sources: Mapping[str, Images],
   recorder: Recorder,
   manager: checkpoint.Manager,
   stop: StopSignal,
 ) -> TrainState:
-  start = int(state.step)
+  start, previous = int(state.step), None
   with contextlib.closing(
     train_batches(config, sources, start_step=start)
   ) as batches:
     for step in range(start + 1, config.steps + 1):
-      state, metrics = update(state, next(batches))
-      if step % _BLOCK_EVERY_STEPS == 0:
-        jax.block_until_ready(metrics)
+      state, metrics = update.run(state, next(batches))
+      # One step works while the next is prepared, and no more wait in line.
+      jax.block_until_ready(previous)
+      previous = metrics
       recorder.step(step, metrics)
       is_last = step == config.steps or stop.received is not None
       if step % config.log.samples_every_steps == 0 or step == config.steps:
@@ -115,29 +113,3 @@ def _loop(
       if is_last:
         break
   return state
-
-
-def make_update(config: Config) -> Update:
-  """One step on raw images, compiled: crop, flip, then `train_step`.
-
-  Args:
-    config: resolved: with the number of devices.
-
-  Returns:
-    A function (state, {'a', 'b'}: uint8 [B, H, W, C]) -> (state, metrics)
-    that takes over the state's memory.
-  """
-  num_devices = config.num_devices
-  axis_name = parallel.AXIS if num_devices > 1 else None
-
-  def update(state: TrainState, raw: Batch) -> tuple[TrainState, Metrics]:
-    key = augment_key(state.key, state.step)
-    batch = augment(raw, key, config.data, axis_name=axis_name)
-    return train_step(state, batch, config=config, axis_name=axis_name)
-
-  if num_devices == 1:
-    return jax.jit(update, donate_argnums=0)
-  on_all = parallel.data_parallel(update, num_devices=num_devices)
-  return lambda state, raw: on_all(
-    state, parallel.shard_batch(raw, num_devices)
-  )

@@ -1,12 +1,22 @@
 """What several test files share."""
 
-from collections.abc import Iterator
+import importlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import jax
 import pytest
 
-from cyclegan_jax.config import Config
+from cyclegan_jax.config import Config, from_config_dict
+
+# At tiny sizes LLVM unrolls whole loops: it takes a second for each array
+# that is drawn at random, and a suite spends its time on nothing else. Read
+# when the first array is made, and by the processes that a test starts.
+os.environ['XLA_FLAGS'] = ' '.join(
+  [os.environ.get('XLA_FLAGS', ''), '--xla_backend_optimization_level=1']
+).strip()
 
 # The first example of a shape compiles, which takes longer than the others;
 # the same examples each time, as a suite that fails at random is ignored.
@@ -60,3 +70,15 @@ def tiny_config() -> Config:
     discriminator={'filters': 2, 'layers': 2},
     log={'num_samples': 2},
   )
+
+
+@pytest.fixture
+def load_preset(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Config]:
+  """The config of a file in configs/, by its name."""
+  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent.parent)
+
+  def load(name: str) -> Config:
+    module = importlib.import_module(f'configs.{name}')
+    return from_config_dict(module.get_config())
+
+  return load

@@ -289,12 +289,11 @@ def test_a_config_dict_is_editable():
   assert (config.data.size, config.generator.isize) == (128, 128)
 
 
-@pytest.mark.parametrize('path', ['sized', 'data.sized'])
-def test_a_misspelt_edit_of_a_config_dict_is_found(path):
+def test_a_misspelt_edit_of_a_config_dict_is_found():
   values = to_config_dict(Config())
-  values.update_from_flattened_dict({path: 128})
+  values.update_from_flattened_dict({'data.sized': 128})
   assert message_of(from_config_dict, values) == (
-    f'config.{path} does not exist: did you mean config.data.size?'
+    'config.data.sized does not exist: did you mean config.data.size?'
   )
 
 

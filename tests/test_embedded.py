@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -6,9 +7,10 @@ import zlib
 import numpy as np
 import pytest
 
+import cyclegan_jax
 from cyclegan_jax.data import embedded
 
-NUM_DRAWINGS = 60
+NUM_DRAWINGS = 30
 
 
 def draw(index=0, *, size=64, domain='a', split='train', seed=0):
@@ -28,7 +30,9 @@ def drawings(domain):
   ]
 
 
-@pytest.mark.parametrize('size', [8, 33, 64, 1024])
+@pytest.mark.parametrize(
+  'size', [8, 33, 64, pytest.param(1024, marks=pytest.mark.slow)]
+)
 def test_shape(size):
   image = draw(size=size, domain='b')
   assert image.shape == (size, size, 3)
@@ -37,22 +41,31 @@ def test_shape(size):
 
 
 def test_another_process_draws_the_same():
-  here = [zlib.crc32(draw(index, domain='b')) for index in range(3)]
-  code = (
-    'import zlib; from cyclegan_jax.data import embedded as e; '
-    "print([zlib.crc32(e.draw(i, size=64, domain='b', split='train')) "
-    'for i in range(3)])'
-  )
+  here = [zlib.crc32(draw(index, domain='b')) for index in (0, 1, 2)]
+  # Without the package's own file, which takes a second to import JAX.
+  code = f"""
+import sys, types, zlib
+package = types.ModuleType('cyclegan_jax')
+package.__path__ = {list(cyclegan_jax.__path__)}
+sys.modules['cyclegan_jax'] = package
+from cyclegan_jax.data.embedded import draw
+images = [draw(i, size=64, domain='b', split='train') for i in (2, 1, 0)]
+print([zlib.crc32(image) for image in images[::-1]])
+"""
   there = subprocess.run(
-    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    [sys.executable, '-c', code],
+    env={**os.environ, 'PYTHONHASHSEED': '7'},
+    capture_output=True,
+    text=True,
+    check=True,
   )
   assert there.stdout.strip() == str(here)
 
 
 def test_every_argument_makes_another_scene():
   images = [
-    draw(index, domain=domain, split=split, seed=seed)
-    for index in range(3)
+    draw(index, size=32, domain=domain, split=split, seed=seed)
+    for index in range(2)
     for domain in 'ab'
     for split in ('train', 'test')
     for seed in (0, 1, 2**32, 2**32 + 1)
@@ -64,7 +77,7 @@ def test_every_argument_makes_another_scene():
 
 
 def test_the_truth_belongs_to_the_image(domain, drawings):
-  for index, drawing in enumerate(drawings):
+  for index, drawing in enumerate(drawings[:8]):
     image = draw(index, domain=domain, split='test')
     np.testing.assert_array_equal(drawing.image, image)
 
@@ -124,26 +137,26 @@ def longest_run(coat):
 
 def test_stripes_are_wide_enough_to_learn(domain):
   counts = []
-  for index in range(8):
+  for index in range(6):
     drawing = embedded.draw_with_truth(
-      index, size=256, domain=domain, split='test'
+      index, size=128, domain=domain, split='test'
     )
     zebra = drawing.image if domain == 'b' else drawing.counterpart
     row, start, stop = longest_run(drawing.coat)
-    line = zebra[row, start + 4 : stop - 4].mean(axis=-1)
+    line = zebra[row, start + 2 : stop - 2].mean(axis=-1)
     black = line < 0.5 * (line.min() + line.max())
     flips = np.flatnonzero(np.diff(black.astype(int)))
     period = 2 * np.diff(flips).mean()
-    assert period / 4 > 4  # in pixels at 64
+    assert period / 2 > 4  # in pixels at 64
     counts.append((stop - start) / period)
   assert 6 < min(counts) < max(counts) < 10
 
 
 def test_an_index_is_the_same_scene_at_any_size(domain):
-  for index in range(4):
+  for index in range(2):
     small = draw(index, size=64, domain=domain).astype(float)
-    large = draw(index, size=256, domain=domain).astype(float)
-    shrunk = large.reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+    large = draw(index, size=192, domain=domain).astype(float)
+    shrunk = large.reshape(64, 3, 64, 3, 3).mean(axis=(1, 3))
     assert np.abs(small - shrunk).mean() < 3
     other = draw(index + 1, size=64, domain=domain)
     assert np.abs(other - shrunk).mean() > 15

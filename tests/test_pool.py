@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cyclegan_jax.pool import ImagePool, init_pool, query_pool
@@ -78,6 +78,7 @@ def reference_query(stored, size, coins, slots, images):
 
 
 @given(SIZES, BATCHES, st.integers(1, 8), SEEDS)
+@settings(max_examples=20)
 def test_queries_equal_the_reference(size, batch, num_queries, seed):
   pool, stored = init_pool(size, SHAPE), []
   for i in range(num_queries):

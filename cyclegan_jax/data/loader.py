@@ -253,6 +253,13 @@ def read_test_image(
   return resize(image, config, is_test=True)
 
 
+def raw_size(config: DataConfig) -> tuple[int, int]:
+  """Height and width of the images in a raw batch."""
+  if config.preprocess == 'resize_and_crop':
+    return config.load_size, config.load_size
+  return config.size, config.size
+
+
 def too_small(name: str, height: int, width: int, config: DataConfig) -> str:
   """The message for an image that is smaller than the crop."""
   return (
