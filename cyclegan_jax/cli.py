@@ -1,15 +1,15 @@
 """The command `cyclegan`, the same as `python -m cyclegan_jax`."""
 
 import argparse
+import contextlib
 import logging
 import pathlib
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable
-
-from rich.console import Console
-from rich.logging import RichHandler
+from typing import Any, NoReturn
 
 from cyclegan_jax import flags
 from cyclegan_jax.errors import ConfigError, UserError
@@ -23,6 +23,39 @@ cyclegan translate CHECKPOINT INPUT ... --to FOLDER [--direction ab|ba]
 
 Each command has a --help of its own.
 """
+
+
+class _PrintHandler(logging.Handler):
+  """Prints to what standard error is by then, as a progress bar may hold it."""
+
+  def emit(self, record: logging.LogRecord) -> None:
+    """Prints a line."""
+    level = record.levelname.lower()
+    print(f'{level}: {self.format(record)}', file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+  """An ArgumentParser whose errors are one line."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises ConfigError."""
+    raise ConfigError(f'{message}: see {self.prog} --help')
+
+
+def _silence_libraries() -> None:
+  """Leaves it to `main` to tell of an error, once.
+
+  When a checkpoint can't be written, Orbax logs the traceback, asyncio logs
+  one for each array, and TensorStore prints one from each of its threads.
+  """
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+
+  def tell_of_main_thread(error: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+      sys.__unraisablehook__(error)
+
+  sys.unraisablehook = tell_of_main_thread
 
 
 def main(argv: list[str] | None = None, *, program: str = '') -> int:
@@ -43,14 +76,16 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
   if argv[0] not in COMMANDS:
     print(f'error: {argv[0]!r} is not a command\n\n{USAGE}', file=sys.stderr)
     return 2
-  debug = '--debug' in argv
+  debug = not {'--debug', '-debug', '--debug=true'}.isdisjoint(argv)
+  # By force: Orbax has set up logging when it was imported.
   logging.basicConfig(
     level=logging.WARNING,
     format='%(message)s',
-    handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    handlers=[_PrintHandler()],
+    force=True,
   )
-  # Orbax and JAX tell much of what concerns their own developers.
-  logging.getLogger('absl').setLevel(logging.ERROR)
+  if not debug:
+    _silence_libraries()
   try:
     return COMMANDS[argv[0]](argv[1:], program or f'cyclegan {argv[0]}')
   except UserError as error:
@@ -68,9 +103,15 @@ def _train(argv: list[str], program: str) -> int:
     return 0
   parsed = flags.parse_train_flags(argv)
   workdir = parsed.workdir or make_workdir()
-  result = train(parsed.config, workdir)
-  rest = [each for each in argv if not each.startswith('--workdir')]
-  command = f'{program} {shlex.join([*rest, f"--workdir={workdir}"])}'
+  try:
+    result = train(parsed.config, workdir)
+  except UserError:
+    if not parsed.workdir:
+      with contextlib.suppress(OSError):  # once it holds something it stays
+        workdir.rmdir()
+    raise
+  again = argv if parsed.workdir else [*argv, f'--workdir={workdir}']
+  command = f'{program} {shlex.join(again)}'
   _tell_end(result, workdir, command)
   return 128 + result.signal if result.signal else 0
 
@@ -82,6 +123,12 @@ def _tell_end(result: TrainResult, workdir: pathlib.Path, command: str) -> None:
     print(
       f'\n{name}: stopped and saved at step {step:,} of '
       f'{result.config.steps:,}. Go on with\n  {command}'
+    )
+    return
+  if result.start_step >= result.config.steps:
+    print(
+      f'{workdir} has all of its {result.config.steps:,} steps: nothing is '
+      'left to do. To train on, raise --config.epochs or --config.steps'
     )
     return
   if result.score:
@@ -99,7 +146,7 @@ def _tell_end(result: TrainResult, workdir: pathlib.Path, command: str) -> None:
 
 
 def _translate(argv: list[str], program: str) -> int:
-  parser = argparse.ArgumentParser(
+  parser = _Parser(
     program, description='Translates images with a trained checkpoint.'
   )
   parser.add_argument(

@@ -53,7 +53,7 @@ class Section:
 def _checked(path: str, value: Any, field: dataclasses.Field[Any]) -> Any:
   """Returns the value in the field's type, or raises ConfigError."""
   kind: Any = type(field.default)
-  if kind is float and isinstance(value, int) and not isinstance(value, bool):
+  if kind is float and type(value) is int and abs(value) < 2**53:
     value = float(value)
   if type(value) is not kind:
     raise ConfigError(wrong_type(path, value, field.default))
@@ -394,6 +394,31 @@ def _check_sizes(config: Config) -> None:
       f'multiples of {multiple}: the nearest is '
       f'{max(1, round(data.size / multiple)) * multiple}'
     )
+  disc = config.discriminator
+  if logits_size(disc, data.size) < 1:
+    layers = disc.layers
+    while (
+      layers
+      and logits_size(dataclasses.replace(disc, layers=layers), data.size) < 1
+    ):
+      layers -= 1
+    raise ConfigError(
+      f'config.data.size={data.size} is too small for '
+      f'config.discriminator.layers={disc.layers}: '
+      + (f'lower it to {layers}' if layers else 'raise the size')
+    )
+
+
+def logits_size(discriminator: DiscriminatorConfig, size: int) -> int:
+  """Height and width of the logits for a square image; below 1 is none."""
+  if discriminator.name == 'pixelgan':
+    return size
+  size >>= discriminator.layers
+  is_same = (
+    discriminator.name == 'seed_patchgan'
+    and discriminator.last_layers == 'same'
+  )
+  return size if is_same else size - 2
 
 
 def size_multiple(generator: GeneratorConfig) -> int:
@@ -405,7 +430,7 @@ S = TypeVar('S', bound=Section)
 
 
 def to_config_dict(config: Section) -> ml_collections.ConfigDict:
-  """The config as an editable, locked ConfigDict, for files in configs/."""
+  """The config as an editable ConfigDict, for files in configs/."""
   return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
@@ -462,10 +487,23 @@ def option_at(path: str) -> dataclasses.Field[Any]:
 
 def unknown_option(path: str) -> str:
   """The message for an option that does not exist, with the nearest one."""
+  *_, group, leaf = path.split('.')
   known = option_paths()
-  nearest = difflib.get_close_matches(path, known, n=1, cutoff=0.0)[0]
-  leaf = [each for each in known if each.endswith('.' + path.split('.')[-1])]
-  return f'{path} does not exist: did you mean {(leaf or [nearest])[0]}?'
+  names = {each: each.split('.')[-1] for each in known}
+  siblings = [each for each in known if each.split('.')[-2] == group]
+  # The right name in the wrong group, an abbreviation, part of a name, ...
+  guesses = [
+    *(each for each in known if names[each] == leaf),
+    *(each for each in known if _initials(names[each]) == leaf),
+    *difflib.get_close_matches(path, siblings, n=1, cutoff=0.8),
+    *(each for each in siblings if leaf in names[each]),
+    *difflib.get_close_matches(path, known, n=1, cutoff=0.0),
+  ]
+  return f'{path} does not exist: did you mean {guesses[0]}?'
+
+
+def _initials(name: str) -> str:
+  return ''.join(word[0] for word in name.split('_'))
 
 
 def differences(old: Config, new: Config) -> list[str]:

@@ -107,7 +107,11 @@ def _parse(
       wrong_type(found[1], found[2], option_at(found[1]).default)
     ) from error
   except flags.Error as error:
-    raise ConfigError(_one_line(error)) from error
+    text = _one_line(error)
+    found = re.fullmatch('Missing value for flag (.*)', text)
+    if found:
+      text = f'{found[1]} has no value: give {found[1]}=VALUE'
+    raise ConfigError(text) from error
 
 
 def _load(path: str) -> ml_collections.ConfigDict:
@@ -156,16 +160,18 @@ def _file_error(path: str, error: BaseException) -> str:
   frames = traceback.extract_tb(error.__traceback__)
   lines = [frame.lineno for frame in frames if frame.filename == path]
   where = f', line {lines[-1]}' if lines else ''
-  return (
-    f'config file {path}{where}: {type(error).__name__}: {_one_line(error)}'
-  )
+  text = _one_line(error)
+  # By ml_collections, of a group that is read by a wrong name.
+  found = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text)
+  if found:
+    what = f'{found[2]!r} does not exist: did you mean {found[1]!r}?'
+  else:
+    what = f'{type(error).__name__}: {text}'
+  return f'config file {path}{where}: {what}'
 
 
 def _one_line(error: BaseException) -> str:
-  # A KeyError shows its message as it would be typed, and ml_collections'
-  # errors about names are KeyErrors at heart.
-  text = error.args[0] if error.args else ''
-  return ' '.join(str(text).replace('\\n', ' ').split())
+  return ' '.join(str(error).split())
 
 
 def _unknown_flag(name: str) -> str:

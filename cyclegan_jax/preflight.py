@@ -99,7 +99,11 @@ def check_images(config: Config, images: Mapping[str, Images]) -> None:
     with ThreadPoolExecutor(max(1, config.data.num_workers)) as threads:
       checks = threads.map(check, indices)
       for _ in rich.progress.track(
-        checks, f'checking {split}', len(indices), transient=True
+        checks,
+        f'checking {split}',
+        len(indices),
+        transient=True,
+        console=rich.console.Console(stderr=True),
       ):
         pass
 
@@ -165,13 +169,13 @@ def describe(
     'steps': f'{config.steps:,} of {config.batch_size} pairs, '
     f'{config.steps_per_epoch:,} an epoch',
   }
-  height, width = raw_size(config.data)
-  cached = min(
-    config.data.cache_gib * 2**30,
-    height
-    * width
-    * sum(len(images[f'train_{d}']) * config.channels(d) for d in 'ab'),
-  )
+  cached = config.data.cache_gib * 2**30
+  if config.data.preprocess not in ('crop', 'scale_and_crop'):
+    height, width = raw_size(config.data)
+    num_values = sum(
+      len(images[f'train_{d}']) * config.channels(d) for d in 'ab'
+    )
+    cached = min(cached, height * width * num_values)
   step_text = 'not known' if step_bytes is None else gib(step_bytes)
   rows['memory'] = (
     f'about {step_text} a device for a step, up to {gib(int(cached))} of '
@@ -196,10 +200,11 @@ def tell(
   console: rich.console.Console,
 ) -> None:
   """Prints the resolved config and the table."""
-  console.print(str(to_config_dict(config)), markup=False, highlight=False)
   width = max(len(name) for name in facts) + 2
-  for name, text in facts.items():
-    console.print(f'{name:{width}}{text}', markup=False, highlight=False)
-  console.print(f'{"folder":{width}}{workdir}', markup=False, highlight=False)
+  rows = {**facts, 'folder': str(workdir)}
+  lines = [f'{name:{width}}{text}' for name, text in rows.items()]
   if start_step:
-    console.print(f'going on from step {start_step:,}', highlight=False)
+    lines.append(f'going on from step {start_step:,}')
+  for line in (str(to_config_dict(config)), *lines):
+    # Whole lines, in which paths stay whole.
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -26,8 +26,8 @@ def make_schedule(
     A function from an int32 step to a float32 rate. With e the epoch:
     constant: the rate; linear: rate * (1 - max(0, e + 1 - n) / (d + 1)) with
     d decay epochs after n others, as the authors' code has it, and never
-    below the last epoch's rate; cosine: half
-    a cosine over the run, to zero; step: rate * factor^(e // step_epochs).
+    below the last epoch's; cosine: half a cosine over the run, to zero;
+    step: rate * factor^(e // step_epochs).
   """
 
   def schedule(step: Array) -> Array:

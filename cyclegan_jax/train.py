@@ -22,11 +22,13 @@ from cyclegan_jax.state import TrainState, create_train_state
 from cyclegan_jax.update import CompiledUpdate, compile_update
 from cyclegan_jax.workdir import check_workdir, explain_disk_errors, read_config
 
+
 class TrainResult(NamedTuple):
   """What a run came to."""
 
   state: TrainState
   config: Config  # resolved
+  start_step: int  # that it went on from
   signal: int | None  # that ended it early, if one did
   score: EmbeddedScore | None  # where the data has the truth
 
@@ -63,6 +65,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     if manager.latest_step() is not None:
       state, _ = checkpoint.restore(manager)
     start = int(state.step)
+    if start >= config.steps:
+      return TrainResult(state, config, start, None, None)
     console.print('compiling the training step ...')
     update = compile_update(config, state)
     preflight.check_memory(config, update.num_bytes)
@@ -83,7 +87,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       if config.data.name == 'embedded' and not stop.received:
         score = score_embedded(config, state.translators)
         recorder.gallery(int(state.step), score=str(score))
-  return TrainResult(state, config, stop.received, score)
+  return TrainResult(state, config, start, stop.received, score)
 
 
 def _loop(

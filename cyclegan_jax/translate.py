@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
+import rich.console
 import rich.progress
 from jax.typing import ArrayLike
 
@@ -56,10 +57,25 @@ def translate_files(
     names = ', '.join(str(each) for each in inputs)
     raise DataError(f'no images in {names}: give images, or folders of them')
   failed = []
-  with explain_disk_errors(to):
-    for source, target in rich.progress.track(pairs, 'translating'):
-      if target.resolve() == source.resolve():
-        failed.append(f'{source} would be overwritten: give another --to')
+  sources = {source.resolve() for source, _ in pairs}
+  made_from: dict[pathlib.Path, pathlib.Path] = {}
+  console = rich.console.Console(stderr=True)
+  with explain_disk_errors(to, option='--to'):
+    for source, target in rich.progress.track(
+      pairs, 'translating', console=console
+    ):
+      if target.resolve() in sources:
+        failed.append(
+          f'{source} is not translated: {target}, an input, would be '
+          'overwritten: give another --to'
+        )
+        continue
+      other = made_from.setdefault(target, source)
+      if other != source:
+        failed.append(
+          f'{source} is not translated: {target} is made from {other}: '
+          'rename one, or give it another --to'
+        )
         continue
       try:
         image = _read(source, config, direction)

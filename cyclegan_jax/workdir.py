@@ -11,19 +11,19 @@ import tempfile
 from collections.abc import Iterator
 
 from cyclegan_jax.config import Config, differences, from_config_dict
-from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.errors import ConfigError, WorkdirError
 
 # These may change between two starts of one run: they move no bit of what is
 # learnt, or only say how long to go on.
 _FREE = (
   'config.log.',
-  'config.steps',
-  'config.epochs',
-  'config.num_devices',
-  'config.data.num_workers',
-  'config.data.prefetch_batches',
-  'config.data.cache_gib',
-  'config.data.max_corrupt',
+  'config.steps:',
+  'config.epochs:',
+  'config.num_devices:',
+  'config.data.num_workers:',
+  'config.data.prefetch_batches:',
+  'config.data.cache_gib:',
+  'config.data.max_corrupt:',
 )
 
 
@@ -35,7 +35,7 @@ def make_workdir(root: pathlib.Path = pathlib.Path('runs')) -> pathlib.Path:
   """
   with explain_disk_errors(root):
     root.mkdir(parents=True, exist_ok=True)
-    taken = [int(p.name) for p in root.iterdir() if p.name.isdigit()]
+    taken = [int(p.name) for p in root.iterdir() if p.name.isdecimal()]
     number = max(taken, default=-1) + 1
     while True:
       folder = root / f'{number:05d}'
@@ -60,9 +60,9 @@ def check_workdir(
     WorkdirError: it belongs to another config, can't be written, or its disk
       has too little room.
   """
-  if folder.exists() and not folder.is_dir():
-    raise WorkdirError(f'{folder} is a file: give a folder with --workdir')
   with explain_disk_errors(folder):
+    if folder.exists() and not folder.is_dir():
+      raise WorkdirError(f'{folder} is a file: give a folder with --workdir')
     folder.mkdir(parents=True, exist_ok=True)
     old = read_config(folder)
     if old is not None:
@@ -70,7 +70,9 @@ def check_workdir(
     with tempfile.TemporaryFile(dir=folder) as probe:
       probe.write(b'x')
   # One more than are kept: the new one is written before an old one goes.
-  needed = checkpoint_bytes * (config.log.keep_checkpoints + 1)
+  # Those of a run that goes on are there already.
+  keep = config.log.keep_checkpoints
+  needed = checkpoint_bytes * (keep + 1 - min(keep, _num_checkpoints(folder)))
   free = shutil.disk_usage(folder).free
   if free < needed:
     raise WorkdirError(
@@ -89,32 +91,41 @@ def read_config(folder: pathlib.Path) -> Config | None:
     WorkdirError: config.json is there but can't be understood.
   """
   path = folder / 'config.json'
-  if not path.exists():
-    return None
   try:
-    return from_config_dict(json.loads(path.read_text()))
-  except (OSError, ValueError) as error:
+    return from_config_dict(json.loads(path.read_text(encoding='utf-8')))
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except (OSError, ValueError, ConfigError) as error:
+    reason = getattr(error, 'strerror', None) or error
     raise WorkdirError(
-      f'{path} can not be read ({error}): give another --workdir'
+      f'{path} can not be read ({reason}): delete it to go on with the '
+      'options of that run, or give another --workdir'
     ) from error
 
 
 def replace_text(path: pathlib.Path, text: str) -> None:
   """Writes a file whole or not at all."""
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.write_text(text)
+  temporary.write_text(text, encoding='utf-8')
   os.replace(temporary, path)
 
 
 @contextlib.contextmanager
-def explain_disk_errors(folder: pathlib.Path) -> Iterator[None]:
-  """Turns the disk's errors into a WorkdirError that says what to do."""
+def explain_disk_errors(
+  folder: pathlib.Path, *, option: str = '--workdir'
+) -> Iterator[None]:
+  """Turns the disk's errors into a WorkdirError that says what to do.
+
+  Args:
+    folder: that is written.
+    option: by which another folder is given.
+  """
   try:
     yield
   except PermissionError as error:
     raise WorkdirError(
       f'{folder} can not be written (permission denied): change its '
-      'permissions, or give another --workdir'
+      f'permissions, or give another {option}'
     ) from error
   except (OSError, ValueError, RuntimeError) as error:
     if not _is_disk_error(error):
@@ -122,11 +133,14 @@ def explain_disk_errors(folder: pathlib.Path) -> Iterator[None]:
     if _is_full(error):
       raise WorkdirError(
         f'{folder} is on a full disk: free some space, then run the same '
-        'command again to go on from the last checkpoint'
+        f'command again{" to go on" if option == "--workdir" else ""}'
       ) from error
-    reason = error.strerror if isinstance(error, OSError) else str(error)
+    reason = getattr(error, 'strerror', None) or str(error)
+    name = getattr(error, 'filename', None)
+    if name and pathlib.Path(name) != folder:
+      reason += f': {name}'
     raise WorkdirError(
-      f'{folder} can not be written ({reason}): give another --workdir, or '
+      f'{folder} can not be written ({reason}): give another {option}, or '
       'mend the disk and run the same command again'
     ) from error
 
@@ -152,6 +166,11 @@ def _check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
       f'{folder} belongs to a run with another config ({"; ".join(changed)}): '
       'give another --workdir, or the same options to go on with that run'
     )
+
+
+def _num_checkpoints(folder: pathlib.Path) -> int:
+  names = (each.name for each in (folder / 'checkpoints').glob('*'))
+  return sum(name.isdecimal() for name in names)
 
 
 def _mib(size: int) -> str:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 
 import hypothesis
@@ -11,12 +12,19 @@ import pytest
 
 from cyclegan_jax.config import Config, from_config_dict
 
-# At tiny sizes LLVM unrolls whole loops: it takes a second for each array
-# that is drawn at random, and a suite spends its time on nothing else. Read
-# when the first array is made, and by the processes that a test starts.
-os.environ['XLA_FLAGS'] = ' '.join(
-  [os.environ.get('XLA_FLAGS', ''), '--xla_backend_optimization_level=1']
-).strip()
+# Before JAX starts. At tiny sizes LLVM unrolls whole loops, a second for each
+# array drawn at random: compiling takes longer than running. 8 devices on one
+# CPU stand in for 8 accelerators. The processes that tests start compile by
+# the same flags, on one device.
+os.environ['XLA_FLAGS'] = (
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+)
+jax.config.update('jax_num_cpu_devices', 8)
+# Those processes compile the same few programs: once is enough. The folder is
+# the user's own, mode 0700, and goes with the session.
+_COMPILED = tempfile.TemporaryDirectory(prefix='cyclegan_jax_tests_')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED.name
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 
 # The first example of a shape compiles, which takes longer than the others;
 # the same examples each time, as a suite that fails at random is ignored.

@@ -58,6 +58,18 @@ def init(network, x, seed=0):
   return network.init(keys(seed), x)['params']
 
 
+def draw(network, x):
+  """Parameters of some size, by numpy: `init` takes seconds to compile."""
+  generator = np.random.default_rng(0)
+
+  def draw_one(leaf):
+    noise = generator.normal(size=leaf.shape)
+    fan = math.prod(leaf.shape[:-1])
+    return jnp.asarray(noise / math.sqrt(fan), leaf.dtype)
+
+  return jax.tree.map(draw_one, shapes(network, x)[1]['params'])
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def apply(network, params, x, seed=0):
   return network.apply({'params': params}, x, rngs=keys(seed))
@@ -289,10 +301,9 @@ def test_bfloat16_is_close_to_float32(name):
   full = make_generator(GeneratorConfig(**options))
   half = make_generator(GeneratorConfig(**options, dtype='bfloat16'))
   x = images(2, 16, 16, 3)
-  _, variables = shapes(half, x)
-  dtypes = {leaf.dtype for leaf in jax.tree.leaves(variables)}
+  params = draw(half, x)
+  dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
   assert dtypes == {jnp.dtype(jnp.float32)}
-  params = init(full, x)
   expected, got = apply(full, params, x), apply(half, params, x)
   assert got.dtype == jnp.bfloat16
   got = np.asarray(got, np.float32)
@@ -376,7 +387,7 @@ def test_where_dropout_is(options, size, expected):
 def test_dropout_is_by_key():
   network = make_generator(GeneratorConfig(filters=2, isize=16))
   x = images(2, 16, 16, 3)
-  params = init(network, x)
+  params = draw(network, x)
   first = apply(network, params, x, 1)
   np.testing.assert_array_equal(first, apply(network, params, x, 1))
   assert np.max(np.abs(first - apply(network, params, x, 2))) > 0.01
@@ -468,8 +479,8 @@ def test_batch_norms_in_a_network_normalise_the_batch():
 
   @jax.jit
   def run(x):
-    return network.init_with_output(
-      keys(),
+    return network.apply(
+      {'params': draw(network, x)},
       x,
       capture_intermediates=lambda module, _: isinstance(module, Norm),
     )
@@ -593,17 +604,18 @@ def test_conv_transpose_doubles(size):
 def test_a_discriminator_s_logits_are_no_probabilities():
   config = DiscriminatorConfig(filters=4, init='normal', norm='none')
   network, x = make_discriminator(config), images(1, 16, 16, 3)
-  params = jax.tree.map(lambda leaf: 20 * leaf, init(network, x))
+  params = draw(network, x)
   logits = apply(network, params, x)
-  assert np.min(logits) < 0
-  assert np.max(np.abs(logits)) > 1
+  assert np.max(logits) > 1
+  flipped = params | {'logits': jax.tree.map(jnp.negative, params['logits'])}
+  np.testing.assert_allclose(apply(network, flipped, x), -logits, rtol=1e-5)
 
 
 def test_a_patch_is_70_pixels():
   """The gradient of the middle logit in the image: where it is not zero."""
   config = DiscriminatorConfig(name='patchgan', filters=1, norm='none')
   network, x = make_discriminator(config), images(1, 96, 96, 1)
-  params = init(network, x)
+  params = draw(network, x)
 
   @jax.jit
   @jax.grad

@@ -14,8 +14,8 @@ GLOBAL_BATCH = 8
 NUM_STEPS = 10
 
 SEED_NETS = {
-  'generator': {'filters': 2, 'isize': 16},
-  'discriminator': {'filters': 2, 'layers': 2},
+  'generator': {'filters': 2, 'isize': 8},
+  'discriminator': {'filters': 2, 'layers': 1},
 }
 PAPER_NETS = {
   'generator': {
@@ -43,8 +43,8 @@ PAPER_NETS = {
 }
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _float64():
+@pytest.fixture
+def float64():
   # Sums in another order differ by rounding, which Adam blows up where a
   # gradient is zero but for rounding. In float64 that stays below any bound
   # of interest, so what is left to differ is the algebra.
@@ -63,7 +63,7 @@ def make_config(nets):
     batch_size=GLOBAL_BATCH,
     pool_size=12,  # full after the first step and a half
     ema_decay=0.9,
-    data={'size': 16, 'load_size': 16},
+    data={'size': 8, 'load_size': 8},
     optimizer={'learning_rate': 1e-3},
     **nets,
   )
@@ -74,7 +74,7 @@ def make_config(nets):
 
 def batch_at(step):
   rng = np.random.default_rng(step)
-  shape = (GLOBAL_BATCH, 16, 16, 3)
+  shape = (GLOBAL_BATCH, 8, 8, 3)
   return {domain: rng.uniform(-1, 1, shape) for domain in 'ab'}
 
 
@@ -103,6 +103,7 @@ def single_device_run(name):
   return run(make_config({'seed': SEED_NETS, 'paper': PAPER_NETS}[name]), 0)
 
 
+@pytest.mark.usefixtures('float64')
 @pytest.mark.parametrize('num_devices', [1, 2, 4, 8])
 @pytest.mark.parametrize('name', ['seed', 'paper'])
 def test_devices_equal_one_device(name, num_devices):
@@ -121,12 +122,13 @@ def test_devices_equal_one_device(name, num_devices):
     jax.random.key_data(state.key), jax.random.key_data(expected_state.key)
   )
   jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-9),
+    functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7),
     state.replace(key=None),
     expected_state.replace(key=None),
   )
 
 
+@pytest.mark.usefixtures('float64')
 def test_state_comes_back_unstacked_and_on_every_device():
   config = make_config(SEED_NETS)
   state = widened(create_train_state(config, jax.random.key(0)))
@@ -162,8 +164,7 @@ def test_gather_and_local_slice_undo_each_other():
 
 
 def test_example_keys_do_not_depend_on_the_number_of_devices():
-  key = jax.random.key(3)
-  expected = jax.random.key_data(parallel.example_keys(key, 8, None))
+  expected = jax.random.key_data(parallel.example_keys(jax.random.key(3), 8, None))
 
   def step(key, x):
     keys = parallel.example_keys(key, x.shape[0], parallel.AXIS)
@@ -171,5 +172,8 @@ def test_example_keys_do_not_depend_on_the_number_of_devices():
 
   for num_devices in (1, 2, 4):
     parts = jnp.zeros((num_devices, 8 // num_devices))
-    keys, _ = parallel.data_parallel(step, num_devices=num_devices)(key, parts)
+    # The key is donated: each call takes one of its own.
+    keys, _ = parallel.data_parallel(step, num_devices=num_devices)(
+      jax.random.key(3), parts
+    )
     np.testing.assert_array_equal(keys, expected)

@@ -106,6 +106,8 @@ def test_interpolate_s_endpoints():
   of_real = interpolate(keys, real, jnp.zeros_like(real))
   of_fake = interpolate(keys, jnp.zeros_like(fake), fake)
   s = interpolate(keys, jnp.ones(SHAPE), jnp.zeros(SHAPE))
+  drawn = jax.vmap(jax.random.uniform)(keys)
+  np.testing.assert_array_equal(s[:, 0, 0, 0], drawn)
   np.testing.assert_allclose(of_real, s * real, rtol=1e-6)
   np.testing.assert_allclose(of_fake, (1 - s) * fake, rtol=1e-5, atol=1e-7)
   same = interpolate(keys, real, real)

@@ -200,7 +200,9 @@ def resize(
       return resize_to(image, target, target, config)
     case 'resize_and_center_crop':
       load = config.load_size
-      return center_crop(resize_to(image, load, load, config), config.size)
+      image = resize_to(image, load, load, config)
+      # Copied, as a view would keep all of it in the cache.
+      return center_crop(image, config.size).copy()
     case 'scale_and_crop':
       scale = target / min(height, width)
       image = resize_to(

@@ -1,0 +1,108 @@
+"""n + k steps equal n steps, a stop, a new process and k steps."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from cyclegan_jax import checkpoint
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def command(workdir, *options):
+  return [
+    sys.executable,
+    'main.py',
+    '--config=configs/tiny.py',
+    '--config.ema_decay=0.9',
+    f'--workdir={workdir}',
+    *options,
+  ]
+
+
+def run(workdir, *options):
+  return subprocess.run(
+    command(workdir, *options), cwd=ROOT, capture_output=True, text=True
+  )
+
+
+def records(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('runs') / 'straight'
+  done = run(workdir)
+  assert done.returncode == 0, done.stderr
+  return workdir
+
+
+def assert_same_end(one, other):
+  (one, _), (other, _) = checkpoint.load(one), checkpoint.load(other)
+
+  def check(x, y):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x, y = jax.random.key_data(x), jax.random.key_data(y)
+    np.testing.assert_array_equal(x, y)
+
+  assert int(one.step) == 8
+  jax.tree.map(check, one, other)
+
+
+def test_stopped_by_steps_and_gone_on_with(straight, tmp_path):
+  workdir = tmp_path / 'run'
+  first = run(workdir, '--config.steps=5')
+  assert first.returncode == 0, first.stderr
+  second = run(workdir)
+  assert second.returncode == 0, second.stderr
+  assert 'going on from step 5' in second.stderr
+  assert_same_end(workdir, straight)
+  assert records(workdir) == records(straight)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_and_gone_on_with(number, straight, tmp_path):
+  workdir = tmp_path / 'run'
+  # Long enough to be still at it when the signal comes.
+  process = subprocess.Popen(
+    command(workdir, '--config.steps=100000'),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  deadline = time.monotonic() + 300
+  while not list(workdir.glob('samples/step_00000000.png')):
+    assert process.poll() is None, process.stderr.read()
+    assert time.monotonic() < deadline, 'the first samples never came'
+    time.sleep(0.2)
+  os.kill(process.pid, number)
+  out, error = process.communicate(timeout=120)
+  assert process.returncode == 128 + number, error
+  assert f'{number.name}: stopped and saved at step ' in out
+  assert f'--workdir={workdir}' in out.splitlines()[-1]
+  stopped_at = int(checkpoint.load(workdir)[0].step)
+  assert stopped_at >= 1
+  assert not error.count('Traceback'), error
+  if stopped_at < 8:
+    second = run(workdir)
+    assert second.returncode == 0, second.stderr
+    assert_same_end(workdir, straight)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(straight):
+  before = records(straight)
+  again = run(straight)
+  assert again.returncode == 0, again.stderr
+  assert 'nothing is left to do' in again.stdout
+  assert records(straight) == before
