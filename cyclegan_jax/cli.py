@@ -45,17 +45,20 @@ class _Parser(argparse.ArgumentParser):
 def _silence_libraries() -> None:
   """Leaves it to `main` to tell of an error, once.
 
-  When a checkpoint can't be written, Orbax logs the traceback, asyncio logs
-  one for each array, and TensorStore prints one from each of its threads.
+  When a disk is full, Orbax logs the traceback, asyncio and TensorStore tell
+  one for each array, and tensorboardX two more from its threads. A program
+  that calls `main` and has hooks of its own keeps them.
   """
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
+  if sys.unraisablehook is sys.__unraisablehook__:
+    sys.unraisablehook = _ignore
+  if threading.excepthook is threading.__excepthook__:
+    threading.excepthook = _ignore
 
-  def tell_of_main_thread(error: Any) -> None:
-    if threading.current_thread() is threading.main_thread():
-      sys.__unraisablehook__(error)
 
-  sys.unraisablehook = tell_of_main_thread
+def _ignore(error: Any) -> None:
+  del error
 
 
 def main(argv: list[str] | None = None, *, program: str = '') -> int:

@@ -227,18 +227,31 @@ def sample_images(
     {'a', 'b'}: uint8 [N, size, size, C], N the same for both.
 
   Raises:
-    DataError: one of them can't be read or is smaller than the crop.
+    DataError: none can be read, or one is smaller than the crop.
   """
-  num = min(config.log.num_samples, *(len(images[f'test_{d}']) for d in 'ab'))
+  tests = {domain: images[f'test_{domain}'] for domain in 'ab'}
+  num = min(config.log.num_samples, *map(len, tests.values()))
   return {
     domain: np.stack(
       [
-        read_test_image(config.data, images[f'test_{domain}'], int(index))
-        for index in np.linspace(0, len(images[f'test_{domain}']) - 1, num)
+        _readable_test_image(config.data, of_domain, int(index))
+        for index in np.linspace(0, len(of_domain) - 1, num)
       ]
     )
-    for domain in 'ab'
+    for domain, of_domain in tests.items()
   }
+
+
+def _readable_test_image(
+  config: DataConfig, images: Images, index: int
+) -> np.ndarray:
+  """The test image at an index, or the next that can be read."""
+  for attempt in range(len(images)):
+    try:
+      return read_test_image(config, images, (index + attempt) % len(images))
+    except ImageError as error:
+      logging.getLogger('cyclegan_jax').warning('skipped %s', error)
+  raise DataError(f'none of {len(images)} test images can be read')
 
 
 def read_test_image(

@@ -14,7 +14,7 @@ from cyclegan_jax.types import Params
 def make_samples(
   config: Config, gen: dict[str, Params], reals: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-  """A sheet of real, translated, back again and, where trained, identity.
+  """A sheet of real, translated, back again and, of equal channels, identity.
 
   Args:
     config: of the run.
@@ -39,7 +39,7 @@ def make_samples(
       f'{source} → {target}': np.asarray(fake),
       'back again': np.asarray(back(fake)),
     }
-    if config.uses_identity:
+    if config.channels('a') == config.channels('b'):
       block['identity'] = np.asarray(back(real))
     blocks.append(block)
   return images.sheet(blocks)

@@ -1,0 +1,559 @@
+import collections
+import contextlib
+import itertools
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cyclegan_jax.config import Config, DataConfig
+from cyclegan_jax.data.folder_source import images_of_files
+from cyclegan_jax.data.loader import (
+  image_at,
+  raw_size,
+  read_test_image,
+  resize,
+  resize_to,
+  sample_images,
+  train_batches,
+)
+from cyclegan_jax.data.sources import Images, open_images
+from cyclegan_jax.errors import DataError
+
+MODES = ('resize_and_crop', 'crop', 'scale_and_crop', 'resize_and_center_crop')
+
+
+def noise(*shape, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+class Counted:
+  """Counts what is read through an `Images`, and by which threads."""
+
+  def __init__(self, images):
+    self.reads = collections.Counter()
+    self.threads = set()
+    self._images = images
+    self._lock = threading.Lock()
+
+  @property
+  def images(self):
+    return Images(self._images.names, self._read, self._images.shape_of)
+
+  def _read(self, index):
+    with self._lock:
+      self.reads[index] += 1
+      self.threads.add(threading.current_thread().name)
+    return self._images.read(index)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Four images of a and three of b, of many shapes, on disk."""
+  path = tmp_path_factory.mktemp('images')
+  shapes = {'A': [(20, 30), (31, 18), (25, 25), (40, 19)], 'B': [(22, 21)] * 3}
+  for number, (name, sizes) in enumerate(shapes.items()):
+    for split in ('train', 'test'):
+      (path / f'{split}{name}').mkdir()
+      for i, size in enumerate(sizes):
+        image = Image.fromarray(noise(*size, 3, seed=10 * number + i))
+        image.save(path / f'{split}{name}' / f'{i}.png')
+  return path
+
+
+def config_of(folder, **data):
+  defaults = {
+    'name': 'folder',
+    'path': str(folder),
+    'size': 16,
+    'load_size': 18,
+    'num_workers': 0,
+    'prefetch_batches': 1,
+  }
+  batch_size = data.pop('batch_size', 2)
+  return Config().replace(
+    batch_size=batch_size, generator={'isize': 16}, data=defaults | data
+  )
+
+
+def take(config, images, count, *, start_step=0):
+  with contextlib.closing(
+    train_batches(config, images, start_step=start_step)
+  ) as batches:
+    return list(itertools.islice(batches, count))
+
+
+def assert_same(batches, expected):
+  assert len(batches) == len(expected)
+  for batch, wanted in zip(batches, expected, strict=True):
+    assert batch.keys() == wanted.keys() == {'a', 'b'}
+    for domain in 'ab':
+      np.testing.assert_array_equal(batch[domain], wanted[domain])
+
+
+def constants(num_a, num_b):
+  """Images of one value each: the image's index."""
+  return {
+    f'train_{domain}': Images(
+      tuple(f'{domain}{i}' for i in range(num)),
+      lambda index: np.full((16, 16, 3), index, np.uint8),
+      None,
+    )
+    for domain, num in (('a', num_a), ('b', num_b))
+  }
+
+
+def indices_of(batches, domain):
+  return np.concatenate([batch[domain][:, 0, 0, 0] for batch in batches])
+
+
+# A batch is a function of the seed and the step.
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('num_workers, prefetch', [(1, 3), (8, 4)])
+def test_threads_and_prefetch_change_nothing(
+  folder, mode, num_workers, prefetch
+):
+  config = config_of(folder, preprocess=mode)
+  images = open_images(config.data)
+  threaded = config.replace(
+    data={'num_workers': num_workers, 'prefetch_batches': prefetch}
+  )
+  assert_same(take(threaded, images, 7), take(config, images, 7))
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('start_step', [1, 5])
+def test_start_step_is_skipping(folder, mode, start_step):
+  config = config_of(folder, preprocess=mode)
+  images = open_images(config.data)
+  assert_same(
+    take(config, images, 3, start_step=start_step),
+    take(config, images, start_step + 3)[start_step:],
+  )
+
+
+def test_the_seed_changes_the_order():
+  config = config_of('', load_size=16)
+  images = constants(50, 50)
+  orders = [
+    indices_of(take(config.replace(seed=seed), images, 25), 'a')
+    for seed in (0, 1)
+  ]
+  assert (orders[0] != orders[1]).any()
+
+
+def test_domains_are_drawn_independently():
+  batches = take(config_of('', load_size=16), constants(50, 50), 25)
+  a, b = indices_of(batches, 'a'), indices_of(batches, 'b')
+  assert sorted(a) == sorted(b)
+  assert (a != b).any()
+
+
+def test_epochs_differ():
+  batches = take(config_of('', load_size=16), constants(50, 50), 50)
+  order = indices_of(batches, 'a')
+  assert (order[:50] != order[50:]).any()
+
+
+@given(
+  num_a=st.integers(1, 9),
+  num_b=st.integers(1, 9),
+  batch_size=st.integers(1, 7),
+  start_step=st.integers(0, 20),
+)
+def test_each_image_once_in_each_epoch_of_its_own_domain(
+  num_a, num_b, batch_size, start_step
+):
+  config = config_of('', load_size=16, batch_size=batch_size)
+  images = constants(num_a, num_b)
+  num_steps = -(-3 * max(num_a, num_b) // batch_size)
+  batches = take(config, images, num_steps, start_step=start_step)
+  for domain, num in (('a', num_a), ('b', num_b)):
+    order = indices_of(batches, domain)
+    assert len(order) == num_steps * batch_size
+    first = -(start_step * batch_size) % num  # where the next epoch begins
+    for begin in range(first, len(order) - num + 1, num):
+      assert sorted(order[begin : begin + num]) == list(range(num))
+
+
+@given(st.integers(0, 10**12), st.integers(1, 1000), st.integers(0, 2**63 - 1))
+def test_image_at_is_in_range_far_into_a_run(position, num_images, seed):
+  assert 0 <= image_at(position, num_images, seed, 'b') < num_images
+
+
+# Images that can't be read.
+
+
+@pytest.fixture
+def broken(folder, tmp_path):
+  """As `folder`, with a truncated image and one that is none in trainA."""
+  paths = sorted((folder / 'trainA').iterdir())
+  whole = paths[0].read_bytes()
+  (tmp_path / 'truncated.png').write_bytes(whole[: len(whole) // 2])
+  (tmp_path / 'words.png').write_text('no image')
+  names = [
+    paths[0],
+    tmp_path / 'truncated.png',
+    tmp_path / 'words.png',
+    paths[2],
+    paths[1],
+  ]
+  return [str(name) for name in names]
+
+
+def images_of(names, folder):
+  options = {'channels': 3, 'max_pixels': 10_000}
+  others = sorted(str(each) for each in (folder / 'trainB').iterdir())
+  return {
+    'train_a': images_of_files(names, **options),
+    'train_b': images_of_files(others, **options),
+  }
+
+
+def warnings_of(caplog):
+  return [each.getMessage() for each in caplog.records]
+
+
+@pytest.mark.parametrize('num_workers', [0, 1, 8])
+def test_corrupt_images_are_skipped_the_same_by_any_threads(
+  folder, broken, num_workers, caplog
+):
+  config = config_of(folder, load_size=16, max_corrupt=2)
+  images = images_of(broken, folder)
+  sound = [broken[i] for i in (0, 3, 4)]
+  threaded = config.replace(
+    data={'num_workers': num_workers, 'prefetch_batches': 3, 'cache_gib': 0.0}
+  )
+  batches = take(threaded, images, 12)
+  got = np.concatenate([batch['a'] for batch in batches])
+  pixels = [
+    resize(
+      images_of_files([n], channels=3, max_pixels=10**6).read(0), config.data
+    )
+    for n in sound
+  ]
+  # The next sound one stands in: index 1 and 2 give the image of index 3.
+  stands_in = {0: 0, 1: 1, 2: 1, 3: 1, 4: 2}
+  expected = np.stack(
+    [pixels[stands_in[image_at(at, 5, 0, 'a')]] for at in range(24)]
+  )
+  np.testing.assert_array_equal(got, expected)
+  assert len(warnings_of(caplog)) == 2, 'each is told once'
+
+
+def test_warnings_of_corrupt_images(folder, broken, caplog):
+  config = config_of(folder, max_corrupt=2)
+  take(config, images_of(broken, folder), 10)
+  found = {text.split(' can')[0]: text for text in warnings_of(caplog)}
+  first, second = (f'skipped {broken[i]}' for i in (1, 2))
+  assert found.keys() == {first, second}
+  order = list(found)
+  reasons = {
+    first: 'image file is truncated',
+    second: 'not a JPEG, PNG, WebP, BMP or TIFF image',
+  }
+  for number, name in enumerate(order, start=1):
+    # Some versions of Pillow add how many bytes were left.
+    text = found[name].replace(' (0 bytes not processed)', '')
+    assert text == (
+      f"{name} can't be read: {reasons[name]} ({number} of at most 2)"
+    )
+
+
+@pytest.mark.parametrize('num_workers', [0, 4])
+def test_more_corrupt_images_than_the_budget(folder, broken, num_workers):
+  config = config_of(folder, max_corrupt=0, num_workers=num_workers)
+  images = images_of([broken[2]], folder)
+  with pytest.raises(DataError) as caught:
+    take(config, images, 1)
+  assert str(caught.value) == (
+    '1 images can not be read, more than config.data.max_corrupt=0: '
+    f"{broken[2]} can't be read: not a JPEG, PNG, WebP, BMP or TIFF image: "
+    'mend or remove it, or raise the budget'
+  )
+
+
+def test_no_image_can_be_read(folder, broken):
+  config = config_of(folder)
+  with pytest.raises(DataError) as caught:
+    take(config, images_of(broken[1:3], folder), 1)
+  assert str(caught.value) == 'none of the 2 images of train_a can be read'
+
+
+def test_an_image_over_the_pixel_cap_is_skipped_undecoded(
+  folder, tmp_path, caplog
+):
+  path = tmp_path / 'huge.png'
+  # A header of 60000 x 60000 pixels without the pixels: decoding it fails.
+  Image.fromarray(noise(8, 8, 3)).save(path)
+  data = bytearray(path.read_bytes())
+  data[16:24] = (60_000).to_bytes(4, 'big') * 2
+  data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, 'big')
+  path.write_bytes(data)
+  sound = str(next(iter((folder / 'trainB').iterdir())))
+  config = config_of(folder)
+  take(config, images_of([str(path), sound], folder), 2)
+  assert warnings_of(caplog) == [
+    f"skipped {path} can't be read: 60000 x 60000 = 3600000000 pixels, more "
+    'than config.data.max_pixels=10000 (1 of at most 10)'
+  ]
+
+
+def test_an_image_smaller_than_the_crop(folder, tmp_path):
+  path = tmp_path / 'small.png'
+  Image.fromarray(noise(15, 40, 3)).save(path)
+  images = images_of([str(path)], folder)
+  config = config_of(folder, preprocess='crop')
+  with pytest.raises(DataError) as caught:
+    take(config, images, 1)
+  assert str(caught.value) == (
+    f'{path} is 40 x 15, smaller than the crop config.data.size=16: lower it, '
+    'or let config.data.preprocess=scale_and_crop enlarge the image'
+  )
+  enlarged = config.replace(data={'preprocess': 'scale_and_crop'})
+  assert take(enlarged, images, 1)[0]['a'].shape == (2, 16, 16, 3)
+
+
+# What is kept, what is read again, and what is read ahead.
+
+
+def reads_of(config, num_batches):
+  images = open_images(config.data)
+  counted = {name: Counted(images[name]) for name in ('train_a', 'train_b')}
+  take(config, {k: v.images for k, v in counted.items()}, num_batches)
+  return counted['train_a'].reads, counted['train_b'].reads
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_each_image_is_read_once_with_a_cache(folder, mode):
+  config = config_of(folder, preprocess=mode)
+  a, b = reads_of(config, 12)  # six epochs of a, eight of b
+  assert a == dict.fromkeys(range(4), 1)
+  assert b == dict.fromkeys(range(3), 1)
+
+
+def test_images_are_read_again_without_a_cache(folder):
+  a, b = reads_of(config_of(folder, cache_gib=0.0), 12)
+  assert a == dict.fromkeys(range(4), 6)
+  assert b == dict.fromkeys(range(3), 8)
+
+
+@pytest.mark.parametrize('mode', ['resize_and_crop', 'resize_and_center_crop'])
+def test_the_cache_holds_what_fits(folder, mode):
+  config = config_of(folder, preprocess=mode, load_size=16)
+  images_that_fit = 2
+  room = (images_that_fit + 0.5) * 16 * 16 * 3 / 2**30
+  a, b = reads_of(config.replace(data={'cache_gib': room}), 12)
+  assert sorted([*a.values(), *b.values()]).count(1) == images_that_fit
+  assert {*a.values(), *b.values()} == {1, 6, 8}
+
+
+def test_the_cache_keeps_no_more_than_the_centre(folder):
+  config = config_of(folder, preprocess='resize_and_center_crop', load_size=90)
+  assert resize(noise(50, 60, 3), config.data).base is None
+
+
+@pytest.mark.parametrize('num_workers', [0, 3])
+def test_no_more_is_read_ahead_than_asked_for(folder, num_workers):
+  config = config_of(
+    folder, num_workers=num_workers, prefetch_batches=3, cache_gib=0.0
+  )
+  images = open_images(config.data)
+  counted = {name: Counted(images[name]) for name in ('train_a', 'train_b')}
+  with contextlib.closing(
+    train_batches(config, {k: v.images for k, v in counted.items()})
+  ) as batches:
+    for taken in (1, 2, 3):
+      next(batches)
+      time.sleep(0.05)  # for threads that would run away
+      for each in counted.values():
+        assert each.reads.total() <= 2 * (taken + 3)
+    names = set().union(*(each.threads for each in counted.values()))
+    assert all(name.startswith('decode') for name in names) == bool(num_workers)
+
+
+def test_closing_ends_the_threads(folder):
+  config = config_of(folder, num_workers=4, prefetch_batches=4)
+  before = set(threading.enumerate())
+  batches = train_batches(config, open_images(config.data))
+  next(batches)
+  assert set(threading.enumerate()) > before
+  batches.close()
+  assert set(threading.enumerate()) == before
+
+
+def test_an_error_ends_the_threads(folder, broken):
+  config = config_of(folder, num_workers=4, max_corrupt=0)
+  before = set(threading.enumerate())
+  with pytest.raises(DataError):
+    next(train_batches(config, images_of([broken[2]], folder)))
+  assert set(threading.enumerate()) == before
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+def test_shapes_of_batches_and_samples(folder, mode, channels):
+  config = config_of(
+    folder, preprocess=mode, channels_a=channels, num_workers=0
+  ).replace(log={'num_samples': 9})
+  images = open_images(config.data)
+  height, width = raw_size(config.data)
+  assert height == width == (18 if mode == 'resize_and_crop' else 16)
+  for batch in take(config, images, 4):
+    assert batch['a'].shape == (2, height, width, channels)
+    assert batch['b'].shape == (2, height, width, 3)
+    assert batch['a'].dtype == batch['b'].dtype == np.uint8
+  samples = sample_images(config, images)
+  # As many of each as the smaller side has.
+  assert samples['a'].shape == (3, 16, 16, channels)
+  assert samples['b'].shape == (3, 16, 16, 3)
+
+
+def test_samples_are_spread_over_the_test_set():
+  images = {
+    f'test_{domain}': Images(
+      tuple(map(str, range(num))),
+      lambda index: np.full((16, 16, 3), index, np.uint8),
+      None,
+    )
+    for domain, num in (('a', 101), ('b', 5))
+  }
+  config = config_of('').replace(log={'num_samples': 3})
+  samples = sample_images(config, images)
+  assert samples['a'][:, 0, 0, 0].tolist() == [0, 50, 100]
+  assert samples['b'][:, 0, 0, 0].tolist() == [0, 2, 4]
+
+
+def test_samples_pass_over_a_corrupt_test_image(folder, broken, caplog):
+  config = config_of(folder, load_size=16).replace(log={'num_samples': 5})
+  images = images_of(broken, folder)
+  images = {'test_a': images['train_a'], 'test_b': images['train_a']}
+  samples = sample_images(config, images)['a']
+  np.testing.assert_array_equal(samples[1], samples[3])
+  np.testing.assert_array_equal(samples[2], samples[3])
+  reason = 'not a JPEG, PNG, WebP, BMP or TIFF image'
+  told = f"skipped {broken[2]} can't be read: {reason}"
+  assert told in warnings_of(caplog)
+
+
+def test_no_test_image_can_be_read(folder, broken):
+  images = images_of(broken[2:3], folder)
+  images = {'test_a': images['train_a'], 'test_b': images['train_b']}
+  with pytest.raises(DataError) as caught:
+    sample_images(config_of(folder), images)
+  assert str(caught.value) == 'none of 1 test images can be read'
+
+
+def test_a_test_image_smaller_than_the_crop(tmp_path):
+  path = tmp_path / 'small.png'
+  Image.fromarray(noise(40, 15, 3)).save(path)
+  images = images_of_files([str(path)], channels=3, max_pixels=10_000)
+  data = DataConfig(size=16, load_size=16, preprocess='crop')
+  with pytest.raises(DataError) as caught:
+    read_test_image(data, images, 0)
+  assert str(caught.value) == (
+    f'{path} is 15 x 40, smaller than the crop config.data.size=16: lower it, '
+    'or let config.data.preprocess=scale_and_crop enlarge the image'
+  )
+
+
+PIL_METHODS = {
+  'bilinear': Image.Resampling.BILINEAR,
+  'bicubic': Image.Resampling.BICUBIC,
+  'lanczos': Image.Resampling.LANCZOS,
+}
+
+
+@pytest.mark.parametrize('method', PIL_METHODS)
+@pytest.mark.parametrize('channels, mode', [(1, 'L'), (3, 'RGB'), (4, 'CMYK')])
+def test_resized_values_are_those_of_pillow(method, channels, mode):
+  image = noise(13, 29, channels)
+  config = DataConfig(interpolation=method)
+  # CMYK stands for four channels of equal rank: of RGBA, Pillow would weigh
+  # the colours by alpha.
+  expected = Image.frombytes(mode, (29, 13), image.tobytes()).resize(
+    (17, 40), PIL_METHODS[method]
+  )
+  np.testing.assert_array_equal(
+    resize_to(image, 40, 17, config),
+    np.asarray(expected).reshape(40, 17, channels),
+  )
+
+
+def test_two_channels_are_resized_apart():
+  image = noise(13, 29, 2)
+  config = DataConfig()
+  resized = resize_to(image, 40, 17, config)
+  for i in range(2):
+    np.testing.assert_array_equal(
+      resized[..., i : i + 1], resize_to(image[..., i : i + 1], 40, 17, config)
+    )
+
+
+@pytest.mark.parametrize(
+  'mode, is_test, shape',
+  [
+    ('resize_and_crop', False, (18, 18)),
+    ('resize_and_crop', True, (16, 16)),
+    ('crop', False, (20, 50)),
+    ('crop', True, (16, 16)),
+    ('scale_and_crop', False, (18, 45)),  # the shorter side to load_size
+    ('scale_and_crop', True, (16, 16)),
+    ('resize_and_center_crop', False, (16, 16)),
+    ('resize_and_center_crop', True, (16, 16)),
+  ],
+)
+@pytest.mark.parametrize('is_tall', [False, True])
+def test_what_resize_leaves(mode, is_test, shape, is_tall):
+  image = noise(20, 50, 3)
+  if is_tall:
+    image, shape = image.swapaxes(0, 1), shape[::-1]
+  config = DataConfig(size=16, load_size=18, preprocess=mode)
+  resized = resize(np.ascontiguousarray(image), config, is_test=is_test)
+  assert resized.shape == (*shape, 3)
+
+
+def test_centre_crops():
+  image = noise(20, 50, 3)
+  config = DataConfig(size=16, load_size=18, preprocess='crop')
+  np.testing.assert_array_equal(
+    resize(image, config, is_test=True), image[2:18, 17:33]
+  )
+  config = DataConfig(
+    size=16, load_size=18, preprocess='resize_and_center_crop'
+  )
+  np.testing.assert_array_equal(
+    resize(image, config), resize_to(image, 18, 18, config)[1:17, 1:17]
+  )
+
+
+@pytest.mark.parametrize('mode', ['crop', 'scale_and_crop'])
+def test_random_crops_are_windows_at_varied_places(folder, mode):
+  config = config_of(folder, preprocess=mode, load_size=24)
+  images = open_images(config.data)
+  whole = [
+    resize(images['train_a'].read(index), config.data) for index in range(4)
+  ]
+  places = collections.defaultdict(set)
+  crops = np.concatenate([b['a'] for b in take(config, images, 30)])
+  for position, crop in enumerate(crops):
+    index = image_at(position, 4, config.seed, 'a')
+    windows = np.lib.stride_tricks.sliding_window_view(
+      whole[index], (16, 16), (0, 1)
+    )
+    found = np.argwhere(
+      (windows == np.moveaxis(crop, -1, 0)).all(axis=(2, 3, 4))
+    )
+    assert len(found) == 1, 'each crop is a window of its image'
+    places[index].add(tuple(found[0]))
+  assert all(len(each) > 5 for each in places.values())
