@@ -1,6 +1,7 @@
 """The paper's recipe on all cores of a TPU host, in bfloat16.
 
-One pair a core on eight cores. Not measured yet.
+One pair a core on eight cores, so an eighth of the paper's updates in as many
+epochs. Not measured yet.
 
   pip install -e '.[tpu,tfds]'
   python main.py --config=configs/tpu.py

@@ -80,7 +80,7 @@ def restore(
     The state and the config that was saved with it.
 
   Raises:
-    WorkdirError: there is none, or it is of a newer format.
+    WorkdirError: there is none, or it is damaged or of a newer format.
   """
   step = manager.latest_step() if step is None else step
   if step is None:
@@ -88,12 +88,21 @@ def restore(
       f'{manager.directory} holds no checkpoint: give the folder of a run '
       'that has saved one'
     )
-  record = manager.restore(
-    step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-  )['record']
-  config = _config_of(record, f'{manager.directory}/{step}')
-  target = ocp.args.StandardRestore(_abstract_state(config))
-  restored = manager.restore(step, args=ocp.args.Composite(state=target))
+  name = f'{manager.directory}/{step}'
+  try:
+    record = manager.restore(
+      step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
+    )['record']
+    config = _config_of(record, name)
+    target = ocp.args.StandardRestore(_abstract_state(config))
+    restored = manager.restore(step, args=ocp.args.Composite(state=target))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    older = [each for each in manager.all_steps() if each < step]
+    rest = f'from step {max(older)}' if older else 'from the start'
+    raise WorkdirError(
+      f'{name} is damaged ({reason[:200]}): delete this folder to go on {rest}'
+    ) from error
   return restored['state'], config
 
 

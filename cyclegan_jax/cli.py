@@ -97,6 +97,7 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
     print(f'error: {error}', file=sys.stderr)
     return 2 if isinstance(error, ConfigError) else 1
   except KeyboardInterrupt:
+    print('stopped', file=sys.stderr)
     return 128 + signal.SIGINT
 
 
@@ -108,7 +109,7 @@ def _train(argv: list[str], program: str) -> int:
   workdir = parsed.workdir or make_workdir()
   try:
     result = train(parsed.config, workdir)
-  except UserError:
+  except BaseException:
     if not parsed.workdir:
       with contextlib.suppress(OSError):  # once it holds something it stays
         workdir.rmdir()
@@ -120,30 +121,31 @@ def _train(argv: list[str], program: str) -> int:
 
 
 def _tell_end(result: TrainResult, workdir: pathlib.Path, command: str) -> None:
-  step = int(result.state.step)
+  step, steps = int(result.state.step), result.config.steps
   if result.signal:
     name = signal.Signals(result.signal).name
     print(
-      f'\n{name}: stopped and saved at step {step:,} of '
-      f'{result.config.steps:,}. Go on with\n  {command}'
-    )
-    return
-  if result.start_step >= result.config.steps:
-    print(
-      f'{workdir} has all of its {result.config.steps:,} steps: nothing is '
-      'left to do. To train on, raise --config.epochs or --config.steps'
+      f'\n{name}: stopped and saved at step {step:,} of {steps:,}. Go on with'
+      f'\n  {command}'
     )
     return
   if result.score:
     print(f'\n{result.score}')
+  if result.start_step >= steps:
+    print(
+      f'\n{workdir} has all of its {steps:,} steps: nothing is left to do. To '
+      'train on, raise --config.epochs or --config.steps'
+    )
+  else:
+    print(f'\ntrained {step:,} steps')
+  quoted = shlex.quote(str(workdir))
   print(
-    f'\ntrained {step:,} steps'
-    f'\n  gallery     {workdir / "index.html"}'
+    f'  gallery     {workdir / "index.html"}'
     f'\n  checkpoint  {workdir / "checkpoints" / str(step)}'
-    f'\n  metrics     {workdir / "metrics.jsonl"}, '
-    f'tensorboard --logdir={workdir}'
+    f'\n  metrics     {workdir / "metrics.jsonl"}, and with TensorBoard '
+    f'installed: tensorboard --logdir={quoted}'
     '\nTranslate a folder of images of a to b with'
-    f'\n  python -m cyclegan_jax translate {workdir} FOLDER --to OUT '
+    f'\n  python -m cyclegan_jax translate {quoted} FOLDER --to OUT '
     '--direction ab'
   )
 
@@ -165,6 +167,8 @@ def _translate(argv: list[str], program: str) -> int:
   parser.add_argument('--seed', type=int, default=0, help="dropout's")
   parser.add_argument('--debug', action='store_true', help='show tracebacks')
   options = parser.parse_args(argv)
+  if not 0 <= options.seed < 2**63:
+    parser.error(f'argument --seed: {options.seed} is not from 0 to 2**63 - 1')
   failed = translate_files(
     options.checkpoint,
     options.inputs,

@@ -17,7 +17,6 @@ from cyclegan_jax.errors import ConfigError
 
 T = TypeVar('T')
 
-Domain = Literal['a', 'b']
 Direction = Literal['ab', 'ba']
 
 
@@ -284,7 +283,7 @@ class OptimizerConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Section):
-  """How the learning rate goes over a run, in whole epochs."""
+  """How the learning rate goes over a run: by epochs, cosine by steps."""
 
   _path: ClassVar[str] = 'config.schedule'
 
@@ -302,7 +301,7 @@ class ScheduleConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig(Section):
-  """What a run writes, and how often; 0 is never."""
+  """What a run writes, and how often."""
 
   _path: ClassVar[str] = 'config.log'
 
@@ -413,11 +412,10 @@ def logits_size(discriminator: DiscriminatorConfig, size: int) -> int:
   """Height and width of the logits for a square image; below 1 is none."""
   if discriminator.name == 'pixelgan':
     return size
-  size >>= discriminator.layers
-  is_same = (
-    discriminator.name == 'seed_patchgan'
-    and discriminator.last_layers == 'same'
-  )
+  is_seed = discriminator.name == 'seed_patchgan'
+  for _ in range(discriminator.layers):
+    size = (size + is_seed) // 2
+  is_same = is_seed and discriminator.last_layers == 'same'
   return size if is_same else size - 2
 
 

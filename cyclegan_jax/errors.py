@@ -17,5 +17,9 @@ class DataError(UserError):
   """Images are missing, unreadable or of a shape that can't be used."""
 
 
+class TrainingError(UserError):
+  """Training itself went wrong: the loss is lost."""
+
+
 class WorkdirError(UserError):
   """The run's folder can't be used as it is."""

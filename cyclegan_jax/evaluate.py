@@ -26,7 +26,9 @@ class EmbeddedScore(NamedTuple):
     return format_scores(self.ab, self.ba)
 
 
-def score_embedded(config: Config, gen: dict[str, Params]) -> EmbeddedScore:
+def score_embedded(
+  config: Config, gen: dict[str, Params]
+) -> EmbeddedScore | None:
   """Scores translations of the embedded test drawings against the truth.
 
   Args:
@@ -34,16 +36,16 @@ def score_embedded(config: Config, gen: dict[str, Params]) -> EmbeddedScore:
     gen: the generators 'ab' and 'ba'.
 
   Returns:
-    The scores over all config.data.num_test drawings of each side.
+    The scores over those of the config.data.num_test drawings of each side
+    that show some coat and some background; None if a crop leaves none.
   """
-  return EmbeddedScore(
-    ab=_score(config, gen, 'ab'), ba=_score(config, gen, 'ba')
-  )
+  ab, ba = _score(config, gen, 'ab'), _score(config, gen, 'ba')
+  return EmbeddedScore(ab, ba) if ab and ba else None
 
 
 def _score(
   config: Config, gen: dict[str, Params], direction: Direction
-) -> CoatScore:
+) -> CoatScore | None:
   drawings = [
     embedded.draw_with_truth(
       index, size=config.data.load_size, domain=direction[0], split='test'
@@ -58,6 +60,12 @@ def _score(
       [np.uint8(255) * drawing.coat[..., None] for drawing in drawings],
     )
   )
+  # A crop can leave hardly any coat, or nothing but coat: no truth to tell.
+  share = (coat > 0).mean(axis=(1, 2, 3))
+  kept = (share > 0.05) & (share < 0.95)
+  if not kept.any():
+    return None
+  source, truth, coat = source[kept], truth[kept], coat[kept]
   real = images.to_float(source)
   translator = make_translator(config, gen, direction, key=jax.random.key(0))
   batches = np.split(real, range(_BATCH_SIZE, len(real), _BATCH_SIZE))

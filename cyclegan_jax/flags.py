@@ -116,7 +116,6 @@ def _parse(
 
 def _load(path: str) -> ml_collections.ConfigDict:
   """Runs a config file, which is the user's own program."""
-  folder = pathlib.Path(path).absolute().parent.parent
   if not path or pathlib.Path(path).is_dir():
     raise ConfigError(
       f'--config={path} is not a file: give one such as configs/default.py'
@@ -127,7 +126,10 @@ def _load(path: str) -> ml_collections.ConfigDict:
     )
   scope = {'__name__': 'config_file', '__file__': path}
   # So that `from configs import default` works wherever one stands.
-  sys.path.append(str(folder))
+  folder = str(pathlib.Path(path).absolute().parent.parent)
+  is_new = folder not in sys.path
+  if is_new:
+    sys.path.append(folder)
   try:
     exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), scope)
     get_config: Any = scope.get('get_config')
@@ -142,7 +144,8 @@ def _load(path: str) -> ml_collections.ConfigDict:
   except (Exception, SystemExit) as error:
     raise ConfigError(_file_error(path, error)) from error
   finally:
-    sys.path.remove(str(folder))
+    if is_new:
+      sys.path.remove(folder)
   if not isinstance(options, ml_collections.ConfigDict):
     raise ConfigError(
       f'config file {path}: get_config() returned a '

@@ -137,14 +137,16 @@ def check_memory(config: Config, num_bytes: int | None) -> None:
 
 def gib(num_bytes: int) -> str:
   """A size in memory for people."""
-  return f'{num_bytes / 2**30:.2f} GiB'
+  if num_bytes < 2**30:
+    return f'{num_bytes / 2**20:.1f} MiB'
+  return f'{num_bytes / 2**30:.1f} GiB'
 
 
 def describe(
   config: Config,
   images: Mapping[str, Images],
   state: TrainState,
-  step_bytes: int | None,
+  step_bytes: int | None = None,
 ) -> dict[str, str]:
   """The rows of the table that a run begins with.
 
@@ -176,11 +178,10 @@ def describe(
       len(images[f'train_{d}']) * config.channels(d) for d in 'ab'
     )
     cached = min(cached, height * width * num_values)
-  step_text = 'not known' if step_bytes is None else gib(step_bytes)
-  rows['memory'] = (
-    f'about {step_text} a device for a step, up to {gib(int(cached))} of '
-    'decoded images'
-  )
+  rows['memory'] = f'up to {gib(int(cached))} of decoded images'
+  if step_bytes is not None:
+    of_step = f'about {gib(step_bytes)} a device for a step'
+    rows['memory'] = f'{of_step}, {rows["memory"]}'
   if max(config.loss.identity_a, config.loss.identity_b) and (
     not config.uses_identity
   ):

@@ -36,3 +36,5 @@ class StopSignal:
     if self.received is not None:
       os._exit(128 + number)
     self.received = number
+    # print() could be interrupted in the middle of another one.
+    os.write(2, b'\nstopping after this step; once more leaves at once\n')

@@ -63,7 +63,7 @@ def _compile_create(config: Config) -> Callable[[Key], TrainState]:
   lowered = jax.jit(_create, static_argnums=0).lower(config, jax.random.key(0))
   if jax.default_backend() != 'cpu':
     return lowered.compile()
-  # It runs once: optimising it for a CPU takes seven times as long as this.
+  # It runs once: optimising it takes longer than anything it could save.
   return lowered.compile({'xla_backend_optimization_level': '0'})
 
 

@@ -14,11 +14,9 @@ from cyclegan_jax.config import Config, differences, from_config_dict
 from cyclegan_jax.errors import ConfigError, WorkdirError
 
 # These may change between two starts of one run: they move no bit of what is
-# learnt, or only say how long to go on.
+# learnt.
 _FREE = (
   'config.log.',
-  'config.steps:',
-  'config.epochs:',
   'config.num_devices:',
   'config.data.num_workers:',
   'config.data.prefetch_batches:',
@@ -66,7 +64,7 @@ def check_workdir(
     folder.mkdir(parents=True, exist_ok=True)
     old = read_config(folder)
     if old is not None:
-      _check_same_run(folder, old, config)
+      check_same_run(folder, old, config)
     with tempfile.TemporaryFile(dir=folder) as probe:
       probe.write(b'x')
   # One more than are kept: the new one is written before an old one goes.
@@ -157,9 +155,18 @@ def _is_full(error: Exception) -> bool:
   return os.strerror(errno.ENOSPC) in str(error)
 
 
-def _check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
+def check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
+  """Makes sure that a run's config is not changed under it.
+
+  Raises:
+    WorkdirError: an option that changes what is learnt differs.
+  """
+  free: tuple[str, ...] = _FREE
+  if new.schedule.name in ('constant', 'step'):
+    # The others' rates at every step depend on how long the run is.
+    free += ('config.steps:', 'config.epochs:')
   changed = [
-    each for each in differences(old, new) if not each.startswith(_FREE)
+    each for each in differences(old, new) if not each.startswith(free)
   ]
   if changed:
     raise WorkdirError(

@@ -19,7 +19,12 @@ def test_folders_in_translations_out(tmp_path, monkeypatch, capsys):
     step, 'generator_loss', lambda *a, **k: traces.append(1) or loss(*a, **k)
   )
   rng = np.random.default_rng(0)
-  for name in ('trainA/1.png', 'trainA/in/2.jpg', 'trainB/3.webp', 'testA/4.bmp'):
+  for name in (
+    'trainA/1.png',
+    'trainA/in/2.jpg',
+    'trainB/3.webp',
+    'testA/4.bmp',
+  ):
     path = tmp_path / 'data' / name
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 255, (30, 25, 3), np.uint8)).save(path)
@@ -49,7 +54,8 @@ def test_the_readme_s_five_lines_run():
   text = (ROOT / 'README.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', text, re.S)
   (block,) = [each for each in blocks if 'train_step' in each]
-  small = "cg.Config().replace(generator={'filters': 2}, discriminator={'filters': 2})"
+  nets = "generator={'filters': 2}, discriminator={'filters': 2}"
+  small = f'cg.Config().replace({nets})'
   assert 'config = cg.Config()' in block
   batch = {d: np.zeros((2, 64, 64, 3), np.float32) for d in 'ab'}
   names = {'batches': [batch, batch]}

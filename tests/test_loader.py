@@ -14,6 +14,7 @@ from PIL import Image
 from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.data.folder_source import images_of_files
 from cyclegan_jax.data.loader import (
+  Decoder,
   image_at,
   raw_size,
   read_test_image,
@@ -22,7 +23,7 @@ from cyclegan_jax.data.loader import (
   sample_images,
   train_batches,
 )
-from cyclegan_jax.data.sources import Images, open_images
+from cyclegan_jax.data.sources import ImageError, Images, open_images
 from cyclegan_jax.errors import DataError
 
 MODES = ('resize_and_crop', 'crop', 'scale_and_crop', 'resize_and_center_crop')
@@ -267,6 +268,26 @@ def test_warnings_of_corrupt_images(folder, broken, caplog):
     )
 
 
+def test_a_corrupt_image_in_two_threads_counts_once(folder, caplog):
+  meeting = threading.Barrier(2, timeout=30)
+
+  def read(index):
+    if index == 0:
+      meeting.wait()
+      raise ImageError('torn', 'it is torn')
+    return np.zeros((18, 18, 3), np.uint8)
+
+  images = images_of([], folder) | {
+    'train_a': Images(('torn', 'sound'), read, None)
+  }
+  # Two epochs in one batch, so that two threads ask for the torn one.
+  config = config_of(folder, batch_size=4, num_workers=4, max_corrupt=1)
+  take(config, images, 1)
+  assert warnings_of(caplog) == [
+    "skipped torn can't be read: it is torn (1 of at most 1)"
+  ]
+
+
 @pytest.mark.parametrize('num_workers', [0, 4])
 def test_more_corrupt_images_than_the_budget(folder, broken, num_workers):
   config = config_of(folder, max_corrupt=0, num_workers=num_workers)
@@ -278,6 +299,15 @@ def test_more_corrupt_images_than_the_budget(folder, broken, num_workers):
     f"{broken[2]} can't be read: not a JPEG, PNG, WebP, BMP or TIFF image: "
     'mend or remove it, or raise the budget'
   )
+
+
+def test_the_budget_is_exceeded_again_and_again(folder, broken):
+  """Whichever thread met the image first may have been reading far ahead."""
+  config = config_of(folder, max_corrupt=0)
+  with Decoder(config.data, images_of([broken[2]], folder)) as decoder:
+    for _ in range(2):
+      with pytest.raises(DataError, match='^1 images can not be read'):
+        decoder.submit('a', 0, 0)
 
 
 def test_no_image_can_be_read(folder, broken):
@@ -535,6 +565,15 @@ def test_centre_crops():
   np.testing.assert_array_equal(
     resize(image, config), resize_to(image, 18, 18, config)[1:17, 1:17]
   )
+
+
+def test_random_crops_reach_every_place():
+  picture = np.arange(17 * 18, dtype=np.int32).reshape(17, 18, 1) % 251
+  images = Images(('x',), lambda _: picture.astype(np.uint8), None)
+  config = config_of('', preprocess='crop', batch_size=8)
+  batches = take(config, {'train_a': images, 'train_b': images}, 8)
+  corners = {int(crop[0, 0, 0]) for b in batches for crop in b['a']}
+  assert corners == {0, 1, 2, 18, 19, 20}
 
 
 @pytest.mark.parametrize('mode', ['crop', 'scale_and_crop'])

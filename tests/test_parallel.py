@@ -1,6 +1,7 @@
 """N devices give what one device gives at the same global batch."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,10 @@ PAPER_NETS = {
     'discriminator': 0.5,
   },
 }
+
+
+CRITIC = SEED_NETS | {'loss': {'adversarial': 'wgan_gp', 'r1': 0.5}}
+RECIPES = {'seed': SEED_NETS, 'paper': PAPER_NETS, 'critic': CRITIC}
 
 
 @pytest.fixture
@@ -100,14 +105,16 @@ def run(config, num_devices):
 
 @functools.cache
 def single_device_run(name):
-  return run(make_config({'seed': SEED_NETS, 'paper': PAPER_NETS}[name]), 0)
+  return run(make_config(RECIPES[name]), 0)
 
 
 @pytest.mark.usefixtures('float64')
-@pytest.mark.parametrize('num_devices', [1, 2, 4, 8])
-@pytest.mark.parametrize('name', ['seed', 'paper'])
+@pytest.mark.parametrize(
+  'name, num_devices',
+  [*itertools.product(('seed', 'paper'), (1, 2, 4, 8)), ('critic', 2)],
+)
 def test_devices_equal_one_device(name, num_devices):
-  config = make_config({'seed': SEED_NETS, 'paper': PAPER_NETS}[name])
+  config = make_config(RECIPES[name])
   expected_state, expected_history = single_device_run(name)
   state, history = run(config, num_devices)
   for metrics, expected in zip(history, expected_history, strict=True):
@@ -164,7 +171,9 @@ def test_gather_and_local_slice_undo_each_other():
 
 
 def test_example_keys_do_not_depend_on_the_number_of_devices():
-  expected = jax.random.key_data(parallel.example_keys(jax.random.key(3), 8, None))
+  expected = jax.random.key_data(
+    parallel.example_keys(jax.random.key(3), 8, None)
+  )
 
   def step(key, x):
     keys = parallel.example_keys(key, x.shape[0], parallel.AXIS)

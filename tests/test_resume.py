@@ -92,7 +92,6 @@ def test_stopped_by_a_signal_and_gone_on_with(number, straight, tmp_path):
   assert f'{number.name}: stopped and saved at step ' in out
   assert f'--workdir={workdir}' in out.splitlines()[-1]
   stopped_at = int(checkpoint.load(workdir)[0].step)
-  assert stopped_at >= 1
   assert not error.count('Traceback'), error
   if stopped_at < 8:
     second = run(workdir)

@@ -86,9 +86,7 @@ def test_step_equals_its_parts_written_out(config, before, batch, after):
   assert max_difference(state.gen, gen) < 1e-4
   assert max_difference(state.disc, disc) < 1e-4
   # The pool took the fakes that were made before the update.
-  np.testing.assert_allclose(
-    state.pools['b'].images[:2], fakes['b'], atol=1e-6
-  )
+  np.testing.assert_allclose(state.pools['b'].images[:2], fakes['b'], atol=1e-6)
 
 
 def test_both_sides_move_by_their_own_rate(before, after):
@@ -127,17 +125,11 @@ def test_generator_loss_by_hand(config, before, batch):
     )
     for direction in ('ab', 'ba')
   }
-  np.testing.assert_allclose(
-    fakes['b'], apply['ab'](batch['a']), atol=1e-6
-  )
-  np.testing.assert_allclose(
-    fakes['a'], apply['ba'](batch['b']), atol=1e-6
-  )
+  np.testing.assert_allclose(fakes['b'], apply['ab'](batch['a']), atol=1e-6)
+  np.testing.assert_allclose(fakes['a'], apply['ba'](batch['b']), atol=1e-6)
   cycled = apply['ba'](apply['ab'](batch['a']))
   expected = jnp.mean(jnp.abs(cycled - batch['a']))
-  np.testing.assert_allclose(
-    metrics['generator/cycle_a'], expected, rtol=1e-5
-  )
+  np.testing.assert_allclose(metrics['generator/cycle_a'], expected, rtol=1e-5)
   # Cross-wired: the generator that makes b is given b.
   expected = jnp.mean(jnp.abs(apply['ab'](batch['b']) - batch['b']))
   np.testing.assert_allclose(
@@ -170,7 +162,9 @@ def test_each_side_learns_with_the_other_held(config, before, batch):
     jax.random.key(0),
     config=idle,
   )
-  assert max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(gen_grads)) == 0
+  assert (
+    max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(gen_grads)) == 0
+  )
 
 
 def test_ema_follows_the_generators(before, after):
@@ -289,9 +283,7 @@ def test_translator_does_not_depend_on_the_neighbours(config, before, batch):
   to_b = cg.make_translator(config, before.gen, 'ab')
   together, alone = to_b(batch['a']), to_b(batch['a'][:1])
   np.testing.assert_allclose(together[:1], alone, atol=1e-6)
-  other = cg.make_translator(
-    config, before.gen, 'ab', key=jax.random.key(9)
-  )
+  other = cg.make_translator(config, before.gen, 'ab', key=jax.random.key(9))
   assert float(jnp.max(jnp.abs(other(batch['a']) - together))) > 1e-3
 
 

@@ -144,6 +144,7 @@ class Decoder:
     for attempt in range(len(images)):
       at = (domain, (index + attempt) % len(images))
       if at in self._corrupt:
+        self._skip(at, self._corrupt[at])
         continue
       if at in self._cache:
         return self._cache[at]
@@ -164,19 +165,21 @@ class Decoder:
 
   def _skip(self, at: tuple[str, int], error: ImageError) -> None:
     with self._lock:
-      if at in self._corrupt:
-        return
-      self._corrupt[at] = error
-      count, budget = len(self._corrupt), self._config.max_corrupt
+      is_new = at not in self._corrupt
+      self._corrupt.setdefault(at, error)
+      # Its own count, so that all threads that meet it come to the same end.
+      count = list(self._corrupt).index(at) + 1
+    budget = self._config.max_corrupt
     if count > budget:
       raise DataError(
         f'{count} images can not be read, more than '
         f'config.data.max_corrupt={budget}: {error}: mend or remove it, or '
         'raise the budget'
       )
-    logging.getLogger('cyclegan_jax').warning(
-      'skipped %s (%d of at most %d)', error, count, budget
-    )
+    if is_new:
+      logging.getLogger('cyclegan_jax').warning(
+        'skipped %s (%d of at most %d)', error, count, budget
+      )
 
 
 def resize(

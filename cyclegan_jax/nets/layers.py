@@ -44,14 +44,15 @@ def leaky_relu(x: Array) -> Array:
 class Conv(nn.Module):
   """Convolution with explicit padding: [B, H, W, I] to [B, H', W', O].
 
-  'SAME' is not used: on even sizes and strides of two it pads otherwise
-  than PyTorch does.
+  `pads` is (before, after) of both height and width; None pads by zeros as
+  Keras's 'same' does, which is not PyTorch's padding on even kernels and on
+  strides of two.
   """
 
   features: int
   size: int
   stride: int = 1
-  pads: tuple[int, int] = (0, 0)
+  pads: tuple[int, int] | None = (0, 0)
   padding: str = 'zero'
   use_bias: bool = True
   initializer: str = 'normal'
@@ -68,13 +69,14 @@ class Conv(nn.Module):
     kernel = kernel.astype(self.dtype)
     x = x.astype(self.dtype)
     pads = self.pads
-    if self.padding == 'reflect' and pads != (0, 0):
+    if pads and any(pads) and self.padding == 'reflect':
       x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)), mode='reflect')
       pads = (0, 0)
     if self.stride == 1 and self.size > 1 and pads == (0, 0):
       x = ops.conv_valid(x, kernel)
     else:
-      x = ops.conv(x, kernel, stride=self.stride, padding=(pads, pads))
+      padding = (pads, pads) if pads else 'SAME'
+      x = ops.conv(x, kernel, stride=self.stride, padding=padding)
     return add_bias(self, x) if self.use_bias else x
 
 

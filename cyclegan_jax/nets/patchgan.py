@@ -7,8 +7,6 @@ from cyclegan_jax.nets.layers import Conv, Norm, leaky_relu
 from cyclegan_jax.nets.unet import KERAS_EPSILON
 from cyclegan_jax.types import Array
 
-SAME = (1, 2)  # 'same' padding of a 4x4 convolution with stride 1 in Keras
-
 
 class PatchGAN(nn.Module):
   """The n-layer PatchGAN of the paper, and the seed's.
@@ -32,7 +30,8 @@ class PatchGAN(nn.Module):
   def __call__(self, x: Array) -> Array:
     c = self.config
     is_seed = c.name == 'seed_patchgan'
-    last_pads = SAME if is_seed and c.last_layers == 'same' else (1, 1)
+    pads = None if is_seed else (1, 1)  # None is Keras's 'same'
+    last_pads = pads if c.last_layers == 'same' else (1, 1)
     # The seed's convolutions before a norm have no bias; PyTorch's code
     # keeps it where the norm is not a batch norm.
     use_bias = c.norm == 'none' or (not is_seed and c.norm != 'batch')
@@ -42,7 +41,7 @@ class PatchGAN(nn.Module):
         c.filters * min(2**level, 8),
         4,
         stride=2 if strided else 1,
-        pads=(1, 1) if strided else last_pads,
+        pads=pads if strided else last_pads,
         use_bias=use_bias or level == 0,
         initializer=c.init,
         dtype=c.dtype,

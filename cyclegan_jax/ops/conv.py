@@ -12,14 +12,16 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
-def conv(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
+def conv(
+  x: Array, kernel: Array, *, stride: int, padding: Padding | str
+) -> Array:
   """Convolution (cross-correlation) with zero padding.
 
   Args:
     x: [B, H, W, I].
     kernel: [h, w, I, O].
     stride: of both directions.
-    padding: zeros ((top, bottom), (left, right)).
+    padding: zeros ((top, bottom), (left, right)), or 'SAME' as in Keras.
 
   Returns:
     [B, H', W', O] with H' = (H + top + bottom - h) // stride + 1.
@@ -80,10 +82,10 @@ def conv_transpose(
 ) -> Array:
   """The adjoint of `conv` in its input: PyTorch's ConvTranspose2d.
 
-  XLA's own weight gradient of a dilated convolution is slow on a CPU: both
-  gradients together take up to 17 times as long. The adjoint's is the strided convolution's with
-  input and output exchanged, so that is what we ask for
-  (experiments/bench_conv.py).
+  On CPUs XLA's own weight gradient of a dilated convolution is slow: both
+  gradients together take 2 to 17 times as long. The adjoint's is the strided
+  convolution's with input and output exchanged, so there that is what we ask
+  for (experiments/bench_conv.py).
 
   Args:
     x: [B, H, W, I].
@@ -97,12 +99,18 @@ def conv_transpose(
   Returns:
     [B, H', W', O] with H' = (H - 1) * stride + h - top - bottom + extra.
   """
-  return _adjoint(x, kernel, stride, padding, extra)
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=lambda *xk: _adjoint(*xk, stride, padding, extra),
+    default=functools.partial(
+      _dilated, stride=stride, padding=padding, extra=extra
+    ),
+  )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _adjoint(
-  x: Array, kernel: Array, stride: int, padding: Padding, extra: int
+def _dilated(
+  x: Array, kernel: Array, *, stride: int, padding: Padding, extra: int
 ) -> Array:
   h, w = kernel.shape[:2]
   (top, bottom), (left, right) = padding
@@ -117,6 +125,13 @@ def _adjoint(
     lhs_dilation=(stride, stride),
     dimension_numbers=('NHWC', 'HWOI', 'NHWC'),
   )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _adjoint(
+  x: Array, kernel: Array, stride: int, padding: Padding, extra: int
+) -> Array:
+  return _dilated(x, kernel, stride=stride, padding=padding, extra=extra)
 
 
 def _forward(

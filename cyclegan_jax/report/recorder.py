@@ -88,13 +88,10 @@ class Recorder:
     self._facts.update(more_facts)
     write_gallery(
       self._workdir,
-      title=f'{self._config.data.name}: {self._workdir.name}',
+      title=f'{self._workdir.name}: {self._config.generator.name} on '
+      f'{self._config.data.name} data',
       facts=self._facts,
       config_text=str(to_config_dict(self._config)),
       step=step,
       total_steps=self._config.steps,
     )
-
-  def print(self, text: str) -> None:
-    """Prints a line without tearing the progress bar."""
-    self._progress.print(text)

@@ -8,7 +8,6 @@ or '-Infinity', which `read_metrics` and `float` turn back.
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.workdir import replace_text
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -44,7 +44,7 @@ class MetricWriter:
     # It costs seconds where PyTorch is installed, which it imports too.
     import tensorboardX
 
-    # It would warn of every NaN, which the run's own log reports once.
+    # It would warn of every NaN; a run ends at the first one it would save.
     logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)
     path = workdir / METRICS_FILE
     try:
@@ -124,13 +124,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
       ) from error
     records.append({'step': step, **values})
   return records
-
-
-def replace_text(path: Path, text: str) -> None:
-  """Writes a file at once: a reader or a crash never meets half of it."""
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
 
 
 def _drop_records_after(path: Path, step: int) -> None:

@@ -1,0 +1,423 @@
+import pathlib
+import sys
+
+import pytest
+
+from cyclegan_jax.config import Config, from_config_dict, option_paths
+from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.flags import USAGE, options_help, parse_train_flags
+
+DEFAULT = pathlib.Path(__file__).parent.parent / 'configs' / 'default.py'
+FILE = f'--config={DEFAULT}'
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+
+
+def message_of(*argv):
+  with pytest.raises(ConfigError) as caught:
+    parse_train_flags(list(argv))
+  text = str(caught.value)
+  assert '\n' not in text
+  assert 'Traceback' not in text
+  return text
+
+
+def config_of(*argv):
+  return parse_train_flags(list(argv)).config
+
+
+def write(text, name='recipe.py'):
+  pathlib.Path(name).write_text(text, encoding='utf-8')
+  return f'--config={name}'
+
+
+HEAD = """from configs import default
+
+def get_config():
+  config = default.get_config()
+"""
+
+
+def recipe(*lines):
+  body = ''.join(f'  {line}\n' for line in (*lines, 'return config'))
+  return write(HEAD + body)
+
+
+# What is understood.
+
+
+def test_no_flags_are_the_default_recipe():
+  parsed = parse_train_flags([])
+  assert parsed.config == Config()
+  assert parsed.workdir is None
+
+
+def test_a_file_and_overrides():
+  parsed = parse_train_flags(
+    [
+      FILE,
+      '--workdir=runs/a b ü',
+      '--config.seed=3',
+      '--config.optimizer.learning_rate=1e-3',
+      '--config.generator.name=resnet',
+      '--noconfig.data.flip',
+    ]
+  )
+  assert parsed.workdir == pathlib.Path('runs/a b ü')
+  assert parsed.config == Config().replace(
+    seed=3,
+    optimizer={'learning_rate': 1e-3},
+    generator={'name': 'resnet'},
+    data={'flip': False},
+  )
+
+
+@pytest.mark.parametrize(
+  'argv',
+  [
+    ['--config', str(DEFAULT), '--config.seed', '3'],
+    ['-config', str(DEFAULT), '-config.seed=3'],
+    ['--config.seed=3', FILE],
+    [FILE, '--config.seed=2', '--config.seed=3'],
+    [FILE, '--debug', '--config.seed=3'],
+    ['--config.seed=3'],
+  ],
+)
+def test_ways_to_write_the_same(argv):
+  assert config_of(*argv).seed == 3
+
+
+@pytest.mark.parametrize(
+  'flag, expected',
+  [
+    ('--config.data.flip', True),
+    ('--config.data.flip=True', True),
+    ('--config.data.flip=false', False),
+    ('--config.data.flip=0', False),
+    ('--noconfig.data.flip', False),
+  ],
+)
+def test_switches(flag, expected):
+  assert config_of(FILE, flag).data.flip is expected
+
+
+@pytest.mark.parametrize(
+  'path', ['/tmp/a b', "it's", 'ü/日本', '--x', 'a=b', '']
+)
+def test_paths_of_any_letters(path):
+  assert config_of(f'--config.data.path={path}').data.path == path
+
+
+def test_an_empty_workdir_is_none():
+  assert parse_train_flags(['--workdir=']).workdir is None
+
+
+def test_the_last_workdir_counts():
+  parsed = parse_train_flags(['--workdir=a', '--workdir=b'])
+  assert parsed.workdir == pathlib.Path('b')
+
+
+def test_a_whole_number_is_a_float():
+  config = config_of('--config.optimizer.learning_rate=1')
+  assert config.optimizer.learning_rate == 1.0
+
+
+def test_a_file_sees_what_lies_beside_its_folder(tmp_path, monkeypatch):
+  for name in ('recipes', 'elsewhere'):
+    (tmp_path / name).mkdir()
+  (tmp_path / 'recipes' / 'base_of_mine.py').write_text(
+    'from cyclegan_jax.config import Config, to_config_dict\n'
+    'def get_config():\n'
+    '  return to_config_dict(Config(seed=5))\n'
+  )
+  (tmp_path / 'recipes' / 'mine.py').write_text(
+    'from recipes import base_of_mine\nget_config = base_of_mine.get_config\n'
+  )
+  monkeypatch.chdir(tmp_path / 'elsewhere')
+  before = sys.path.copy()
+  assert config_of('--config=../recipes/mine.py').seed == 5
+  assert sys.path == before
+
+
+def test_the_path_of_modules_stays(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'path', [str(DEFAULT.parent.parent), *sys.path])
+  before = sys.path.copy()
+  config_of(FILE)
+  message_of(recipe('1 / 0'))
+  assert sys.path == before
+
+
+def test_a_file_is_run_afresh_each_time():
+  flag = recipe('config.seed = 1')
+  assert config_of(flag).seed == 1
+  recipe('config.seed = 2')
+  assert config_of(flag).seed == 2
+  assert not pathlib.Path('__pycache__').exists()
+
+
+# What is wrong with a flag.
+
+
+@pytest.mark.parametrize(
+  'argv, expected',
+  [
+    # Options that don't exist, with the nearest.
+    (
+      ['--config.sed=3'],
+      'config.sed does not exist: did you mean config.seed?',
+    ),
+    (
+      ['--config.data.siez=3'],
+      'config.data.siez does not exist: did you mean config.data.size?',
+    ),
+    (
+      ['--config.learning_rate=3'],
+      'config.learning_rate does not exist: did you mean '
+      'config.optimizer.learning_rate?',
+    ),
+    (
+      ['--noconfig.flip'],
+      'config.flip does not exist: did you mean config.data.flip?',
+    ),
+    (['--config.=1'], 'config. does not exist: did you mean config.seed?'),
+    # Groups.
+    (
+      ['--config.log=3'],
+      'config.log is a group of options: give one of them, such as '
+      'config.log.metrics_every_steps',
+    ),
+    (
+      ['--config.data'],
+      'config.data is a group of options: give one of them, such as '
+      'config.data.name',
+    ),
+    # Wrong types.
+    (['--config.seed=x'], "config.seed='x' is not an int, such as 0"),
+    (['--config.seed=1.5'], "config.seed='1.5' is not an int, such as 0"),
+    (['--config.seed='], "config.seed='' is not an int, such as 0"),
+    (
+      ['--config.data.flip=maybe'],
+      "config.data.flip='maybe' is not a bool, such as True",
+    ),
+    (
+      ['--config.loss.cycle_a=ten'],
+      "config.loss.cycle_a='ten' is not a float, such as 10.0",
+    ),
+    (
+      ['--noconfig.seed'],
+      '--noconfig.seed: config.seed is not a bool: give --config.seed=VALUE',
+    ),
+    # Unknown choices and values out of range.
+    (
+      ['--config.generator.name=unet'],
+      "config.generator.name='unet' is unknown: choose from seed_unet, "
+      'resnet, torch_unet',
+    ),
+    (['--config.batch_size=0'], 'config.batch_size=0 is too small: at least 1'),
+    (
+      ['--config.optimizer.learning_rate=nan'],
+      'config.optimizer.learning_rate=nan is not a finite number',
+    ),
+    # A size that the network can't take.
+    (
+      ['--config.data.size=60', '--config.data.load_size=60'],
+      'config.data.size=60 does not fit the network, which takes 64: make '
+      'config.generator.isize, a power of two, equal to it, or set '
+      'config.generator.fixed_input_size=False for multiples',
+    ),
+    # Missing values.
+    (['--workdir'], '--workdir has no value: give --workdir=VALUE'),
+    (['--config.seed'], '--config.seed has no value: give --config.seed=VALUE'),
+    (['--config'], '--config has no value: give --config=FILE'),
+    # Flags that don't exist.
+    (['--wrkdir=x'], '--wrkdir is not a flag: did you mean --workdir?'),
+    (['--conf=x'], '--conf is not a flag: did you mean --config?'),
+    (['--flagfile=x'], '--flagfile is not a flag: did you mean --config?'),
+    (['--undefok=x', '--x'], '--undefok is not a flag: did you mean --debug?'),
+    # Stray arguments.
+    (
+      ['stray'],
+      "'stray' is not a flag: options are given as --config.seed=1",
+    ),
+    (
+      ['config.seed=3'],
+      "'config.seed=3' is not a flag: options are given as --config.seed=1",
+    ),
+    (
+      ['--', '--config.seed=3'],
+      "'--config.seed=3' is not a flag: options are given as --config.seed=1",
+    ),
+    ([''], "'' is not a flag: options are given as --config.seed=1"),
+    # A long dash, as word processors make them.
+    (
+      ['\u2013-config.seed=3'],
+      "'\u2013-config.seed=3' is not a flag: options are given as "
+      '--config.seed=1',
+    ),
+  ],
+)
+def test_a_wrong_flag(argv, expected):
+  assert message_of(FILE, *argv) == expected
+
+
+# What is wrong with the file.
+
+
+def test_a_file_that_does_not_exist():
+  assert message_of('--config=missing.py') == (
+    'config file missing.py does not exist: give one such as configs/default.py'
+  )
+
+
+@pytest.mark.parametrize('path', ['', '.', '/tmp'])
+def test_no_file(path):
+  assert message_of(f'--config={path}') == (
+    f'--config={path} is not a file: give one such as configs/default.py'
+  )
+
+
+def test_two_files():
+  assert message_of(FILE, '--config=other.py') == (
+    f'--config is given twice: {DEFAULT} and other.py'
+  )
+
+
+def test_broken_python():
+  flag = write('x = 1\ndef get_config(:\n')
+  assert message_of(flag) == 'config file recipe.py, line 2: invalid syntax'
+
+
+def test_broken_python_in_what_it_imports(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  write('x = 1\n\ny = = 2\n', 'broken_import_of_a_test.py')
+  flag = write('import broken_import_of_a_test\n')
+  assert message_of(flag) == (
+    f'config file {tmp_path}/broken_import_of_a_test.py, line 3: invalid syntax'
+  )
+
+
+@pytest.mark.parametrize('text', ['', 'def get_cofnig():\n  pass\n'])
+def test_no_get_config(text):
+  assert message_of(write(text)) == (
+    'config file recipe.py has no function get_config(): see configs/default.py'
+  )
+
+
+@pytest.mark.parametrize(
+  'value, kind', [('None', 'NoneType'), ('{"seed": 1}', 'dict'), ('3', 'int')]
+)
+def test_get_config_returns_something_else(value, kind):
+  flag = write(f'def get_config():\n  return {value}\n')
+  expected = (
+    f'config file recipe.py: get_config() returned a {kind}, not a '
+    'ConfigDict: see configs/default.py'
+  )
+  assert message_of(flag) == expected
+  assert message_of(flag, '--config.seed=3') == expected
+
+
+@pytest.mark.parametrize(
+  'text, expected',
+  [
+    (
+      'def get_config():\n  raise RuntimeError("two\\nlines")\n',
+      'config file recipe.py, line 2: RuntimeError: two lines',
+    ),
+    (
+      'import there_is_no_such_module\n',
+      'config file recipe.py, line 1: ModuleNotFoundError: No module named '
+      "'there_is_no_such_module'",
+    ),
+    (
+      'import sys\nsys.exit("bye")\n',
+      'config file recipe.py, line 2: SystemExit: bye',
+    ),
+    (
+      '\n\nopen("no/such/file")\n',
+      'config file recipe.py, line 3: FileNotFoundError: [Errno 2] No such '
+      "file or directory: 'no/such/file'",
+    ),
+    (
+      'def get_config(size):\n  pass\n',
+      'config file recipe.py: TypeError: get_config() missing 1 required '
+      "positional argument: 'size'",
+    ),
+  ],
+)
+def test_a_file_that_raises(text, expected):
+  assert message_of(write(text)) == expected
+
+
+def test_the_line_is_that_of_the_file_and_not_of_what_it_calls(tmp_path):
+  flag = recipe('config.seed = 1', 'int("x")')
+  assert message_of(flag) == (
+    'config file recipe.py, line 6: ValueError: invalid literal for int() '
+    "with base 10: 'x'"
+  )
+
+
+def test_the_line_is_the_innermost():
+  flag = write('def get_config():\n  return make()\ndef make():\n  1 / 0\n')
+  assert message_of(flag) == (
+    'config file recipe.py, line 4: ZeroDivisionError: division by zero'
+  )
+
+
+@pytest.mark.parametrize(
+  'line, expected',
+  [
+    ('config.sed = 1', 'config.sed does not exist: did you mean config.seed?'),
+    (
+      'config.data.update(siez=1)',
+      'config.data.siez does not exist: did you mean config.data.size?',
+    ),
+    (
+      'config.dataa.size = 1',
+      "config file recipe.py, line 5: 'dataa' does not exist: did you mean "
+      "'data'?",
+    ),
+    (
+      'config.lock(); config.sed = 1',
+      "config file recipe.py, line 5: 'sed' does not exist: did you mean "
+      "'seed'?",
+    ),
+    ('config.batch_size = 0', 'config.batch_size=0 is too small: at least 1'),
+    (
+      'config.data = None',
+      'config.data=None is a single value: config.data is a group of options, '
+      'such as config.data.name',
+    ),
+  ],
+)
+def test_a_wrong_line(line, expected):
+  assert message_of(recipe(line)) == expected
+
+
+def test_a_wrong_type_in_a_line():
+  # The rest of the sentence is by ml_collections.
+  message = message_of(recipe('config.seed = "x"'))
+  assert message.startswith('config file recipe.py, line 5: TypeError: ')
+  assert "'seed'" in message
+
+
+# Help.
+
+
+def test_help_tells_of_every_option():
+  text = options_help()
+  for path in option_paths():
+    assert f'--{path}=' in text
+  assert '--config.seed=0\n    of the run' in text
+  assert '[seed_unet, resnet, torch_unet]' in text
+  assert '--workdir' in USAGE
+
+
+def test_every_default_in_the_help_is_understood():
+  flags = [
+    line for line in options_help().splitlines() if line.startswith('--')
+  ]
+  assert config_of(*flags) == Config()
+  assert from_config_dict({}) == Config()

@@ -1,0 +1,299 @@
+import io
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+from PIL import Image
+
+from cyclegan_jax import preflight
+from cyclegan_jax.config import Config
+from cyclegan_jax.data.folder_source import images_of_files
+from cyclegan_jax.data.sources import Images, open_images
+from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.state import create_train_state
+
+NUM_DEVICES = jax.local_device_count()
+
+
+def images_of(num_a, num_b=1):
+  return {
+    f'train_{domain}': Images(tuple(map(str, range(num))), lambda _: None, None)
+    for domain, num in (('a', num_a), ('b', num_b))
+  }
+
+
+def message_of(kind, function, *args):
+  with pytest.raises(kind) as caught:
+    function(*args)
+  assert '\n' not in str(caught.value)
+  return str(caught.value)
+
+
+# What is filled in.
+
+
+@pytest.mark.parametrize(
+  'num_a, num_b, changes, expected',
+  [
+    # Epochs are of the larger side, and the last batch of one may be part of
+    # the next.
+    (10, 7, {'epochs': 3}, {'steps_per_epoch': 3, 'steps': 9, 'epochs': 3}),
+    (7, 10, {'epochs': 3}, {'steps_per_epoch': 3, 'steps': 9, 'epochs': 3}),
+    (8, 8, {'epochs': 1}, {'steps_per_epoch': 2, 'steps': 2, 'epochs': 1}),
+    (1, 1, {'epochs': 5}, {'steps_per_epoch': 1, 'steps': 5, 'epochs': 5}),
+    # Steps take the place of epochs.
+    (8, 8, {'steps': 5}, {'steps_per_epoch': 2, 'steps': 5, 'epochs': 3}),
+    (8, 8, {'steps': 6}, {'steps_per_epoch': 2, 'steps': 6, 'epochs': 3}),
+    (
+      8,
+      8,
+      {'epochs': 2, 'steps_per_epoch': 50},
+      {'steps_per_epoch': 50, 'steps': 100, 'epochs': 2},
+    ),
+  ],
+)
+def test_counts_are_filled_in(num_a, num_b, changes, expected):
+  config = Config(num_devices=1, batch_size=4).replace(**changes)
+  resolved = preflight.resolve(config, images_of(num_a, num_b))
+  assert {name: getattr(resolved, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+  'steps, log, samples, checkpoints',
+  [
+    (160, {}, 10, 16),
+    (5, {}, 1, 1),
+    (160, {'samples_every_steps': 7}, 7, 16),
+    (160, {'checkpoint_every_steps': 3}, 10, 3),
+  ],
+)
+def test_how_often_things_are_written(steps, log, samples, checkpoints):
+  config = Config(num_devices=1).replace(steps=steps, log=log)
+  resolved = preflight.resolve(config, images_of(4))
+  assert resolved.log.samples_every_steps == samples
+  assert resolved.log.checkpoint_every_steps == checkpoints
+
+
+def test_a_resolved_config_stays_as_it_is():
+  config = Config(num_devices=1).replace(epochs=7)
+  resolved = preflight.resolve(config, images_of(10))
+  assert preflight.resolve(resolved, images_of(10)) == resolved
+  assert preflight.resolve(config, images_of(10), saved=resolved) == resolved
+
+
+def test_an_epoch_keeps_its_length_when_a_run_goes_on():
+  config = Config(num_devices=1).replace(epochs=2)
+  saved = preflight.resolve(config, images_of(40))
+  resolved = preflight.resolve(config, images_of(44), saved=saved)
+  assert resolved.steps_per_epoch == saved.steps_per_epoch == 10
+  asked = config.replace(steps_per_epoch=4)
+  resolved = preflight.resolve(asked, images_of(44), saved=saved)
+  assert resolved.steps_per_epoch == 4
+
+
+# Devices.
+
+
+def test_all_devices_are_used_by_default():
+  config = Config(batch_size=NUM_DEVICES)
+  assert preflight.resolve(config, images_of(1)).num_devices == NUM_DEVICES
+  config = Config(batch_size=NUM_DEVICES, num_devices=1)
+  assert preflight.resolve(config, images_of(1)).num_devices == 1
+
+
+def test_more_devices_than_there_are():
+  config = Config(num_devices=NUM_DEVICES + 1)
+  assert message_of(ConfigError, preflight.resolve, config, images_of(1)) == (
+    f'config.num_devices={NUM_DEVICES + 1}, but there are only {NUM_DEVICES}: '
+    'lower it, or 0 to use all'
+  )
+
+
+@pytest.mark.skipif(NUM_DEVICES < 2, reason='one device divides every batch')
+def test_a_batch_that_devices_do_not_divide():
+  config = Config(batch_size=3, num_devices=2)
+  assert message_of(ConfigError, preflight.resolve, config, images_of(1)) == (
+    'config.batch_size=3 can not be divided over 2 devices: make it a '
+    'multiple of 2, or set config.num_devices'
+  )
+
+
+# Images.
+
+
+@pytest.fixture
+def crop_config():
+  return Config().replace(
+    generator={'isize': 16},
+    data={'size': 16, 'load_size': 16, 'preprocess': 'crop'},
+  )
+
+
+def write_images(folder, shapes):
+  paths = []
+  for i, shape in enumerate(shapes):
+    paths.append(str(folder / f'{i}.png'))
+    Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(paths[-1])
+  return images_of_files(paths, channels=3, max_pixels=10_000)
+
+
+@pytest.mark.parametrize('num_workers', [0, 4])
+def test_an_image_smaller_than_the_crop(tmp_path, crop_config, num_workers):
+  images = {
+    'train_a': write_images(tmp_path, [(16, 16)]),
+    'train_b': write_images(tmp_path, [(16, 16), (40, 15)]),
+  }
+  config = crop_config.replace(data={'num_workers': num_workers})
+  assert message_of(DataError, preflight.check_images, config, images) == (
+    f'{tmp_path}/1.png is 15 x 40, smaller than the crop config.data.size=16: '
+    'lower it, or let config.data.preprocess=scale_and_crop enlarge the image'
+  )
+  # The other ways make any image large enough.
+  for name in ('resize_and_crop', 'scale_and_crop', 'resize_and_center_crop'):
+    config = crop_config.replace(data={'preprocess': name})
+    preflight.check_images(config, images)
+
+
+def test_headers_alone_are_read(tmp_path, crop_config, capsys):
+  images = write_images(tmp_path, [(16, 16)])
+  (tmp_path / '0.png').write_bytes((tmp_path / '0.png').read_bytes()[:40])
+  with pytest.raises(DataError):
+    images.read(0)
+  preflight.check_images(crop_config, {'train_a': images, 'train_b': images})
+  assert capsys.readouterr().out == ''
+
+
+def test_headers_that_can_not_be_read_are_left_to_the_loader(
+  tmp_path, crop_config
+):
+  images = write_images(tmp_path, [(16, 16), (16, 16)])
+  (tmp_path / '0.png').write_text('no image')
+  preflight.check_images(crop_config, {'train_a': images, 'train_b': images})
+
+
+def test_images_without_cheap_headers_are_not_read(crop_config):
+  preflight.check_images(crop_config, images_of(3))
+
+
+def test_at_most_twenty_thousand_headers_are_read(crop_config):
+  seen = []
+
+  def shape_of(index):
+    seen.append(index)
+    return 16, 16
+
+  images = Images(range(50_000), lambda _: None, shape_of)
+  few = Images(('x',), lambda _: None, lambda _: (16, 16))
+  preflight.check_images(crop_config, {'train_a': images, 'train_b': few})
+  assert 10_000 < len(seen) <= 20_000
+  assert max(seen) > 49_000, 'they are spread over all'
+
+
+# Memory.
+
+
+def test_sizes():
+  tree = {'a': np.zeros((2, 3), np.float32), 'b': np.zeros(5, np.int8)}
+  assert preflight.num_parameters(tree) == 11
+  assert preflight.num_bytes(tree) == 29
+  assert preflight.gib(3 * 2**29) == '1.5 GiB'
+  assert preflight.gib(3 * 2**19) == '1.5 MiB'
+
+
+def test_memory_that_is_not_known_is_not_checked():
+  preflight.check_memory(Config(), None)
+  if jax.local_devices()[0].memory_stats() is None:  # of a CPU
+    preflight.check_memory(Config(), 2**60)
+
+
+# What is told.
+
+
+@pytest.fixture(scope='module')
+def described():
+  config = Config().replace(
+    num_devices=1,
+    batch_size=2,
+    data={
+      'num_train': 1200,
+      'num_test': 3,
+      'size': 16,
+      'load_size': 20,
+    },
+    generator={'filters': 2, 'isize': 16},
+    discriminator={'filters': 2, 'layers': 1},
+  )
+  images = open_images(config.data)
+  config = preflight.resolve(config, images)
+  state = create_train_state(config, jax.random.key(0))
+  return config, images, state
+
+
+def test_the_table(described):
+  config, images, state = described
+  kind = jax.local_devices()[0].device_kind
+  assert preflight.describe(config, images, state, 3 * 2**28) == {
+    'training images': '1,200 of a, 1,200 of b',
+    'test images': '3 of a, 3 of b',
+    'generators': 'seed_unet, '
+    f'{preflight.num_parameters(state.gen):,} parameters in both',
+    'discriminators': 'seed_patchgan, '
+    f'{preflight.num_parameters(state.disc):,} parameters in both',
+    'devices': f'1 x {kind}',
+    'steps': '5,400 of 2 pairs, 600 an epoch',
+    'memory': 'about 768.0 MiB a device for a step, up to 2.7 MiB of decoded '
+    'images',
+  }
+
+
+@pytest.mark.parametrize(
+  'data, expected',
+  [
+    # 2 * 10^5 images of 200 x 200 x 3 bytes.
+    ({'size': 16, 'load_size': 200, 'cache_gib': 99.0}, '22.4 GiB'),
+    ({'size': 16, 'load_size': 200, 'cache_gib': 5.0}, '5.0 GiB'),
+    # As they are: of no known size.
+    ({'preprocess': 'crop', 'cache_gib': 99.0}, '99.0 GiB'),
+  ],
+)
+def test_memory_of_the_cache(described, data, expected):
+  config, images, state = described
+  config = config.replace(data=data)
+  images = images | images_of(100_000, 100_000)
+  rows = preflight.describe(config, images, state, None)
+  assert rows['memory'] == f'up to {expected} of decoded images'
+
+
+def test_an_identity_loss_that_can_not_be(described):
+  config, images, state = described
+  config = config.replace(data={'channels_b': 1}, loss={'identity_a': 5.0})
+  rows = preflight.describe(config, images, state, None)
+  assert rows['identity loss'] == 'off: a has 3 channels and b 1'
+
+
+def tell(config, tmp_path, start_step):
+  file = io.StringIO()
+  preflight.tell(
+    config,
+    {'steps': '9', 'training images': '[bold]5 of a'},
+    tmp_path,
+    start_step=start_step,
+    console=rich.console.Console(file=file, width=40),
+  )
+  return file.getvalue()
+
+
+def test_everything_is_told_in_whole_lines(tmp_path):
+  path = tmp_path / ('long name ' * 10).strip()
+  text = tell(Config(seed=123), path, 0)
+  assert '\nseed: 123\n' in text
+  assert text.endswith(
+    f'\nsteps            9\ntraining images  [bold]5 of a\nfolder           '
+    f'{path}\n'
+  )
+
+
+def test_where_a_run_goes_on_is_told(tmp_path):
+  text = tell(Config(), tmp_path, 12_345)
+  assert text.endswith('\ngoing on from step 12,345\n')
