@@ -322,7 +322,9 @@ class LogConfig(Section):
 class Config(Section):
   """A whole run. Sections are in the order in which a run uses them."""
 
-  seed: int = option(0, "of the run's key and of the data's order", low=0)
+  seed: int = option(
+    0, "of the run's key and of the data's order", low=0, high=2**63 - 1
+  )
   batch_size: int = option(4, 'pairs a step, over all devices', low=1)
   epochs: int = option(9, "passes over the larger side's images", low=1)
   steps: int = option(0, 'steps in all, in place of epochs; 0: epochs', low=0)

@@ -25,6 +25,7 @@ from cyclegan_jax.workdir import (
   check_workdir,
   explain_disk_errors,
   read_config,
+  write_config,
 )
 
 
@@ -70,6 +71,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     if manager.latest_step() is not None:
       state, saved = checkpoint.restore(manager)
       check_same_run(workdir, saved, config)
+    write_config(workdir, config)
     start = int(state.step)
     facts = preflight.describe(config, sources, state)
     preflight.tell(config, facts, workdir, start_step=start, console=console)

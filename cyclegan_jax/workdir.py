@@ -47,7 +47,7 @@ def make_workdir(root: pathlib.Path = pathlib.Path('runs')) -> pathlib.Path:
 def check_workdir(
   folder: pathlib.Path, config: Config, *, checkpoint_bytes: int
 ) -> None:
-  """Makes sure that the folder can hold this run, then writes config.json.
+  """Makes sure that the folder can hold this run.
 
   Args:
     folder: of a new run, or of one with an equal config to go on with.
@@ -77,9 +77,12 @@ def check_workdir(
       f'{folder} has {_mib(free)} free, but the checkpoints of this run take '
       f'{_mib(needed)}: free some, or give another --workdir'
     )
+
+
+def write_config(folder: pathlib.Path, config: Config) -> None:
+  """Writes config.json: once the config is known to be the run's."""
   text = json.dumps(dataclasses.asdict(config), indent=2)
-  with explain_disk_errors(folder):
-    replace_text(folder / 'config.json', text + '\n')
+  replace_text(folder / 'config.json', text + '\n')
 
 
 def read_config(folder: pathlib.Path) -> Config | None:

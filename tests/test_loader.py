@@ -306,7 +306,7 @@ def test_the_budget_is_exceeded_again_and_again(folder, broken):
   config = config_of(folder, max_corrupt=0)
   with Decoder(config.data, images_of([broken[2]], folder)) as decoder:
     for _ in range(2):
-      with pytest.raises(DataError, match='^1 images can not be read'):
+      with pytest.raises(DataError, match=r'^1 images can not be read'):
         decoder.submit('a', 0, 0)
 
 

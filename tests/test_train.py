@@ -107,6 +107,9 @@ def test_options_are_compared_with_the_checkpoint_s_too(finished, tmp_path):
   with pytest.raises(WorkdirError) as caught:
     train(config.replace(loss={'cycle_a': 1.0}), workdir)
   assert 'config.loss.cycle_a: 10.0 -> 1.0' in str(caught.value)
+  # The refused options were not written down as the run's.
+  assert not (workdir / 'config.json').exists()
+  assert train(config, workdir).start_step == 8
 
 
 def test_a_falling_rate_ties_a_run_to_its_length(finished, tmp_path):

@@ -19,6 +19,7 @@ from cyclegan_jax.workdir import (
   make_workdir,
   read_config,
   replace_text,
+  write_config,
 )
 
 REPO = pathlib.Path(__file__).parent.parent
@@ -36,7 +37,9 @@ def message_of(function, *args, **kwargs):
 
 
 def check(folder, config=None, checkpoint_bytes=0):
-  check_workdir(folder, config or Config(), checkpoint_bytes=checkpoint_bytes)
+  config = config or Config()
+  check_workdir(folder, config, checkpoint_bytes=checkpoint_bytes)
+  write_config(folder, config)
 
 
 # Numbered folders.

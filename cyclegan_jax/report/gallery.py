@@ -101,7 +101,8 @@ def write_gallery(
   # One pass, so that braces in the run's own text stay as they are.
   page = re.sub(r'\{\{(\w+)\}\}', lambda match: parts[match[1]], page)
   path = workdir / GALLERY_FILE
-  replace_text(path, page)
+  # A name that no encoding knows, from an old disk, shows as '?'.
+  replace_text(path, page.encode('utf-8', 'replace').decode('utf-8'))
   return path
 
 
