@@ -8,7 +8,7 @@ import numpy as np
 from cyclegan_jax import images
 from cyclegan_jax.config import Config, Direction
 from cyclegan_jax.data import embedded
-from cyclegan_jax.data.loader import resize
+from cyclegan_jax.data.resizing import resize
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.metrics.coat import CoatScore, format_scores, score_coat
 from cyclegan_jax.types import Params

@@ -10,7 +10,7 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax.config import Config, to_config_dict
-from cyclegan_jax.data.loader import raw_size, too_small
+from cyclegan_jax.data.resizing import raw_size, too_small
 from cyclegan_jax.data.sources import ImageError, Images
 from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.state import TrainState

@@ -14,7 +14,7 @@ from cyclegan_jax import checkpoint, images
 from cyclegan_jax.config import Config, size_multiple
 from cyclegan_jax.data.decoding import ImageError, decode
 from cyclegan_jax.data.folder_source import list_images
-from cyclegan_jax.data.loader import resize_to
+from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.types import Array

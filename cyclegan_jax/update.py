@@ -9,7 +9,8 @@ import numpy as np
 from cyclegan_jax import parallel
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.augment import augment, augment_key
-from cyclegan_jax.data.loader import RawBatch, raw_size
+from cyclegan_jax.data.loader import RawBatch
+from cyclegan_jax.data.resizing import raw_size
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.step import train_step
 from cyclegan_jax.types import Batch, Metrics

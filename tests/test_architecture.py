@@ -26,7 +26,7 @@ FLOORS = (
   ),
   ('nets', 'optimizers'),
   ('inference', 'state'),
-  ('checkpoint', 'data', 'interop', 'report', 'step'),
+  ('checkpoint', 'data', 'report', 'step'),
   ('metrics', 'preflight', 'update'),
   ('evaluate', 'translate'),
   ('train',),
@@ -39,7 +39,7 @@ FLOORS = (
 # Inside a folder, likewise. A file that is not named imports no sibling.
 SHELVES = {
   'data': (
-    ('canvas', 'decoding'),
+    ('canvas', 'decoding', 'resizing'),
     ('animal', 'cycle_gan_zip', 'folder_source'),
     ('embedded', 'tfds_builders'),
     ('tfds_source',),

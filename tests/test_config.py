@@ -245,6 +245,37 @@ def test_a_size_that_the_network_takes(size, generator):
   assert size % size_multiple(config.generator) == 0
 
 
+@pytest.mark.parametrize(
+  'discriminator, expected',
+  [
+    (
+      {'name': 'patchgan', 'layers': 4},
+      'config.data.size=16 is too small for config.discriminator.layers=4: '
+      'lower it to 2',
+    ),
+    (
+      {'layers': 5, 'last_layers': 'valid'},
+      'config.data.size=16 is too small for config.discriminator.layers=5: '
+      'lower it to 2',
+    ),
+    ({'layers': 5}, None),
+    ({'name': 'pixelgan', 'layers': 9}, None),
+  ],
+)
+def test_a_size_that_leaves_no_logits(discriminator, expected):
+  changes = {
+    'data': {'size': 16, 'load_size': 16},
+    'generator': {'isize': 16},
+    'discriminator': discriminator,
+  }
+  if expected is None:
+    Config().replace(**changes)
+    return
+  with pytest.raises(ConfigError) as caught:
+    Config().replace(**changes)
+  assert str(caught.value) == expected
+
+
 def test_a_load_size_below_the_crop():
   data = {'size': 64, 'load_size': 32}
   assert message_of(Config().replace, data=data) == (

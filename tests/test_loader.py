@@ -16,13 +16,11 @@ from cyclegan_jax.data.folder_source import images_of_files
 from cyclegan_jax.data.loader import (
   Decoder,
   image_at,
-  raw_size,
   read_test_image,
-  resize,
-  resize_to,
   sample_images,
   train_batches,
 )
+from cyclegan_jax.data.resizing import raw_size, resize, resize_to
 from cyclegan_jax.data.sources import ImageError, Images, open_images
 from cyclegan_jax.errors import DataError
 

@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_jax.config import (
+  DiscriminatorConfig,
+  GeneratorConfig,
+  logits_size,
+)
 from cyclegan_jax.nets import (
   DISCRIMINATORS,
   GENERATORS,
@@ -152,6 +156,8 @@ def test_generators_by_count(options, size, expected):
       14,
       2_765_633,
     ),
+    # Of odd maps 'same' keeps the larger half: 20, 10, 5, 3.
+    ({'name': 'seed_patchgan', 'filters': 64}, 20, 3, 2_765_633),
     ({'name': 'patchgan', **PAPER}, 256, 30, 2_764_737),
     ({'name': 'patchgan', **PAPER}, 128, 14, 2_764_737),
     # One layer judges 16 x 16 pixels: 64, 128 and a logit.
@@ -166,6 +172,7 @@ def test_discriminators_by_count(options, size, patches, expected):
   network = make_discriminator(DiscriminatorConfig(**options))
   logits, variables = shapes(network, image(1, size, size, 3))
   assert logits.shape == (1, patches, patches, 1)
+  assert logits_size(DiscriminatorConfig(**options), size) == patches
   assert count(variables) == expected
 
 

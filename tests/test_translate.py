@@ -7,7 +7,7 @@ from PIL import Image
 
 from cyclegan_jax import checkpoint, cli, images
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.loader import resize_to
+from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.errors import DataError, UserError, WorkdirError
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state

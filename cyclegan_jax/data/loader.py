@@ -13,9 +13,9 @@ from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 
 from cyclegan_jax.config import Config, DataConfig
+from cyclegan_jax.data.resizing import check_crop, random_crop, resize
 from cyclegan_jax.data.sources import ImageError, Images
 from cyclegan_jax.errors import DataError
 
@@ -23,11 +23,6 @@ RawBatch = dict[str, np.ndarray]  # uint8 [B, H, W, C] by domain
 
 _DOMAIN_SEEDS = {'a': 0, 'b': 1}
 _ORDER, _CROP = 0, 1  # keep the streams of random numbers apart
-_RESAMPLING = {
-  'bilinear': Image.Resampling.BILINEAR,
-  'bicubic': Image.Resampling.BICUBIC,
-  'lanczos': Image.Resampling.LANCZOS,
-}
 
 
 def train_batches(
@@ -134,9 +129,7 @@ class Decoder:
     if self._config.preprocess in ('crop', 'scale_and_crop'):
       # Sizes differ, so these can't be cropped as one array on the device.
       seeds = (seed, _DOMAIN_SEEDS[domain], _CROP, position)
-      return _random_crop(
-        image, self._config.size, np.random.default_rng(seeds)
-      )
+      return random_crop(image, self._config.size, np.random.default_rng(seeds))
     return image
 
   def _read(self, domain: str, index: int) -> np.ndarray:
@@ -150,7 +143,7 @@ class Decoder:
         return self._cache[at]
       try:
         image = resize(images.read(at[1]), self._config)
-        _check_crop(image, images.names[at[1]], self._config)
+        check_crop(image, images.names[at[1]], self._config)
       except ImageError as error:
         self._skip(at, error)
         continue
@@ -180,41 +173,6 @@ class Decoder:
       logging.getLogger('cyclegan_jax').warning(
         'skipped %s (%d of at most %d)', error, count, budget
       )
-
-
-def resize(
-  image: np.ndarray, config: DataConfig, *, is_test: bool = False
-) -> np.ndarray:
-  """Everything of the preprocessing that is not random.
-
-  Args:
-    image: uint8 [h, w, C].
-    config: preprocess, size, load_size, interpolation.
-    is_test: resize straight to what the network sees, where training would
-      crop at random from something larger.
-
-  Returns:
-    uint8 [H, W, C]; for a test image H = W = size.
-  """
-  height, width = image.shape[:2]
-  target = config.size if is_test else config.load_size
-  match config.preprocess:
-    case 'resize_and_crop':
-      return resize_to(image, target, target, config)
-    case 'resize_and_center_crop':
-      load = config.load_size
-      image = resize_to(image, load, load, config)
-      # Copied, as a view would keep all of it in the cache.
-      return center_crop(image, config.size).copy()
-    case 'scale_and_crop':
-      scale = target / min(height, width)
-      image = resize_to(
-        image,
-        max(target, round(height * scale)),
-        max(target, round(width * scale)),
-        config,
-      )
-  return center_crop(image, config.size) if is_test else image
 
 
 def sample_images(
@@ -267,58 +225,5 @@ def read_test_image(
   """
   image = images.read(index)
   if config.preprocess == 'crop':
-    _check_crop(image, images.names[index], config)
+    check_crop(image, images.names[index], config)
   return resize(image, config, is_test=True)
-
-
-def raw_size(config: DataConfig) -> tuple[int, int]:
-  """Height and width of the images in a raw batch."""
-  if config.preprocess == 'resize_and_crop':
-    return config.load_size, config.load_size
-  return config.size, config.size
-
-
-def too_small(name: str, height: int, width: int, config: DataConfig) -> str:
-  """The message for an image that is smaller than the crop."""
-  return (
-    f'{name} is {width} x {height}, smaller than the crop '
-    f'config.data.size={config.size}: lower it, or let '
-    'config.data.preprocess=scale_and_crop enlarge the image'
-  )
-
-
-def resize_to(
-  image: np.ndarray, height: int, width: int, config: DataConfig
-) -> np.ndarray:
-  """uint8 [h, w, C] to [height, width, C] by config.interpolation."""
-  if image.shape[:2] == (height, width):
-    return image
-  method = _RESAMPLING[config.interpolation]
-  if image.shape[2] == 3:
-    return np.asarray(Image.fromarray(image).resize((width, height), method))
-  # Channel by channel: PIL would take a second or fourth one for alpha.
-  planes = [
-    np.asarray(Image.fromarray(plane).resize((width, height), method))
-    for plane in np.moveaxis(image, -1, 0)
-  ]
-  return np.stack(planes, axis=-1)
-
-
-def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-  """The middle [size, size, C] of an image."""
-  top = (image.shape[0] - size) // 2
-  left = (image.shape[1] - size) // 2
-  return image[top : top + size, left : left + size]
-
-
-def _random_crop(
-  image: np.ndarray, size: int, rng: np.random.Generator
-) -> np.ndarray:
-  top = rng.integers(0, image.shape[0] - size + 1)
-  left = rng.integers(0, image.shape[1] - size + 1)
-  return image[top : top + size, left : left + size]
-
-
-def _check_crop(image: np.ndarray, name: str, config: DataConfig) -> None:
-  if min(image.shape[:2]) < config.size:
-    raise DataError(too_small(name, image.shape[0], image.shape[1], config))

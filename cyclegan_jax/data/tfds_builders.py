@@ -52,7 +52,7 @@ def prepared_builder(dataset: str, option: str, data_dir: str) -> Any:
   download = tfds.download.DownloadConfig(try_download_gcs=False)
   try:
     if not os.path.isdir(builder.data_dir):
-      logging.getLogger('cyclegan_jax').info(
+      logging.getLogger('cyclegan_jax').warning(
         'preparing %s in %s, once', dataset, builder.data_dir
       )
     builder.download_and_prepare(
