@@ -20,7 +20,9 @@ def _squared_norms(judge: Judge, images: Array) -> Array:
   def total(x: Array) -> Array:
     return jnp.sum(jnp.mean(judge(x), axis=(1, 2, 3)))
 
-  gradient = jax.grad(total)(images).astype(jnp.float32)
+  gradient = jax.grad(total)(images)
+  # Sums of squares in bfloat16 would lose all but the first few digits.
+  gradient = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
   return jnp.sum(jnp.square(gradient), axis=(1, 2, 3))
 
 
