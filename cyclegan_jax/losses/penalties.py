@@ -21,8 +21,9 @@ def _squared_norms(judge: Judge, images: Array) -> Array:
     return jnp.sum(jnp.mean(judge(x), axis=(1, 2, 3)))
 
   gradient = jax.grad(total)(images)
-  # Sums of squares in bfloat16 would lose all but the first few digits.
-  gradient = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+  if gradient.dtype.itemsize < 4:
+    # A sum of squares in bfloat16 loses all but the first digits.
+    gradient = gradient.astype(jnp.float32)
   return jnp.sum(jnp.square(gradient), axis=(1, 2, 3))
 
 
