@@ -36,8 +36,8 @@ def conv_valid(x: Array, kernel: Array) -> Array:
 
   Forwards, XLA's CPU backend has a fast path for padded kernels alone, so
   there a border of zeros is added and what it gives is cut off again: 3 times
-  faster for 3x3 and 256 channels, 20 times for 7x7 to 3 channels. Gradients
-  are faster without it (experiments/bench_conv.py).
+  faster for 3x3 and 256 channels, 20 times for 7x7 to 3 channels, a fifth
+  slower for small maps (experiments/bench_conv.py). Gradients are plain.
 
   Args:
     x: [B, H, W, I].
@@ -83,7 +83,7 @@ def conv_transpose(
   """The adjoint of `conv` in its input: PyTorch's ConvTranspose2d.
 
   On CPUs XLA's own weight gradient of a dilated convolution is slow: both
-  gradients together take 2 to 17 times as long. The adjoint's is the strided
+  gradients together take 2 to 10 times as long. The adjoint's is the strided
   convolution's with input and output exchanged, so there that is what we ask
   for (experiments/bench_conv.py).
 
