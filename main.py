@@ -1,8 +1,6 @@
 """Trains: python main.py --config=configs/default.py [--workdir=FOLDER]."""
 
-import sys
-
-from cyclegan_jax.cli import main
+from cyclegan_jax.__main__ import run
 
 if __name__ == '__main__':
-  sys.exit(main(['train', *sys.argv[1:]], program='python main.py'))
+  run('train', program='python main.py')

@@ -8,18 +8,40 @@ state = cg.create_train_state(config, jax.random.key(0))
 state, metrics = cg.train_step(state, batch, config=config)
 """
 
-from cyclegan_jax.config import Config
-from cyclegan_jax.inference import make_translator
-from cyclegan_jax.nets import make_discriminator, make_generator
-from cyclegan_jax.state import TrainState, create_train_state
-from cyclegan_jax.step import train_step
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-  'Config',
-  'TrainState',
-  'create_train_state',
-  'train_step',
-  'make_translator',
-  'make_generator',
-  'make_discriminator',
-]
+if TYPE_CHECKING:
+  from cyclegan_jax.config import Config as Config
+  from cyclegan_jax.inference import make_translator as make_translator
+  from cyclegan_jax.nets import make_discriminator as make_discriminator
+  from cyclegan_jax.nets import make_generator as make_generator
+  from cyclegan_jax.state import TrainState as TrainState
+  from cyclegan_jax.state import create_train_state as create_train_state
+  from cyclegan_jax.step import train_step as train_step
+
+_HOMES = {
+  'Config': 'config',
+  'TrainState': 'state',
+  'create_train_state': 'state',
+  'train_step': 'step',
+  'make_translator': 'inference',
+  'make_generator': 'nets',
+  'make_discriminator': 'nets',
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+  """Imports what is asked for, and JAX with it, when it is asked for.
+
+  So that a command can take note of signals before the seconds that takes.
+  """
+  if name not in _HOMES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_HOMES})

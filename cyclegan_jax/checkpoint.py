@@ -1,146 +1,355 @@
-"""Checkpoints that carry their config; the only place that knows Orbax.
+"""Checkpoints that describe and prove themselves; the only home of Orbax.
 
-A checkpoint is a folder `checkpoints/<step>` with the whole TrainState and a
-JSON record of the config and of the versions that wrote it.
+A checkpoint is a folder `checkpoints/<step>`:
+
+  state/         the whole TrainState, by Orbax
+  record.json    the config, library versions, the data's fingerprint, metrics
+  manifest.json  the format's version and a checksum of every file
+
+It is written under another name and renamed when all of it is on the disk, so
+a folder named by a step is whole, or was damaged afterwards. Then its
+checksums tell, and it is not believed.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
+import json
+import logging
+import math
+import os
 import pathlib
-from typing import Any, TypeAlias
+import re
+import shutil
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import jax
 import orbax.checkpoint as ocp
 
 from cyclegan_jax.config import Config, from_config_dict
-from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.errors import ConfigError, WorkdirError
+from cyclegan_jax.manifest import (
+  DamagedError,
+  check_manifest,
+  read_format,
+  sync_folder,
+  write_manifest,
+)
 from cyclegan_jax.state import TrainState, create_train_state
 
-FORMAT = 1
+FORMAT = 2
+RECORD_FILE = 'record.json'
 
-Manager: TypeAlias = ocp.CheckpointManager
+_LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint')
 
 
-def open_manager(
-  folder: pathlib.Path, *, keep: int | None = None, read_only: bool = False
-) -> Manager:
-  """The manager of a run's checkpoints.
+class Checkpoint(NamedTuple):
+  """What a checkpoint holds."""
 
-  Args:
-    folder: `<workdir>/checkpoints`; made if it is not there.
-    keep: how many of the newest stay; None for all.
-    read_only: write nothing, not even the folder.
+  state: TrainState
+  config: Config  # resolved
+  data: dict[str, Any]  # the fingerprint of the images; {} if not known
+  metrics: dict[str, float]  # of its step
 
-  Returns:
-    A manager; saves are asynchronous, so close it or wait for it.
+
+class Saver:
+  """Saves checkpoints in the background; keeps the newest and the best.
+
+  A save that fails leaves what was there, and is told by `take_failure`.
   """
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, create=not read_only, read_only=read_only
-  )
-  return Manager(folder.absolute(), options=options)
 
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    config: Config,
+    *,
+    data: Mapping[str, Any] | None = None,
+  ):
+    """Removes what a dead process left half-written.
 
-def save(manager: Manager, state: TrainState, config: Config) -> None:
-  """Starts to save; the state may be donated as soon as this returns.
+    Args:
+      folder: `<workdir>/checkpoints`; made with the first checkpoint. No
+        other process may write it meanwhile.
+      config: resolved; its log section says what is kept.
+      data: the fingerprint of the images, as JSON takes it.
+    """
+    self._folder = folder.absolute()
+    self._config = config
+    self._data = dict(data or {})
+    self._thread: threading.Thread | None = None
+    self._failure: tuple[int, Exception] | None = None
+    for pattern in ('.*.tmp', '.*.old'):
+      for path in self._folder.glob(pattern):
+        shutil.rmtree(path, ignore_errors=True)
 
-  Args:
-    manager: from `open_manager`.
-    state: at the step that names the checkpoint.
-    config: resolved, as it will be needed to read the state.
+  def __enter__(self) -> Self:
+    return self
 
-  Raises:
-    OSError, ValueError: from the disk, here or at `wait_until_finished`.
-  """
-  record = {
-    'format': FORMAT,
-    'config': dataclasses.asdict(config),
-    'versions': {
-      name: importlib.metadata.version(name)
-      for name in ('jax', 'flax', 'optax', 'orbax-checkpoint')
-    },
-  }
-  manager.save(
-    int(state.step),
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
-    ),
-  )
+  def __exit__(self, *_: object) -> None:
+    self.wait()
 
+  def save(
+    self, state: TrainState, metrics: Mapping[str, float] | None = None
+  ) -> None:
+    """Starts to save, once the last save has ended.
 
-def restore(
-  manager: Manager, step: int | None = None
-) -> tuple[TrainState, Config]:
-  """Reads a checkpoint onto one device, whatever devices wrote it.
-
-  Args:
-    manager: from `open_manager`.
-    step: which; None for the newest.
-
-  Returns:
-    The state and the config that was saved with it.
-
-  Raises:
-    WorkdirError: there is none, or it is damaged or of a newer format.
-  """
-  step = manager.latest_step() if step is None else step
-  if step is None:
-    raise WorkdirError(
-      f'{manager.directory} holds no checkpoint: give the folder of a run '
-      'that has saved one'
+    Args:
+      state: at the step that names the checkpoint; it may be donated as soon
+        as this returns.
+      metrics: of that step; `log.best_metric` is one of them.
+    """
+    self.wait()
+    step = int(state.step)
+    final, temporary = self._folder / str(step), self._folder / f'.{step}.tmp'
+    if final.exists():
+      return
+    record = {
+      'config': dataclasses.asdict(self._config),
+      'versions': {
+        name: importlib.metadata.version(name) for name in _LIBRARIES
+      },
+      'data': self._data,
+      'metrics': {name: float(each) for name, each in (metrics or {}).items()},
+    }
+    # Not the manager of Orbax, which would name the folder before our
+    # checksums are in it.
+    writer = ocp.StandardCheckpointer()
+    try:
+      shutil.rmtree(temporary, ignore_errors=True)
+      temporary.mkdir(parents=True)
+      writer.save(temporary / 'state', state)
+    except Exception as error:  # of TensorStore, Orbax and the system
+      self._fail(step, error, temporary)
+      return
+    self._thread = threading.Thread(
+      target=self._finish, args=(writer, record, step), name='checkpoint'
     )
-  name = f'{manager.directory}/{step}'
-  try:
-    record = manager.restore(
-      step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-    )['record']
-    config = _config_of(record, name)
-    target = ocp.args.StandardRestore(_abstract_state(config))
-    restored = manager.restore(step, args=ocp.args.Composite(state=target))
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    older = [each for each in manager.all_steps() if each < step]
-    rest = f'from step {max(older)}' if older else 'from the start'
+    self._thread.start()
+
+  def wait(self) -> None:
+    """Returns when no save is under way."""
+    if self._thread is not None:
+      self._thread.join()
+      self._thread = None
+
+  def take_failure(self) -> tuple[int, Exception] | None:
+    """The step and the error of a save that failed; told once."""
+    failure, self._failure = self._failure, None
+    return failure
+
+  def _finish(
+    self, writer: ocp.StandardCheckpointer, record: Any, step: int
+  ) -> None:
+    final, temporary = self._folder / str(step), self._folder / f'.{step}.tmp'
+    try:
+      with writer:
+        writer.wait_until_finished()
+      (temporary / RECORD_FILE).write_text(
+        json.dumps(record, indent=1), encoding='utf-8'
+      )
+      write_manifest(temporary, FORMAT)
+      os.rename(temporary, final)
+      sync_folder(self._folder)
+    except Exception as error:
+      self._fail(step, error, temporary)
+    else:
+      with contextlib.suppress(OSError):  # the next one deletes more
+        self._prune()
+
+  def _fail(self, step: int, error: Exception, temporary: pathlib.Path) -> None:
+    self._failure = (step, error)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+  def _prune(self) -> None:
+    """Deletes all but the newest checkpoints and the best."""
+    log = self._config.log
+    best = best_step(self._folder, log.best_metric, log.best_mode)
+    kept = {best, *find_steps(self._folder)[-log.keep_checkpoints :]}
+    for step in find_steps(self._folder):
+      if step not in kept:
+        # A folder named by a step is whole, also while it is being deleted.
+        doomed = self._folder / f'.{step}.old'
+        os.rename(self._folder / str(step), doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def find_steps(folder: pathlib.Path) -> list[int]:
+  """The steps that a folder has checkpoints of, in their order."""
+  if not folder.is_dir():
+    return []
+  return sorted(
+    int(path.name)
+    for path in folder.iterdir()
+    if path.name.isascii() and path.name.isdigit() and path.is_dir()
+  )
+
+
+def best_step(folder: pathlib.Path, metric: str, mode: str) -> int | None:
+  """The newest of the checkpoints whose metric is best, if one has it.
+
+  Args:
+    folder: `<workdir>/checkpoints`.
+    metric: a name in the records' metrics; '' for none.
+    mode: 'min' or 'max', as `config.log.best_mode`.
+  """
+  sign = 1 if mode == 'max' else -1
+  ranked = []
+  for step in find_steps(folder):
+    try:
+      value = float(_read_record(folder / str(step))['metrics'][metric])
+    except (DamagedError, KeyError, TypeError, ValueError):
+      continue
+    if math.isfinite(value):
+      ranked.append((sign * value, step))
+  return max(ranked)[1] if ranked else None
+
+
+def restore_newest(
+  folder: pathlib.Path, *, set_aside: bool = False
+) -> Checkpoint | None:
+  """Reads the newest checkpoint that is whole, onto one device.
+
+  A damaged one is named in a warning and passed over.
+
+  Args:
+    folder: `<workdir>/checkpoints`.
+    set_aside: rename the damaged to `<step>.damaged`, so that a run that goes
+      on from an older one can save that step again.
+
+  Returns:
+    The checkpoint, or None where the folder has none.
+
+  Raises:
+    WorkdirError: all are damaged, or one is of another format.
+  """
+  damages = []
+  for step in reversed(find_steps(folder)):
+    path = folder / str(step)
+    try:
+      return restore(path)
+    except DamagedError as error:
+      if not path.exists():  # a run that goes on deletes its oldest
+        continue
+      damages.append(f'{path} is damaged ({error})')
+      logging.getLogger('cyclegan_jax').warning('%s', damages[-1])
+      if set_aside:
+        aside = path.with_name(f'{step}.damaged')
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(path, aside)
+  if damages:
     raise WorkdirError(
-      f'{name} is damaged ({reason[:200]}): delete this folder to go on {rest}'
+      f'{folder} has no checkpoint left to go on from: {damages[0]}: bring a '
+      'copy back, or give another --workdir to start anew'
+    )
+  return None
+
+
+def restore(path: pathlib.Path) -> Checkpoint:
+  """Reads one checkpoint onto one device, whatever devices wrote it.
+
+  Args:
+    path: `checkpoints/<step>`.
+
+  Raises:
+    DamagedError: it is not what was saved.
+    WorkdirError: it is of another format, or of other versions of the
+      libraries, which can't be read.
+  """
+  _check_format(path)
+  check_manifest(path)
+  record = _read_record(path)
+  try:
+    config = from_config_dict(record['config'])
+    with ocp.StandardCheckpointer() as reader:
+      state = reader.restore(path.absolute() / 'state', _abstract_state(config))
+  except (
+    ConfigError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+  ) as error:
+    # It is what was saved: so what can't be read is ours.
+    versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items())
+    raise WorkdirError(
+      f'{path} can not be read here ({reason_of(error)}): it was written with '
+      f'{versions}, so use those'
     ) from error
-  return restored['state'], config
+  return Checkpoint(state, config, record['data'], record['metrics'])
 
 
 def load(path: str | pathlib.Path) -> tuple[TrainState, Config]:
   """Reads a checkpoint from a run's folder, or from one checkpoint's.
 
   Args:
-    path: a workdir, its `checkpoints`, or `checkpoints/<step>`.
+    path: a workdir or its `checkpoints`, for the newest that is whole, or
+      `checkpoints/<step>`.
 
   Returns:
     The state and the config that was saved with it.
 
   Raises:
-    WorkdirError: it is none of these.
+    WorkdirError: it is none of these, or damaged.
   """
   path = pathlib.Path(path)
-  step = None
-  if path.name.isdigit() and (path / 'state').is_dir():
-    path, step = path.parent, int(path.name)
-  elif (path / 'checkpoints').is_dir():
-    path = path / 'checkpoints'
   if not path.is_dir():
     raise WorkdirError(
       f'{path} is not a folder: give the folder of a run, or of one of its '
       'checkpoints'
     )
-  with open_manager(path, read_only=True) as manager:
-    return restore(manager, step)
+  if (path / 'state').is_dir():
+    try:
+      found: Checkpoint | None = restore(path)
+    except DamagedError as error:
+      raise WorkdirError(
+        f'{path} is damaged ({error}): give another checkpoint, or the '
+        "run's folder for the newest that is whole"
+      ) from error
+  else:
+    inner = path / 'checkpoints'
+    found = restore_newest(inner if inner.is_dir() else path)
+  if found is None:
+    raise WorkdirError(
+      f'{path} holds no checkpoint: give the folder of a run that has saved one'
+    )
+  return found.state, found.config
 
 
-def _config_of(record: dict[str, Any], name: str) -> Config:
-  written = record.get('format')
+def reason_of(error: Exception) -> str:
+  """What the disk or a library says, in a line."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  text = str(error).strip() or type(error).__name__
+  # TensorStore's texts hold the system's number, in the middle of much else.
+  number = re.search(r"os_error_code='(\d+)'|OS error (\d+)", text)
+  if number:
+    return os.strerror(int(number[1] or number[2]))
+  return text.splitlines()[0][:200]
+
+
+def _check_format(path: pathlib.Path) -> None:
+  # Format 1 was Orbax's own layout, without checksums.
+  is_first = (path / 'record').is_dir()
+  written = 1 if is_first else read_format(path)
   if written != FORMAT:
     raise WorkdirError(
-      f'{name} has format {written}, but this version of cyclegan_jax reads '
+      f'{path} has format {written}, but this version of cyclegan_jax reads '
       f'format {FORMAT}: use the version that wrote it'
     )
-  return from_config_dict(record['config'])
+
+
+def _read_record(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    record = json.loads((path / RECORD_FILE).read_text(encoding='utf-8'))
+    return {
+      name: dict(record[name])
+      for name in ('config', 'versions', 'data', 'metrics')
+    }
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise DamagedError(f'{RECORD_FILE} is not what was saved') from error
 
 
 def _abstract_state(config: Config) -> TrainState:

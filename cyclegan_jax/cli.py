@@ -1,7 +1,6 @@
 """The command `cyclegan`, the same as `python -m cyclegan_jax`."""
 
 import argparse
-import contextlib
 import logging
 import pathlib
 import shlex
@@ -15,7 +14,7 @@ from cyclegan_jax import flags
 from cyclegan_jax.errors import ConfigError, UserError
 from cyclegan_jax.train import TrainResult, train
 from cyclegan_jax.translate import translate_files
-from cyclegan_jax.workdir import make_workdir
+from cyclegan_jax.workdir import discard_workdir, make_workdir
 
 USAGE = """\
 cyclegan train [--config=FILE] [--workdir=FOLDER] [--config.OPTION=VALUE ...]
@@ -111,8 +110,7 @@ def _train(argv: list[str], program: str) -> int:
     result = train(parsed.config, workdir)
   except BaseException:
     if not parsed.workdir:
-      with contextlib.suppress(OSError):  # once it holds something it stays
-        workdir.rmdir()
+      discard_workdir(workdir)
     raise
   again = argv if parsed.workdir else [*argv, f'--workdir={workdir}']
   command = f'{program} {shlex.join(again)}'

@@ -138,6 +138,9 @@ class DataConfig(Section):
   max_corrupt: int = option(
     10, 'unreadable images that are skipped before the run gives up', low=0
   )
+  strict: bool = option(
+    False, 'images that changed since the run began end it, not just warn'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,6 +319,21 @@ class LogConfig(Section):
     0, 'checkpoints; 0 makes about ten over the run', low=0
   )
   keep_checkpoints: int = option(3, 'older ones are deleted', low=1)
+  best_metric: str = option(
+    '', "keep the best checkpoint too, by this metric: 'generator/loss'"
+  )
+  best_mode: str = option(
+    'min', 'whether a lower or a higher value is better', choices=('min', 'max')
+  )
+  on_save_error: str = option(
+    'retry',
+    'when a checkpoint can not be written: go on and try again at the next, '
+    'or end the run',
+    choices=('retry', 'stop'),
+  )
+  doctor: bool = option(
+    True, 'watch for the usual diseases of training, and say so'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,6 +356,12 @@ class Config(Section):
     0.0, "of the generators' running average; 0 keeps none", low=0, high=0.99999
   )
   num_devices: int = option(0, 'accelerators to use; 0: all', low=0)
+  deterministic: bool = option(
+    False, 'the same bits in two runs on a GPU too, at some cost of speed'
+  )
+  max_skipped_steps: int = option(
+    10, 'steps skipped for a loss that is not finite before the run ends', low=0
+  )
   data: DataConfig = DataConfig()
   generator: GeneratorConfig = GeneratorConfig()
   discriminator: DiscriminatorConfig = DiscriminatorConfig()

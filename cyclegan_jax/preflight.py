@@ -1,7 +1,7 @@
 """What is settled, checked and told before the first step."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -132,6 +132,20 @@ def check_memory(config: Config, num_bytes: int | None) -> None:
       f'config.batch_size={config.batch_size}, config.data.size='
       f'{config.data.size} or config.generator.filters='
       f'{config.generator.filters}'
+    )
+
+
+def check_metric(config: Config, names: Sequence[str]) -> None:
+  """Makes sure that the best checkpoint is chosen by a metric that there is.
+
+  Raises:
+    ConfigError: a step has no such metric.
+  """
+  metric = config.log.best_metric
+  if metric and metric not in names:
+    raise ConfigError(
+      f'config.log.best_metric={metric!r} is unknown: choose from '
+      f'{", ".join(names)}'
     )
 
 

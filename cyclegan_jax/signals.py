@@ -4,7 +4,32 @@ import os
 import signal
 import threading
 import types
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+T = TypeVar('T')
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StoppedError(Exception):
+  """A signal came while `StopSignal.call` waited."""
+
+
+def leave_at_once() -> None:
+  """Lets the first signal end the process, with its usual exit status.
+
+  For the time in which a run has nothing that could be lost; what it does
+  meanwhile, importing JAX above all, would answer with a long traceback.
+  """
+  for number in _SIGNALS:
+    signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: types.FrameType | None) -> None:
+  # Not sys.exit: other threads may be inside of a library, which doesn't
+  # bear that the interpreter goes away.
+  os._exit(128 + number)
 
 
 class StopSignal:
@@ -14,8 +39,6 @@ class StopSignal:
   the main thread, where Python allows no handlers, nothing is installed.
   """
 
-  _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
   def __init__(self) -> None:
     self.received: int | None = None
     self._old: dict[int, Any] = {}
@@ -23,7 +46,7 @@ class StopSignal:
   def __enter__(self) -> Self:
     """Installs the handlers."""
     if threading.current_thread() is threading.main_thread():
-      for number in self._SIGNALS:
+      for number in _SIGNALS:
         self._old[number] = signal.signal(number, self._handle)
     return self
 
@@ -31,6 +54,38 @@ class StopSignal:
     """Puts back the handlers that were there."""
     for number, handler in self._old.items():
       signal.signal(number, handler)
+
+  def call(self, function: Callable[[], T]) -> T:
+    """Calls a function that takes long in a library, such as compilation.
+
+    Python handles signals between two steps of the main thread, of which
+    there are none inside of a library. So another thread calls it.
+
+    Raises:
+      StoppedError: a signal came; the function is left to itself.
+    """
+    if not self._old:
+      return function()
+    if self.received is not None:
+      raise StoppedError
+    done = threading.Event()
+    result: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+      try:
+        result.append(function())
+      except BaseException as error:
+        errors.append(error)
+      done.set()
+
+    threading.Thread(target=run, name='call', daemon=True).start()
+    while not done.wait(0.1):
+      if self.received is not None:
+        raise StoppedError
+    if errors:
+      raise errors[0]
+    return result[0]
 
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
     if self.received is not None:

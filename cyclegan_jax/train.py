@@ -1,32 +1,38 @@
-"""The loop: from images and a config to two translators in a folder."""
+"""A run: from images and a config to two translators in a folder."""
 
 import contextlib
+import json
+import logging
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import rich.console
 
 from cyclegan_jax import checkpoint, preflight
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.loader import sample_images, train_batches
-from cyclegan_jax.data.sources import Images, open_images
-from cyclegan_jax.errors import DataError, TrainingError
+from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
+from cyclegan_jax.data.loader import sample_images
+from cyclegan_jax.data.sources import open_images
+from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluate import EmbeddedScore, score_embedded
+from cyclegan_jax.loop import Loop
 from cyclegan_jax.report.recorder import Recorder
-from cyclegan_jax.signals import StopSignal
+from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState, create_train_state
-from cyclegan_jax.types import Metrics
-from cyclegan_jax.update import CompiledUpdate, compile_update
+from cyclegan_jax.update import compile_update
 from cyclegan_jax.workdir import (
   check_same_run,
   check_workdir,
   explain_disk_errors,
+  lock_workdir,
   read_config,
+  replace_text,
   write_config,
 )
+
+LISTING_FILE = 'data.json'
 
 
 class TrainResult(NamedTuple):
@@ -44,8 +50,9 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
 
   Args:
     config: of the run; counts that are 0 are filled in from the data.
-    workdir: takes config.json, metrics.jsonl, tensorboard/, samples/,
-      checkpoints/ and index.html.
+    workdir: takes config.json, data.json, metrics.jsonl, tensorboard/,
+      samples/, checkpoints/, index.html, lock, and skipped.jsonl where steps
+      were left out.
 
   Returns:
     The last state, which is saved, and what else there is to say.
@@ -58,109 +65,96 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
   sources = open_images(config.data)
   config = preflight.resolve(config, sources, saved=read_config(workdir))
   preflight.check_images(config, sources)
-  state = create_train_state(config, jax.random.key(config.seed))
-  check_workdir(workdir, config, checkpoint_bytes=preflight.num_bytes(state))
-  reals = sample_images(config, sources)
-  with (
-    StopSignal() as stop,
-    explain_disk_errors(workdir),
-    checkpoint.open_manager(
-      workdir / 'checkpoints', keep=config.log.keep_checkpoints
-    ) as manager,
-  ):
-    if manager.latest_step() is not None:
-      state, saved = checkpoint.restore(manager)
-      check_same_run(workdir, saved, config)
+  with lock_workdir(workdir), contextlib.ExitStack() as stack:
+    state = create_train_state(config, jax.random.key(config.seed))
+    check_workdir(workdir, config, checkpoint_bytes=preflight.num_bytes(state))
+    reals = sample_images(config, sources)
+    stop = stack.enter_context(StopSignal())
+    stack.enter_context(explain_disk_errors(workdir))
+    folder = workdir / 'checkpoints'
+    found = checkpoint.restore_newest(folder, set_aside=True)
+    if found is not None:
+      state = found.state
+      check_same_run(workdir, found.config, config)
+    data = fingerprint(sources)
+    _compare_data(workdir, config, found and found.data, data, sources)
     write_config(workdir, config)
     start = int(state.step)
     facts = preflight.describe(config, sources, state)
     preflight.tell(config, facts, workdir, start_step=start, console=console)
-    update = None
-    if start < config.steps:
-      console.print('compiling the training step ...')
-      update = compile_update(config, state)
-      preflight.check_memory(config, update.num_bytes)
-      facts = preflight.describe(config, sources, state, update.num_bytes)
-      console.print(f'memory: {facts["memory"]}', soft_wrap=True)
-    with Recorder(
-      workdir,
-      config,
-      facts=facts,
-      reals=reals,
-      start_step=start,
-      console=console,
-    ) as recorder:
-      if start == 0:
-        recorder.samples(0, state.translators)
+    saver = stack.enter_context(checkpoint.Saver(folder, config, data=data))
+    if found is None:
+      # A signal while the step compiles, and a first loss that is not
+      # finite, have something to go back to.
+      saver.save(state)
+    try:
+      update = None
+      if start < config.steps:
+        console.print('compiling the training step ...')
+        update = stop.call(lambda: compile_update(config, state))
+        preflight.check_memory(config, update.num_bytes)
+        preflight.check_metric(config, update.metric_names)
+        facts = preflight.describe(config, sources, state, update.num_bytes)
+        console.print(f'memory: {facts["memory"]}', soft_wrap=True)
+      recorder = stack.enter_context(
+        Recorder(
+          workdir,
+          config,
+          facts=facts,
+          reals=reals,
+          start_step=start,
+          console=console,
+        )
+      )
       if update is not None:
-        state = _loop(config, state, update, sources, recorder, manager, stop)
-      if int(state.step) < config.steps:
-        return TrainResult(state, config, start, stop.received, None)
+        stop.call(lambda: recorder.prepare(state.translators))
+        if start == 0:
+          recorder.samples(0, state.translators)
+        state = Loop(config, workdir, sources, update, recorder, saver, stop)(
+          state
+        )
       score = None
-      if config.data.name == 'embedded':
-        score = score_embedded(config, state.translators)
+      if int(state.step) == config.steps and config.data.name == 'embedded':
+        score = stop.call(lambda: score_embedded(config, state.translators))
         recorder.gallery(int(state.step), score=str(score or 'no coat in view'))
-  return TrainResult(state, config, start, None, score)
+    except StoppedError:
+      return TrainResult(state, config, start, stop.received, None)
+    is_done = int(state.step) == config.steps
+    signal = None if is_done else stop.received
+    return TrainResult(state, config, start, signal, score)
 
 
-def _loop(
+def _compare_data(
+  workdir: pathlib.Path,
   config: Config,
-  state: TrainState,
-  update: CompiledUpdate,
-  sources: Mapping[str, Images],
-  recorder: Recorder,
-  manager: checkpoint.Manager,
-  stop: StopSignal,
-) -> TrainState:
-  start, previous = int(state.step), None
-  try:
-    with contextlib.closing(
-      train_batches(config, sources, start_step=start)
-    ) as batches:
-      for step in range(start + 1, config.steps + 1):
-        if stop.received is not None:
-          break
-        state, metrics = update.run(state, next(batches))
-        # One step works while the next is prepared; no more wait in line.
-        jax.block_until_ready(previous)
-        previous = metrics
-        recorder.step(step, metrics)
-        is_due = step % config.log.checkpoint_every_steps == 0
-        if is_due or step == config.steps:
-          _check_finite(metrics, step, manager)
-          checkpoint.save(manager, state, config)
-        is_due = step % config.log.samples_every_steps == 0
-        if is_due or step == config.steps:
-          recorder.samples(step, state.translators)
-  except DataError:
-    _save_last(state, previous, config, manager)
-    raise
-  _save_last(state, previous, config, manager)
-  return state
-
-
-def _save_last(
-  state: TrainState,
-  metrics: Metrics | None,
-  config: Config,
-  manager: checkpoint.Manager,
+  old: Mapping[str, Any] | None,
+  new: Mapping[str, Any],
+  sources: Mapping[str, Any],
 ) -> None:
-  """Saves what a run came to when it ends between two checkpoints."""
-  if manager.latest_step() != int(state.step):
-    if metrics is not None:
-      _check_finite(metrics, int(state.step), manager)
-    checkpoint.save(manager, state, config)
+  """Says what changed in the images since the last start, and notes them.
 
-
-def _check_finite(
-  metrics: Metrics, step: int, manager: checkpoint.Manager
-) -> None:
-  """Lets no checkpoint take the place of a good one when the loss is lost."""
-  lost = [name for name, value in metrics.items() if not np.isfinite(value)]
-  if lost:
-    last = manager.latest_step()
-    raise TrainingError(
-      f'{lost[0]} is not finite at step {step:,}: lower '
-      'config.optimizer.learning_rate and give another --workdir; the last '
-      f'good checkpoint is that of step {last or 0:,}'
+  Raises:
+    DataError: something did, and config.data.strict is set.
+  """
+  path = workdir / LISTING_FILE
+  images = listing(sources)
+  if old and old != new:
+    try:
+      before = json.loads(path.read_text(encoding='utf-8'))
+      texts = '; '.join(changes(before, images))
+    except (OSError, ValueError):
+      texts = ''
+    text = (
+      'the images are not those that this run began with '
+      f'({texts or "of other names, sizes or counts"})'
     )
+    if config.data.strict:
+      raise DataError(
+        f'{text}: bring them back, or set config.data.strict=False to go on '
+        'with what is there'
+      )
+    logging.getLogger('cyclegan_jax').warning(
+      '%s: it goes on with what is there, so not as it would have otherwise',
+      text,
+    )
+  replace_text(path, json.dumps(images) + '\n')

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cyclegan_jax import parallel
@@ -13,13 +14,22 @@ from cyclegan_jax.data.loader import RawBatch
 from cyclegan_jax.data.resizing import raw_size
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.step import train_step
-from cyclegan_jax.types import Batch, Metrics
+from cyclegan_jax.types import Array, Batch, Metrics
+
+
+class Outcome(NamedTuple):
+  """What a step comes to."""
+
+  state: TrainState
+  metrics: Metrics
+  is_finite: Array  # bool scalar: every metric is a finite number
 
 
 class CompiledUpdate(NamedTuple):
   """One step on raw images, and what it takes."""
 
-  run: Callable[[TrainState, RawBatch], tuple[TrainState, Metrics]]
+  run: Callable[[TrainState, RawBatch], Outcome]
+  metric_names: tuple[str, ...]
   num_bytes: int | None  # of memory on each device, by XLA's count
 
 
@@ -34,16 +44,21 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     state: of the shapes to compile for.
 
   Returns:
-    A function (state, {'a', 'b'}: uint8 [B, H, W, C]) -> (state, metrics)
-    that takes over the state's memory.
+    A function (state, {'a', 'b'}: uint8 [B, H, W, C]) -> Outcome that takes
+    over the state's memory.
   """
   num_devices = config.num_devices
   axis_name = parallel.AXIS if num_devices > 1 else None
 
-  def update(state: TrainState, raw: Batch) -> tuple[TrainState, Metrics]:
+  def update(state: TrainState, raw: Batch) -> Outcome:
     key = augment_key(state.key, state.step)
     batch = augment(raw, key, config.data, axis_name=axis_name)
-    return train_step(state, batch, config=config, axis_name=axis_name)
+    state, metrics = train_step(
+      state, batch, config=config, axis_name=axis_name
+    )
+    # Here, so that the loop fetches one bool a step instead of ten numbers.
+    is_finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
+    return Outcome(state, metrics, is_finite)
 
   raw = {
     domain: np.zeros(
@@ -63,14 +78,17 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
       return raw
     return parallel.shard_batch(raw, num_devices)
 
-  compiled = program.lower(state, shard(raw)).compile()
+  lowered = program.lower(state, shard(raw))
+  tree = lowered.out_tree
+  names = jax.tree.unflatten(tree, range(tree.num_leaves)).metrics
+  compiled = lowered.compile(_compiler_options(config))
 
-  def run(state: TrainState, raw: RawBatch) -> tuple[TrainState, Metrics]:
+  def run(state: TrainState, raw: RawBatch) -> Outcome:
     return compiled(state, shard(raw))
 
   memory = compiled.memory_analysis()
   if memory is None:
-    return CompiledUpdate(run, None)
+    return CompiledUpdate(run, tuple(names), None)
   # Outputs that take over an input's memory are counted twice.
   num_bytes = (
     memory.argument_size_in_bytes
@@ -78,4 +96,27 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     - memory.alias_size_in_bytes
     + memory.temp_size_in_bytes
   )
-  return CompiledUpdate(run, num_bytes)
+  return CompiledUpdate(run, tuple(names), num_bytes)
+
+
+def is_finite(state: TrainState) -> bool:
+  """Whether every number of a state is finite; it waits for all of them.
+
+  A gradient that is not finite shows here, and in the loss of the next step.
+  """
+  return all(
+    bool(np.isfinite(leaf).all())
+    for leaf in jax.tree.leaves(state)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact)
+  )
+
+
+def _compiler_options(config: Config) -> dict[str, bool] | None:
+  """CPUs and TPUs give the same bits anyway; GPUs have faster ways that don't.
+
+  XLA then leaves out kernels that add in the order in which threads finish,
+  and doesn't choose kernels by how fast they happen to be.
+  """
+  if not config.deterministic or jax.default_backend() != 'gpu':
+    return None
+  return {'xla_gpu_deterministic_ops': True}

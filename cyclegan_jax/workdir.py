@@ -2,26 +2,35 @@
 
 import contextlib
 import dataclasses
+import datetime
 import errno
+import fcntl
 import json
+import logging
 import os
 import pathlib
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
+from io import FileIO
 
 from cyclegan_jax.config import Config, differences, from_config_dict
 from cyclegan_jax.errors import ConfigError, WorkdirError
+
+_LOCK_FILE = 'lock'
 
 # These may change between two starts of one run: they move no bit of what is
 # learnt.
 _FREE = (
   'config.log.',
   'config.num_devices:',
+  'config.max_skipped_steps:',
   'config.data.num_workers:',
   'config.data.prefetch_batches:',
   'config.data.cache_gib:',
   'config.data.max_corrupt:',
+  'config.data.strict:',
 )
 
 
@@ -44,13 +53,75 @@ def make_workdir(root: pathlib.Path = pathlib.Path('runs')) -> pathlib.Path:
         number += 1
 
 
+def discard_workdir(folder: pathlib.Path) -> None:
+  """Removes the folder of a run that came to nothing."""
+  with contextlib.suppress(OSError):  # once it holds something it stays
+    if not {each.name for each in folder.iterdir()} - {_LOCK_FILE}:
+      shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps every other process from training into a folder, which it makes.
+
+  The system gives the lock back when the process ends, however it ends; the
+  file `lock` stays, and tells who had it.
+
+  Raises:
+    WorkdirError: a living process has it, or the folder can't be written.
+  """
+  with explain_disk_errors(folder):
+    if folder.exists() and not folder.is_dir():
+      raise WorkdirError(f'{folder} is a file: give a folder with --workdir')
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+  # Closed at the end, which gives back the lock.
+  with os.fdopen(descriptor, 'r+b', buffering=0) as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise WorkdirError(
+        f'{folder} is in use by {_owner(file)}: wait for it, stop it, or give '
+        'another --workdir'
+      ) from None
+    except OSError as error:
+      logging.getLogger('cyclegan_jax').warning(
+        '%s is on a disk without locks (%s): make sure that no other process '
+        'trains into it',
+        folder,
+        error.strerror,
+      )
+    now = datetime.datetime.now().astimezone()
+    with explain_disk_errors(folder):
+      # In place: another process may hold the file open, to wait for it.
+      file.truncate(0)
+      owner = {
+        'pid': os.getpid(),
+        'host': platform.node(),
+        'started': now.isoformat(sep=' ', timespec='seconds'),
+      }
+      file.write(json.dumps(owner).encode())
+    yield
+
+
+def _owner(file: FileIO) -> str:
+  """Who wrote the lock's file, for a message."""
+  try:
+    owner = json.loads(file.read())
+    return (
+      f'process {owner["pid"]} on {owner["host"]}, started {owner["started"]}'
+    )
+  except (ValueError, KeyError, TypeError):
+    return 'another process'
+
+
 def check_workdir(
   folder: pathlib.Path, config: Config, *, checkpoint_bytes: int
 ) -> None:
   """Makes sure that the folder can hold this run.
 
   Args:
-    folder: of a new run, or of one with an equal config to go on with.
+    folder: locked; of a new run, or of one with an equal config.
     config: resolved.
     checkpoint_bytes: size of a checkpoint.
 
@@ -59,9 +130,6 @@ def check_workdir(
       has too little room.
   """
   with explain_disk_errors(folder):
-    if folder.exists() and not folder.is_dir():
-      raise WorkdirError(f'{folder} is a file: give a folder with --workdir')
-    folder.mkdir(parents=True, exist_ok=True)
     old = read_config(folder)
     if old is not None:
       check_same_run(folder, old, config)

@@ -20,11 +20,13 @@ os.environ['XLA_FLAGS'] = (
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 )
 jax.config.update('jax_num_cpu_devices', 8)
-# Those processes compile the same few programs: once is enough. The folder is
-# the user's own, mode 0700, and goes with the session.
+# All of them compile the same few programs: once is enough. The folder is the
+# user's own, mode 0700, and goes with the session.
 _COMPILED = tempfile.TemporaryDirectory(prefix='cyclegan_jax_tests_')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED.name
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+jax.config.update('jax_compilation_cache_dir', _COMPILED.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 # The first example of a shape compiles, which takes longer than the others;
 # the same examples each time, as a suite that fails at random is ignored.

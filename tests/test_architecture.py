@@ -17,6 +17,7 @@ FLOORS = (
   (
     'images',
     'losses',
+    'manifest',
     'ops',
     'parallel',
     'pool',
@@ -28,7 +29,7 @@ FLOORS = (
   ('inference', 'state'),
   ('checkpoint', 'data', 'report', 'step'),
   ('metrics', 'preflight', 'update'),
-  ('evaluate', 'translate'),
+  ('evaluate', 'loop', 'translate'),
   ('train',),
   ('flags',),
   ('cli',),
@@ -39,9 +40,12 @@ FLOORS = (
 # Inside a folder, likewise. A file that is not named imports no sibling.
 SHELVES = {
   'data': (
-    ('canvas', 'decoding', 'resizing'),
-    ('animal', 'cycle_gan_zip', 'folder_source'),
-    ('embedded', 'tfds_builders'),
+    ('canvas', 'headers'),
+    ('animal', 'decoding'),
+    ('embedded', 'files', 'fingerprint', 'resizing'),
+    ('archive',),
+    ('cycle_gan_zip', 'file_images'),
+    ('folder_source', 'tfds_builders'),
     ('tfds_source',),
     ('sources',),
     ('loader',),
@@ -55,8 +59,9 @@ SHELVES = {
   ),
   'ops': (('conv',), ('__init__',)),
   'report': (
-    ('writer', 'progress', 'samples'),
-    ('gallery',),
+    ('events', 'journal', 'progress', 'samples'),
+    ('writer',),
+    ('doctor', 'gallery'),
     ('recorder',),
   ),
 }

@@ -1,6 +1,9 @@
-"""Checkpoints give back every bit, and carry their config."""
+"""Checkpoints give back every bit, describe themselves, and know damage."""
 
+import errno
 import json
+import os
+import resource
 import shutil
 
 import jax
@@ -8,7 +11,9 @@ import numpy as np
 import pytest
 
 from cyclegan_jax import checkpoint, create_train_state
+from cyclegan_jax.checkpoint import Saver
 from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.manifest import DamagedError, write_manifest
 
 
 def assert_same(one, other):
@@ -40,35 +45,267 @@ def configs(request):
 def test_round_trip_of_every_leaf_and_of_the_config(name, configs, tmp_path):
   config = configs[name]
   state = create_train_state(config, jax.random.key(7))
-  with checkpoint.open_manager(tmp_path / 'checkpoints') as manager:
-    checkpoint.save(manager, state, config)
+  with Saver(tmp_path / 'checkpoints', config) as saver:
+    saver.save(state)
+  assert saver.take_failure() is None
   for path in (tmp_path, tmp_path / 'checkpoints', tmp_path / 'checkpoints/0'):
     restored, restored_config = checkpoint.load(path)
     assert restored_config == config
     assert_same(restored, state)
 
 
-def test_newest_are_kept(configs, tmp_path):
+def test_a_state_may_be_donated_while_it_is_saved(configs, tmp_path):
   config = configs['plain']
-  state = create_train_state(config, jax.random.key(0))
-  with checkpoint.open_manager(tmp_path / 'checkpoints', keep=2) as manager:
-    for step in (1, 2, 3):
-      checkpoint.save(manager, state.replace(step=state.step + step), config)
-  names = sorted(p.name for p in (tmp_path / 'checkpoints').iterdir())
-  assert names == ['2', '3']
-  assert int(checkpoint.load(tmp_path)[0].step) == 3
-  assert int(checkpoint.load(tmp_path / 'checkpoints' / '2')[0].step) == 2
+  state = create_train_state(config, jax.random.key(7))
+  expected = jax.tree.map(lambda x: x if x.ndim == 0 else np.array(x), state)
+  take_over = jax.jit(
+    lambda gen: jax.tree.map(lambda x: x + 1, gen), donate_argnums=0
+  )
+  with Saver(tmp_path / 'checkpoints', config) as saver:
+    saver.save(state)
+    take_over(state.gen)
+  assert_same(checkpoint.load(tmp_path)[0].gen, expected.gen)
 
 
-def test_half_written_checkpoint_is_passed_over(configs, tmp_path):
-  config = configs['plain']
+@pytest.fixture(scope='module')
+def folder_of_three(configs, tmp_path_factory):
+  """Checkpoints of steps 0, 1 and 2, with what travels with them."""
+  folder = tmp_path_factory.mktemp('run') / 'checkpoints'
+  config = configs['plain'].replace(log={'keep_checkpoints': 5})
   state = create_train_state(config, jax.random.key(0))
-  folder = tmp_path / 'checkpoints'
-  with checkpoint.open_manager(folder) as manager:
-    checkpoint.save(manager, state, config)
-  # What a kill in the middle of the next save leaves behind.
-  shutil.copytree(folder / '0', folder / '5.orbax-checkpoint-tmp-1')
-  assert int(checkpoint.load(tmp_path)[0].step) == 0
+  data = {'train_a': {'count': 3, 'sha256': 'ab'}}
+  with Saver(folder, config, data=data) as saver:
+    for step, loss in enumerate((3.0, 1.0, 2.0)):
+      saver.save(state.replace(step=state.step + step), {'loss': loss})
+  return folder
+
+
+@pytest.fixture
+def folder(folder_of_three, tmp_path):
+  """A copy to break."""
+  shutil.copytree(folder_of_three, tmp_path / 'checkpoints')
+  return tmp_path / 'checkpoints'
+
+
+def test_what_travels_with_a_state(folder):
+  found = checkpoint.restore(folder / '2')
+  assert found.data == {'train_a': {'count': 3, 'sha256': 'ab'}}
+  assert found.metrics == {'loss': 2.0}
+  record = json.loads((folder / '2' / 'record.json').read_text())
+  assert record['versions'].keys() == {
+    'jax',
+    'flax',
+    'optax',
+    'orbax-checkpoint',
+  }
+  assert record['versions']['jax'] == jax.__version__
+  assert record['config']['generator']['filters'] == 2
+
+
+@pytest.mark.parametrize(
+  'log, kept',
+  [
+    ({'keep_checkpoints': 2}, ['3', '4']),
+    (
+      {'keep_checkpoints': 1, 'best_metric': 'loss'},
+      ['2', '4'],
+    ),
+    (
+      {'keep_checkpoints': 1, 'best_metric': 'loss', 'best_mode': 'max'},
+      ['1', '4'],
+    ),
+    ({'keep_checkpoints': 1, 'best_metric': 'fid'}, ['4']),
+  ],
+)
+def test_the_newest_and_the_best_are_kept(log, kept, configs, tmp_path):
+  config = configs['plain'].replace(log=log)
+  state = create_train_state(config, jax.random.key(0))
+  losses = {1: 9.0, 2: 1.0, 3: float('nan'), 4: 5.0}
+  with Saver(tmp_path / 'checkpoints', config) as saver:
+    for step, loss in losses.items():
+      saver.save(state.replace(step=state.step + step), {'loss': loss})
+  assert saver.take_failure() is None
+  assert sorted(os.listdir(tmp_path / 'checkpoints')) == kept
+  assert int(checkpoint.load(tmp_path)[0].step) == 4
+  first = tmp_path / 'checkpoints' / kept[0]
+  assert int(checkpoint.load(first)[0].step) == int(kept[0])
+
+
+def test_what_a_dead_process_left_is_passed_over_and_removed(configs, folder):
+  shutil.copytree(folder / '2', folder / '.7.tmp')
+  os.rename(folder / '0', folder / '.0.old')
+  (folder / 'notes').mkdir()
+  assert int(checkpoint.load(folder)[0].step) == 2
+  Saver(folder, configs['plain'])
+  assert sorted(os.listdir(folder)) == ['1', '2', 'notes']
+
+
+# Damage.
+
+
+def files_of(path):
+  return sorted(each for each in path.rglob('*') if each.is_file())
+
+
+def test_a_flipped_bit_and_a_cut_anywhere_are_found_and_named(folder):
+  checkpoint.restore(folder / '2')
+  rng = np.random.default_rng(0)
+  files = files_of(folder / '2')
+  assert len(files) > 5
+  for path in files:
+    name = path.relative_to(folder / '2').as_posix()
+    content = path.read_bytes()
+    cuts = [content[: len(content) // 2], content[:-1], b'']
+    flips = []
+    for at in {0, len(content) - 1, *rng.integers(len(content), size=20)}:
+      flipped = bytearray(content)
+      flipped[at] ^= 1 << int(rng.integers(8))
+      flips.append(bytes(flipped))
+    for damaged in [*cuts, *flips, content + b'x']:
+      path.write_bytes(damaged)
+      with pytest.raises(DamagedError) as caught:
+        checkpoint.restore(folder / '2')
+      assert str(caught.value).startswith(f'{name} ')
+    path.unlink()
+    with pytest.raises(DamagedError, match=f'^{name} is missing$'):
+      checkpoint.restore(folder / '2')
+    path.write_bytes(content)
+  checkpoint.restore(folder / '2')
+
+
+def test_the_newest_good_one_is_taken_and_the_others_are_named(folder, caplog):
+  (folder / '2' / 'record.json').write_text('{}')
+  (folder / '1' / 'manifest.json').unlink()
+  found = checkpoint.restore_newest(folder)
+  assert int(found.state.step) == 0
+  expected = [
+    f'{folder}/2 is damaged (record.json has 2 bytes instead of ',
+    f'{folder}/1 is damaged (manifest.json is missing)',
+  ]
+  for record, start in zip(caplog.records, expected, strict=True):
+    assert record.getMessage().startswith(start)
+  assert sorted(os.listdir(folder)) == ['0', '1', '2']
+  checkpoint.restore_newest(folder, set_aside=True)
+  assert sorted(os.listdir(folder)) == ['0', '1.damaged', '2.damaged']
+
+
+def test_a_run_does_not_start_anew_where_all_are_damaged(folder):
+  for step in '012':
+    (folder / step / 'manifest.json').write_text('')
+  with pytest.raises(WorkdirError) as caught:
+    checkpoint.restore_newest(folder)
+  assert str(caught.value) == (
+    f'{folder} has no checkpoint left to go on from: {folder}/2 is damaged '
+    '(manifest.json is not what was saved): bring a copy back, or give '
+    'another --workdir to start anew'
+  )
+
+
+def test_a_damaged_checkpoint_that_is_asked_for(folder):
+  (folder / '2' / 'record.json').unlink()
+  with pytest.raises(WorkdirError) as caught:
+    checkpoint.load(folder / '2')
+  assert str(caught.value) == (
+    f'{folder}/2 is damaged (record.json is missing): give another '
+    "checkpoint, or the run's folder for the newest that is whole"
+  )
+
+
+# Formats.
+
+
+def test_a_newer_format_is_refused(folder):
+  (folder / '2' / 'manifest.json').unlink()
+  write_manifest(folder / '2', 99)
+  for path in (folder, folder / '2'):
+    with pytest.raises(WorkdirError) as caught:
+      checkpoint.load(path)
+    assert str(caught.value) == (
+      f'{folder}/2 has format 99, but this version of cyclegan_jax reads '
+      'format 2: use the version that wrote it'
+    )
+
+
+def test_the_first_format_is_refused(folder):
+  shutil.rmtree(folder / '2')
+  (folder / '2' / 'record').mkdir(parents=True)
+  (folder / '2' / 'record' / 'metadata').write_text('{"format": 1}')
+  with pytest.raises(WorkdirError, match='/2 has format 1, but this version'):
+    checkpoint.load(folder)
+
+
+def test_a_state_that_these_versions_do_not_know(folder):
+  # Whole, but of another optimizer than its config says: as if Optax had
+  # changed its state.
+  record = json.loads((folder / '2' / 'record.json').read_text())
+  record['config']['optimizer']['name'] = 'sgd'
+  record['versions'] = {'jax': '9.9', 'optax': '8.8'}
+  (folder / '2' / 'record.json').write_text(json.dumps(record))
+  (folder / '2' / 'manifest.json').unlink()
+  write_manifest(folder / '2', checkpoint.FORMAT)
+  with pytest.raises(WorkdirError) as caught:
+    checkpoint.load(folder)
+  message = str(caught.value)
+  assert message.startswith(f'{folder}/2 can not be read here (')
+  assert message.endswith(
+    '): it was written with jax 9.9, optax 8.8, so use those'
+  )
+  assert '\n' not in message
+
+
+# A disk that refuses.
+
+
+# Orbax leaves what it had under way when a write failed to closed loops.
+refuses = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning',
+  'ignore::pytest.PytestUnhandledThreadExceptionWarning',
+)
+
+
+@pytest.fixture
+def small_files():
+  """No file may grow beyond a few KiB: a real error in the middle of a save."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+  yield
+  resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@refuses
+def test_a_save_that_fails_is_told_and_leaves_what_was_there(
+  configs, folder, small_files
+):
+  config = configs['plain'].replace(log={'keep_checkpoints': 1})
+  state = create_train_state(config, jax.random.key(1))
+  with Saver(folder, config) as saver:
+    saver.save(state.replace(step=state.step + 5))
+    saver.wait()
+    step, error = saver.take_failure()
+    assert (step, checkpoint.reason_of(error)) == (
+      5,
+      os.strerror(errno.EFBIG),
+    )
+    assert saver.take_failure() is None
+  assert sorted(os.listdir(folder)) == ['0', '1', '2']
+  assert int(checkpoint.load(folder)[0].step) == 2
+
+
+@refuses
+def test_after_a_failure_the_next_save_is_as_good_as_any(
+  configs, tmp_path, small_files
+):
+  config = configs['plain']
+  state = create_train_state(config, jax.random.key(1))
+  with Saver(tmp_path / 'checkpoints', config) as saver:
+    saver.save(state)
+    saver.wait()
+    assert saver.take_failure() is not None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    saver.save(state)
+  assert saver.take_failure() is None
+  assert_same(checkpoint.load(tmp_path)[0], state)
 
 
 @pytest.mark.parametrize(
@@ -97,19 +334,3 @@ def test_what_is_no_checkpoint_is_said_to_be_none(make, message, tmp_path):
   with pytest.raises(WorkdirError) as caught:
     checkpoint.load(path)
   assert str(caught.value) == message.format(path=path)
-
-
-def test_a_newer_format_is_refused(configs, tmp_path):
-  config = configs['plain']
-  state = create_train_state(config, jax.random.key(0))
-  with checkpoint.open_manager(tmp_path / 'checkpoints') as manager:
-    checkpoint.save(manager, state, config)
-  record = tmp_path / 'checkpoints' / '0' / 'record' / 'metadata'
-  content = json.loads(record.read_text())
-  record.write_text(json.dumps(content | {'format': 99}))
-  with pytest.raises(WorkdirError) as caught:
-    checkpoint.load(tmp_path)
-  assert str(caught.value) == (
-    f'{tmp_path}/checkpoints/0 has format 99, but this version of '
-    'cyclegan_jax reads format 1: use the version that wrote it'
-  )

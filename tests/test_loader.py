@@ -1,5 +1,4 @@
 import collections
-import contextlib
 import itertools
 import threading
 import time
@@ -15,10 +14,10 @@ from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.data.folder_source import images_of_files
 from cyclegan_jax.data.loader import (
   Decoder,
+  TrainBatches,
   image_at,
   read_test_image,
   sample_images,
-  train_batches,
 )
 from cyclegan_jax.data.resizing import raw_size, resize, resize_to
 from cyclegan_jax.data.sources import ImageError, Images, open_images
@@ -81,9 +80,7 @@ def config_of(folder, **data):
 
 
 def take(config, images, count, *, start_step=0):
-  with contextlib.closing(
-    train_batches(config, images, start_step=start_step)
-  ) as batches:
+  with TrainBatches(config, images, start_step=start_step) as batches:
     return list(itertools.islice(batches, count))
 
 
@@ -302,10 +299,10 @@ def test_more_corrupt_images_than_the_budget(folder, broken, num_workers):
 def test_the_budget_is_exceeded_again_and_again(folder, broken):
   """Whichever thread met the image first may have been reading far ahead."""
   config = config_of(folder, max_corrupt=0)
-  with Decoder(config.data, images_of([broken[2]], folder)) as decoder:
-    for _ in range(2):
-      with pytest.raises(DataError, match=r'^1 images can not be read'):
-        decoder.submit('a', 0, 0)
+  decoder = Decoder(config.data, images_of([broken[2]], folder))
+  for _ in range(2):
+    with pytest.raises(DataError, match=r'^1 images can not be read'):
+      decoder.submit('a', 0, 0)
 
 
 def test_no_image_can_be_read(folder, broken):
@@ -395,8 +392,8 @@ def test_no_more_is_read_ahead_than_asked_for(folder, num_workers):
   )
   images = open_images(config.data)
   counted = {name: Counted(images[name]) for name in ('train_a', 'train_b')}
-  with contextlib.closing(
-    train_batches(config, {k: v.images for k, v in counted.items()})
+  with TrainBatches(
+    config, {k: v.images for k, v in counted.items()}
   ) as batches:
     for taken in (1, 2, 3):
       next(batches)
@@ -410,19 +407,114 @@ def test_no_more_is_read_ahead_than_asked_for(folder, num_workers):
 def test_closing_ends_the_threads(folder):
   config = config_of(folder, num_workers=4, prefetch_batches=4)
   before = set(threading.enumerate())
-  batches = train_batches(config, open_images(config.data))
+  batches = TrainBatches(config, open_images(config.data))
   next(batches)
   assert set(threading.enumerate()) > before
   batches.close()
-  assert set(threading.enumerate()) == before
+  assert_ended(set(threading.enumerate()) - before)
+
+
+def assert_ended(threads):
+  # Nobody waits for them, as their disk may hang.
+  for thread in threads:
+    thread.join(timeout=10)
+    assert not thread.is_alive()
 
 
 def test_an_error_ends_the_threads(folder, broken):
   config = config_of(folder, num_workers=4, max_corrupt=0)
   before = set(threading.enumerate())
   with pytest.raises(DataError):
-    next(train_batches(config, images_of([broken[2]], folder)))
-  assert set(threading.enumerate()) == before
+    next(TrainBatches(config, images_of([broken[2]], folder)))
+  assert_ended(set(threading.enumerate()) - before)
+
+
+# Waiting.
+
+
+class Held:
+  """Images of which one can't be read until it is let go."""
+
+  def __init__(self, index):
+    self.let_go = threading.Event()
+    self._index = index
+
+  def read(self, index):
+    if index == self._index:
+      self.let_go.wait(timeout=60)
+    return np.full((16, 16, 3), index, np.uint8)
+
+  def images(self, count):
+    return Images(tuple(f'a{i}' for i in range(count)), self.read, None)
+
+
+def test_who_waits_for_an_image_is_told_so_and_gets_it(folder):
+  config = config_of(folder, num_workers=2, load_size=16, batch_size=3)
+  expected = take(config, constants(3, 3), 2)
+  held = Held(1)
+  told = []
+
+  def on_wait(seconds, reading):
+    told.append((seconds, reading))
+    if len(told) == 3:
+      held.let_go.set()
+
+  images = constants(3, 3) | {'train_a': held.images(3)}
+  with TrainBatches(config, images, on_wait=on_wait) as batches:
+    taken = [next(batches), next(batches)]
+    assert batches.waited > told[-1][0]
+  assert_same(taken, expected)
+  assert [reading for _, reading in told[:3]] == ['reading a1'] * 3
+  seconds = [each for each, _ in told]
+  assert seconds == sorted(seconds)
+  assert seconds[0] > 0.1
+
+
+def test_a_wait_can_be_given_up(folder):
+  config = config_of(folder, num_workers=1, load_size=16, batch_size=3)
+  before = set(threading.enumerate())
+  held = Held(1)
+
+  def on_wait(seconds, reading):
+    raise InterruptedError
+
+  images = constants(3, 3) | {'train_a': held.images(3)}
+  with (
+    pytest.raises(InterruptedError),
+    TrainBatches(config, images, on_wait=on_wait) as batches,
+  ):
+    next(batches)
+  threads = set(threading.enumerate()) - before
+  assert any(thread.is_alive() for thread in threads), 'it hangs for long yet'
+  held.let_go.set()
+  assert_ended(threads)
+
+
+def test_names_of_a_batch(folder):
+  config = config_of(folder, num_workers=2, load_size=16, batch_size=2)
+  images = constants(4, 3)
+  with TrainBatches(config, images) as batches:
+    for step in range(5):
+      batch = next(batches)
+      assert batches.names(step) == {
+        domain: [f'{domain}{each[0, 0, 0]}' for each in batch[domain]]
+        for domain in 'ab'
+      }
+
+
+def test_names_of_what_took_the_place_of_the_unreadable(folder):
+  def read(index):
+    if index == 1:
+      raise ImageError('a1', 'broken')
+    return np.full((16, 16, 3), index, np.uint8)
+
+  config = config_of(folder, load_size=16, batch_size=3)
+  images = constants(3, 3)
+  images['train_a'] = Images(images['train_a'].names, read, None)
+  with TrainBatches(config, images) as batches:
+    batch = next(batches)
+    assert sorted(batches.names(0)['a']) == ['a0', 'a2', 'a2']
+    assert batches.names(0)['a'] == [f'a{x[0, 0, 0]}' for x in batch['a']]
 
 
 # Sizes.

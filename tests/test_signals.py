@@ -1,14 +1,16 @@
 import contextlib
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from cyclegan_jax import signals
-from cyclegan_jax.signals import StopSignal
+from cyclegan_jax.signals import StoppedError, StopSignal
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -74,3 +76,51 @@ with StopSignal():
   assert done.stderr == (
     '\nstopping after this step; once more leaves at once\n'
   )
+
+
+# Calls into a library, which no signal would end.
+
+
+def test_a_call_gives_what_the_function_gives():
+  with StopSignal() as stop:
+    assert stop.call(lambda: 'result') == 'result'
+    with pytest.raises(ZeroDivisionError):
+      stop.call(lambda: 1 // 0)
+
+
+def test_a_signal_leaves_a_call_behind():
+  let_go = threading.Event()
+  with StopSignal() as stop:
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(StoppedError):
+      stop.call(lambda: let_go.wait(60))
+    assert time.monotonic() - began < 30
+    assert stop.received == signal.SIGTERM
+    with pytest.raises(StoppedError):
+      stop.call(lambda: pytest.fail('it is too late to begin'))
+  let_go.set()
+  timer.join()
+
+
+@pytest.mark.parametrize('number', NUMBERS)
+@pytest.mark.parametrize('command', ['main.py', '-m cyclegan_jax train'])
+def test_a_signal_while_jax_is_imported(number, command):
+  root = pathlib.Path(__file__).parent.parent
+  process = subprocess.Popen(
+    [sys.executable, '-X', 'importtime', *command.split()],
+    cwd=root,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  # Python names a module once it is imported: these in the midst of JAX.
+  for line in process.stderr:
+    if 'jax._src.' in line:
+      break
+  process.send_signal(number)
+  out, error = process.communicate(timeout=60)
+  assert process.returncode == 128 + number
+  assert 'Traceback' not in error
+  assert out == ''

@@ -14,7 +14,8 @@ from PIL import Image
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data import embedded
 from cyclegan_jax.data.decoding import decode_bytes, decoded_shape
-from cyclegan_jax.data.folder_source import images_of_files, list_images
+from cyclegan_jax.data.file_images import images_of_files
+from cyclegan_jax.data.files import list_images
 from cyclegan_jax.data.sources import ImageError, open_images
 from cyclegan_jax.errors import ConfigError, DataError
 
@@ -212,6 +213,16 @@ def test_exif_orientation_is_applied(kind, options, orientation):
   assert image.shape == expected.shape == header_shape(data)
   difference = image.astype(int) - expected
   assert np.abs(difference[4::8, 4::8]).max() < 9
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'WEBP', 'TIFF'])
+@pytest.mark.parametrize('orientation', [0, 9, 5638])
+def test_an_orientation_that_does_not_exist(kind, orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  data = encoded(noise(4, 6, 3), kind, exif=exif)
+  assert decoded(data).shape == (4, 6, 3)
+  assert header_shape(data) == (4, 6)
 
 
 @pytest.mark.parametrize('exif', [b'Exif\0\0garbage', b'Exif\0\0II*\0\xff\xff'])
@@ -494,28 +505,28 @@ FOLDER_ERRORS = {
   ),
   'missing': (
     {'path': '{}/none'},
-    "config.data.path='{}/none' does not exist: give the folder that holds "
-    'trainA and trainB',
+    "config.data.path='{}/none' does not exist: give the folder, or the .zip, "
+    'that holds trainA and trainB',
   ),
   'nul': (
     {'path': '\0'},
     "config.data.path='\\x00' can't be opened (embedded null byte): give the "
-    'folder that holds trainA and trainB',
+    'folder, or the .zip, that holds trainA and trainB',
   ),
   'file': (
     {'path': '{}/trainA/0.png'},
-    "config.data.path='{}/trainA/0.png' is a file: give the folder that holds "
-    'trainA and trainB',
+    "config.data.path='{}/trainA/0.png' is a file: give the folder, or the "
+    '.zip, that holds trainA and trainB',
   ),
   'missing train_b': (
     {'path': '{}', 'train_b': '{}/none'},
-    "config.data.train_b='{}/none' does not exist: give the folder that holds "
-    "b's training images",
+    "config.data.train_b='{}/none' does not exist: give the folder, or the "
+    ".zip, that holds b's training images",
   ),
   'missing test_a': (
     {'path': '{}', 'test_a': '{}/none'},
-    "config.data.test_a='{}/none' does not exist: give the folder that holds "
-    "a's test images",
+    "config.data.test_a='{}/none' does not exist: give the folder, or the "
+    ".zip, that holds a's test images",
   ),
   'one level too high': (
     {'path': '{}/up'},

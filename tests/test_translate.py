@@ -27,8 +27,8 @@ RESNET = UNET.replace(
 def save_run(folder, config, state=None):
   """A checkpoint of networks as they are drawn."""
   state = state or create_train_state(config, jax.random.key(0))
-  with checkpoint.open_manager(folder / 'checkpoints') as manager:
-    checkpoint.save(manager, state, config)
+  with checkpoint.Saver(folder / 'checkpoints', config) as saver:
+    saver.save(state)
   return folder
 
 

@@ -1,8 +1,11 @@
 import contextlib
+import datetime
 import errno
 import json
 import os
 import pathlib
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +18,9 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.workdir import (
   check_workdir,
+  discard_workdir,
   explain_disk_errors,
+  lock_workdir,
   make_workdir,
   read_config,
   replace_text,
@@ -38,8 +43,9 @@ def message_of(function, *args, **kwargs):
 
 def check(folder, config=None, checkpoint_bytes=0):
   config = config or Config()
-  check_workdir(folder, config, checkpoint_bytes=checkpoint_bytes)
-  write_config(folder, config)
+  with lock_workdir(folder):
+    check_workdir(folder, config, checkpoint_bytes=checkpoint_bytes)
+    write_config(folder, config)
 
 
 # Numbered folders.
@@ -77,7 +83,7 @@ def test_the_config_is_written_and_read(tmp_path):
   check(tmp_path / 'new' / 'run', config)
   assert read_config(tmp_path / 'new' / 'run') == config
   names = os.listdir(tmp_path / 'new' / 'run')
-  assert names == ['config.json'], 'nothing else is left'
+  assert sorted(names) == ['config.json', 'lock'], 'nothing else is left'
 
 
 @pytest.mark.parametrize('name', ['nowhere', 'file'])
@@ -180,6 +186,78 @@ def test_what_may_not_change_between_two_starts(tmp_path, changes):
   check(tmp_path, Config())
   message = message_of(check, tmp_path, Config().replace(**changes))
   assert 'belongs to a run with another config' in message
+
+
+# One process at a time.
+
+
+def holder_of(folder):
+  """Another process that has the lock of a folder."""
+  program = (
+    'import pathlib, sys\n'
+    'from cyclegan_jax.workdir import lock_workdir\n'
+    'with lock_workdir(pathlib.Path(sys.argv[1])):\n'
+    '  print("locked", flush=True)\n'
+    '  sys.stdin.read()\n'
+  )
+  process = subprocess.Popen(
+    [sys.executable, '-c', program, str(folder)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == 'locked\n'
+  return process
+
+
+def test_a_second_process_is_refused_and_told_of_the_first(tmp_path):
+  folder = tmp_path / 'run'
+  before = datetime.datetime.now().astimezone().replace(microsecond=0)
+  with holder_of(folder) as first:
+    with pytest.raises(WorkdirError) as caught, lock_workdir(folder):
+      pytest.fail('locked twice')
+    found = re.fullmatch(
+      f'{folder} is in use by process {first.pid} on {platform.node()}, '
+      r'started (.*): wait for it, stop it, or give another --workdir',
+      str(caught.value),
+    )
+    started = datetime.datetime.fromisoformat(found[1])
+    assert before <= started <= datetime.datetime.now().astimezone()
+    first.stdin.close()
+  with lock_workdir(folder):
+    pass
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+  with holder_of(tmp_path) as first:
+    first.kill()
+    first.wait()
+    assert json.loads((tmp_path / 'lock').read_text())['pid'] == first.pid
+    with lock_workdir(tmp_path):
+      owner = json.loads((tmp_path / 'lock').read_text())
+      assert owner['pid'] == os.getpid()
+
+
+@pytest.mark.parametrize('content', ['', '{"pid": 1', '[]'])
+def test_a_lock_whose_owner_can_not_be_read(tmp_path, content):
+  with lock_workdir(tmp_path):
+    (tmp_path / 'lock').write_text(content)
+    with (
+      pytest.raises(WorkdirError, match='in use by another process'),
+      lock_workdir(tmp_path),
+    ):
+      pytest.fail('locked twice')
+
+
+def test_a_folder_that_came_to_nothing_is_removed(tmp_path):
+  with lock_workdir(tmp_path / 'empty'):
+    pass
+  discard_workdir(tmp_path / 'empty')
+  assert not (tmp_path / 'empty').exists()
+  (tmp_path / 'full').mkdir()
+  (tmp_path / 'full' / 'checkpoints').mkdir()
+  discard_workdir(tmp_path / 'full')
+  assert (tmp_path / 'full' / 'checkpoints').exists()
 
 
 # Folders that can't be written.
@@ -382,7 +460,7 @@ def test_a_disk_that_fills_up_in_mid_run(make_disk):
     _, told = run.communicate(timeout=120)
   assert run.returncode == 1
   assert told.splitlines()[-1] == f'error: {workdir} {FULL}'
-  assert told.count('error') == 1
+  assert told.count('error: ') == 2, 'and that of the config'
   assert 'Traceback' not in told
 
   # The last good checkpoint is whole, though its disk is full.

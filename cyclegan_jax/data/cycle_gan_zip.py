@@ -1,17 +1,16 @@
 """The data sets of the CycleGAN paper, from their zip files.
 
 TFDS's own builder unpacks and lists files by TensorFlow. This one reads the
-archive itself and writes the same records.
+archive in memory and writes the same records.
 """
 
 import functools
 import os
 import posixpath
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from cyclegan_jax.data.decoding import EXTENSIONS, one_line
+from cyclegan_jax.data.archive import Member, open_archive, read_member
 from cyclegan_jax.errors import DataError
 
 SPLITS = ('trainA', 'trainB', 'testA', 'testB')
@@ -32,7 +31,7 @@ def cycle_gan_builder_class() -> Any:
   with registered.skip_registration():
 
     class ZippedCycleGAN(cycle_gan.CycleGAN):
-      """CycleGAN by `zipfile`."""
+      """CycleGAN by `archive`."""
 
       name = 'cycle_gan'
       # TFDS would look for the checksums beside this file.
@@ -49,13 +48,12 @@ def cycle_gan_builder_class() -> Any:
         ]
 
       def _generate_examples(
-        self, path: str, members: list[str]
+        self, path: str, members: list[Member]
       ) -> Iterator[tuple[str, dict[str, Any]]]:
-        with zipfile.ZipFile(path) as archive:
-          for member in members:
-            folder, name = posixpath.split(member)
-            # Into memory: a member's path is never written to.
-            yield name, {'image': archive.read(member), 'label': folder[-1]}
+        for member in members:
+          folder, name = posixpath.split(member.name)
+          data = read_member(path, member)
+          yield name, {'image': data, 'label': folder[-1]}
 
   return ZippedCycleGAN
 
@@ -80,21 +78,15 @@ def _downloaded(dl_manager: Any, url: str) -> str:
     ) from error
 
 
-def _members_by_split(path: str) -> dict[str, list[str]]:
-  """The names of the images in the archive, by the folders they lie in."""
-  try:
-    with zipfile.ZipFile(path) as archive:
-      names = archive.namelist()
-  except (OSError, zipfile.BadZipFile) as error:
-    raise DataError(f"{path} can't be read: {one_line(error)}") from error
-  members: dict[str, list[str]] = {}
+def _members_by_split(path: str) -> dict[str, list[Member]]:
+  """The images in the archive, by the folders they lie in."""
+  images = open_archive(path).images
+  members: dict[str, list[Member]] = {}
   for split in SPLITS:
     found = [
-      each
-      for each in names
-      if posixpath.basename(posixpath.dirname(each)) == split
-      and each.lower().endswith(EXTENSIONS)
-      and not posixpath.basename(each).startswith('.')  # of macOS's archiver
+      image
+      for image in images
+      if posixpath.basename(posixpath.dirname(image.name)) == split
     ]
     if found:
       members[split] = found

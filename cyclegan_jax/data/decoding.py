@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_jax.config import DataConfig
+from cyclegan_jax.data.headers import check_header, check_size, check_tags
 from cyclegan_jax.errors import ConfigError, DataError
 
 # Pillow has about forty more decoders: what nobody needs isn't exposed to
@@ -62,11 +63,21 @@ class Images:
     read: index -> uint8 [h, w, C], from any thread; raises ImageError.
     shape_of: index -> (height, width) of what `read` gives, from the header
       alone, raising ImageError; None where that is not cheap.
+    root: what all names of files begin with, '/' included.
+    sizes: bytes of each file as it was listed, None for what could not be
+      seen; None where they are not known.
+    version: what else tells these images from others of the same names.
+    changed: index -> whether its file is another than was listed; None where
+      it can't change unnoticed.
   """
 
   names: Sequence[str]
   read: Callable[[int], np.ndarray]
   shape_of: Callable[[int], tuple[int, int]] | None
+  root: str = ''
+  sizes: Sequence[int | None] | None = None
+  version: str = ''
+  changed: Callable[[int], bool] | None = None
 
   def __len__(self) -> int:
     return len(self.names)
@@ -101,7 +112,8 @@ def decode(
     file: open for reading, seekable; it is left open.
     name: path or id, for the message.
     channels: of the result: a key of CHANNELS.
-    max_pixels: larger images are not decoded.
+    max_pixels: larger images are not decoded, nor any with a side beyond
+      `headers.MAX_SIDE`.
 
   Returns:
     uint8 [height, width, channels], writable.
@@ -149,14 +161,9 @@ def _opened(
 ) -> Iterator[Image.Image]:
   """The image with its header read; what goes wrong inside is ImageError."""
   try:
+    check_header(file, max_pixels=max_pixels)
     with _NO_LIMIT, Image.open(file, formats=FORMATS) as image:
-      count = image.width * image.height
-      if count > max_pixels:
-        raise ImageError(
-          name,
-          f'{image.width} x {image.height} = {count} pixels, more than '
-          f'config.data.max_pixels={max_pixels}',
-        )
+      check_size(image.width, image.height, max_pixels=max_pixels)
       yield image
   except (ImageError, MemoryError):
     raise
@@ -211,10 +218,23 @@ _NO_LIMIT = _PillowLimit()
 def _orientation(image: Image.Image) -> int:
   """The EXIF orientation, 1 (upright) to 8, as the header has it."""
   try:
+    check_tags(io.BytesIO(_exif(image)))
     # PngImageFile's own getexif decodes the pixels in search of late tags.
-    return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    found = int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    return found if 1 <= found <= 8 else 1
   except Exception:  # a broken tag leaves the pixels as they are
     return 1
+
+
+def _exif(image: Image.Image) -> bytes:
+  """The EXIF data that Pillow would parse; of TIFF it is the file itself."""
+  if 'exif' in image.info:
+    # Some writers put the prefix twice.
+    exif = image.info['exif'].removeprefix(b'Exif\0\0')
+    return exif.removeprefix(b'Exif\0\0')
+  # ImageMagick's way to put it into a PNG file, as text.
+  lines = image.info.get('Raw profile type exif', '').split('\n')
+  return bytes.fromhex(''.join(lines[3:])).removeprefix(b'Exif\0\0')
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:

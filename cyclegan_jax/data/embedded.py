@@ -15,6 +15,8 @@ from cyclegan_jax.data.canvas import Canvas, Limb, between, blend, disc, point
 
 Array = np.ndarray
 
+# Another one wherever the bytes of a drawing change.
+VERSION = 1
 MIN_SIZE = 8
 MAX_SIZE = 1024
 DOMAINS = ('a', 'b')

@@ -9,64 +9,141 @@ import collections
 import functools
 import logging
 import threading
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self, TypeAlias
 
 import numpy as np
 
 from cyclegan_jax.config import Config, DataConfig
-from cyclegan_jax.data.resizing import check_crop, random_crop, resize
+from cyclegan_jax.data.decoding import printable
+from cyclegan_jax.data.resizing import (
+  check_crop,
+  check_scaled,
+  random_crop,
+  resize,
+)
 from cyclegan_jax.data.sources import ImageError, Images
 from cyclegan_jax.errors import DataError
 
 RawBatch = dict[str, np.ndarray]  # uint8 [B, H, W, C] by domain
 
+_Request: TypeAlias = 'dict[str, list[Future[np.ndarray]]]'
+
+_POLL_SECONDS = 0.2
 _DOMAIN_SEEDS = {'a': 0, 'b': 1}
 _ORDER, _CROP = 0, 1  # keep the streams of random numbers apart
 
 
-def train_batches(
-  config: Config, images: Mapping[str, Images], *, start_step: int = 0
-) -> Generator[RawBatch]:
+class TrainBatches:
   """Endless batches of unpaired images, decoded ahead in threads.
 
-  Args:
-    config: seed, batch_size and data.
-    images: 'train_a' and 'train_b'.
-    start_step: the step of the first batch; batch(step) does not depend on
-      it, nor on the number of threads.
+  Each is {'a', 'b'}: uint8 [B, H, W, C]. H = W is load_size where the device
+  crops ('resize_and_crop'), else size.
 
-  Yields:
-    {'a', 'b'}: uint8 [B, H, W, C]. H = W is load_size where the device crops
-    ('resize_and_crop'), else size.
-
-  Raises:
-    DataError: more images can't be read than config.data.max_corrupt.
+  Attributes:
+    step: of the batch that comes next.
+    waited: seconds for which the taker of the batches has waited.
   """
-  with Decoder(config.data, images) as decoder:
-    pending: collections.deque[dict[str, list[Future[np.ndarray]]]]
-    pending = collections.deque()
-    step = start_step
-    while True:
-      while len(pending) < config.data.prefetch_batches:
-        pending.append(_request(decoder, config, step))
-        step += 1
-      batch = pending.popleft()
-      yield {
-        domain: np.stack([future.result() for future in futures])
-        for domain, futures in batch.items()
+
+  def __init__(
+    self,
+    config: Config,
+    images: Mapping[str, Images],
+    *,
+    start_step: int = 0,
+    on_wait: Callable[[float, str], None] | None = None,
+  ):
+    """Starts nothing: the first batch does.
+
+    Args:
+      config: seed, batch_size and data.
+      images: 'train_a' and 'train_b'.
+      start_step: the step of the first batch; batch(step) does not depend on
+        it, nor on the number of threads.
+      on_wait: is called every now and then while a batch does not come, with
+        the seconds since it was asked for and a text that says what is being
+        read; what it raises ends the wait.
+    """
+    self.step = start_step
+    self.waited = 0.0
+    self._config = config
+    self._images = images
+    self._decoder = Decoder(config.data, images)
+    self._on_wait = on_wait
+    self._pending: collections.deque[_Request] = collections.deque()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Ends the threads, without waiting for a disk that hangs."""
+    self._decoder.close()
+
+  def __iter__(self) -> Self:
+    return self
+
+  def __next__(self) -> RawBatch:
+    """The batch of `step`, which then is the next one.
+
+    Raises:
+      DataError: more images can't be read than config.data.max_corrupt.
+    """
+    began = time.monotonic()
+    try:
+      while len(self._pending) < self._config.data.prefetch_batches:
+        self._pending.append(self._request(self.step + len(self._pending)))
+      batch = {
+        domain: np.stack([self._wait_for(each, began) for each in futures])
+        for domain, futures in self._pending.popleft().items()
       }
+    except BaseException:
+      self.close()
+      raise
+    self.step += 1
+    self.waited += time.monotonic() - began
+    return batch
 
+  def names(self, step: int) -> dict[str, list[str]]:
+    """The names of the images that batch(step) is made of.
 
-def _request(
-  decoder: 'Decoder', config: Config, step: int
-) -> dict[str, list[Future[np.ndarray]]]:
-  first = step * config.batch_size
-  positions = range(first, first + config.batch_size)
-  return {
-    domain: [decoder.submit(domain, at, config.seed) for at in positions]
-    for domain in 'ab'
-  }
+    As far as is known: the place of one that can't be read goes to the next,
+    once that was tried.
+    """
+    return {
+      domain: [
+        self._decoder.name_at(domain, at, self._config.seed)
+        for at in self._positions(step)
+      ]
+      for domain in 'ab'
+    }
+
+  def _positions(self, step: int) -> range:
+    first = step * self._config.batch_size
+    return range(first, first + self._config.batch_size)
+
+  def _request(self, step: int) -> '_Request':
+    return {
+      domain: [
+        self._decoder.submit(domain, at, self._config.seed)
+        for at in self._positions(step)
+      ]
+      for domain in 'ab'
+    }
+
+  def _wait_for(self, future: 'Future[np.ndarray]', began: float) -> np.ndarray:
+    while True:
+      try:
+        return future.result(timeout=_POLL_SECONDS)
+      except TimeoutError:
+        if future.done():  # it is the image's own error
+          raise
+        if self._on_wait:
+          self._on_wait(time.monotonic() - began, self._decoder.reading())
 
 
 def image_at(position: int, num_images: int, seed: int, domain: str) -> int:
@@ -87,7 +164,8 @@ class Decoder:
   """Reads and resizes training images, keeps them, counts the unreadable.
 
   An unreadable image is named once in a warning, and the next readable one
-  takes its place, whichever thread finds it.
+  takes its place, whichever thread finds it. So is one that changed since it
+  was listed; under config.data.strict it is a DataError.
   """
 
   def __init__(self, config: DataConfig, images: Mapping[str, Images]):
@@ -96,6 +174,8 @@ class Decoder:
     self._cache: dict[tuple[str, int], np.ndarray] = {}
     self._cache_left = int(config.cache_gib * 2**30)
     self._corrupt: dict[tuple[str, int], ImageError] = {}
+    self._changed: set[tuple[str, int]] = set()
+    self._reading: dict[int, str] = {}  # by thread
     self._lock = threading.Lock()
     self._threads = (
       ThreadPoolExecutor(config.num_workers, 'decode')
@@ -103,14 +183,24 @@ class Decoder:
       else None
     )
 
-  def __enter__(self) -> 'Decoder':
-    """Starts nothing: threads start with the first request."""
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    """Ends the threads; what is under way is finished, the rest dropped."""
+  def close(self) -> None:
+    """Drops what is asked for; a thread that reads ends when it has read."""
     if self._threads:
-      self._threads.shutdown(wait=True, cancel_futures=True)
+      self._threads.shutdown(wait=False, cancel_futures=True)
+
+  def reading(self) -> str:
+    """What is being read right now, for a message."""
+    names = sorted(self._reading.copy().values())
+    more = f' and {len(names) - 2} more' if len(names) > 2 else ''
+    return f'reading {", ".join(names[:2])}{more}' if names else 'decoding'
+
+  def name_at(self, domain: str, position: int, seed: int) -> str:
+    """The name of the image at a position of the domain's stream."""
+    images = self._images[domain]
+    index = image_at(position, len(images), seed, domain)
+    while (domain, index) in self._corrupt:
+      index = (index + 1) % len(images)
+    return images.names[index]
 
   def submit(
     self, domain: str, position: int, seed: int
@@ -142,11 +232,19 @@ class Decoder:
       if at in self._cache:
         return self._cache[at]
       try:
-        image = resize(images.read(at[1]), self._config)
+        self._reading[threading.get_ident()] = printable(images.names[at[1]])
+        image = images.read(at[1])
+        self._check_unchanged(at)
+        check_scaled(image, images.names[at[1]], self._config)
+        image = resize(image, self._config)
         check_crop(image, images.names[at[1]], self._config)
       except ImageError as error:
+        if self._config.strict:
+          self._check_unchanged(at)
         self._skip(at, error)
         continue
+      finally:
+        self._reading.pop(threading.get_ident(), None)
       with self._lock:
         if at not in self._cache and image.nbytes <= self._cache_left:
           self._cache[at] = image
@@ -155,6 +253,24 @@ class Decoder:
     raise DataError(
       f'none of the {len(images)} images of train_{domain} can be read'
     )
+
+  def _check_unchanged(self, at: tuple[str, int]) -> None:
+    images = self._images[at[0]]
+    if not images.changed or not images.changed(at[1]):
+      return
+    told = f'{printable(images.names[at[1]])} changed since the run began'
+    if self._config.strict:
+      raise DataError(
+        f'{told}: put it back, or set config.data.strict=False to use its new '
+        'content'
+      )
+    with self._lock:
+      is_new = at not in self._changed
+      self._changed.add(at)
+    if is_new:
+      logging.getLogger('cyclegan_jax').warning(
+        '%s: its new content is used', told
+      )
 
   def _skip(self, at: tuple[str, int], error: ImageError) -> None:
     with self._lock:
@@ -224,6 +340,7 @@ def read_test_image(
     DataError: it can't be read or is smaller than the crop.
   """
   image = images.read(index)
+  check_scaled(image, images.names[index], config)
   if config.preprocess == 'crop':
     check_crop(image, images.names[index], config)
   return resize(image, config, is_test=True)

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_jax.config import DataConfig
+from cyclegan_jax.data.decoding import ImageError
 from cyclegan_jax.errors import DataError
 
 _RESAMPLING = {
@@ -46,6 +47,26 @@ def resize(
         config,
       )
   return center_crop(image, config.size) if is_test else image
+
+
+def check_scaled(image: np.ndarray, name: str, config: DataConfig) -> None:
+  """Raises ImageError where `resize` would make far too much of the image.
+
+  A line of 1 x 65535 pixels is a small file; with 286 as its shorter side, it
+  takes as much memory as 5 billion pixels do.
+  """
+  if config.preprocess != 'scale_and_crop':
+    return
+  height, width = image.shape[:2]
+  scale = config.load_size / min(height, width)
+  count = round(height * scale) * round(width * scale)
+  if count > max(config.max_pixels, height * width):
+    raise ImageError(
+      name,
+      f'{width} x {height}, with config.data.load_size={config.load_size} as '
+      f'its shorter side, is {count} pixels, more than '
+      f'config.data.max_pixels={config.max_pixels}',
+    )
 
 
 def raw_size(config: DataConfig) -> tuple[int, int]:

@@ -57,6 +57,7 @@ def open_embedded(config: DataConfig) -> dict[str, Images]:
         embedded.draw, size=size, domain=domain, split=split
       ),
       shape_of=functools.partial(_square, size=size),
+      version=f'drawings {embedded.VERSION}, {size} px',
     )
     for split, count in counts.items()
     for domain in embedded.DOMAINS

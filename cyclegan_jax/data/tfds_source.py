@@ -156,6 +156,9 @@ def _images_of(
       _read, records, channels=channels, max_pixels=max_pixels
     ),
     shape_of=functools.partial(_shape_of, records, max_pixels=max_pixels),
+    # Sizes of single records take reading them.
+    version=f'{builder.info.version}, {builder.info.splits[split].num_bytes} '
+    'bytes',
   )
 
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import pathlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,15 +11,21 @@ import rich.console
 
 from cyclegan_jax import images
 from cyclegan_jax.config import Config, to_config_dict
+from cyclegan_jax.report.doctor import Doctor
 from cyclegan_jax.report.gallery import sample_path, write_gallery
 from cyclegan_jax.report.progress import Progress
-from cyclegan_jax.report.samples import make_samples
-from cyclegan_jax.report.writer import MetricWriter
-from cyclegan_jax.types import Metrics, Params
+from cyclegan_jax.report.samples import draw_samples, translate_samples
+from cyclegan_jax.report.writer import METRICS_FILE, MetricWriter, read_metrics
+from cyclegan_jax.types import Params
+
+_WORTH_TELLING = 0.02  # the least share of time lost on data that is told
 
 
 class Recorder:
-  """Progress bar, metrics.jsonl, TensorBoard, sample sheets and gallery."""
+  """Progress bar, metrics.jsonl, TensorBoard, sample sheets and gallery.
+
+  What the disk refuses is told and does not end the run.
+  """
 
   def __init__(
     self,
@@ -45,6 +52,8 @@ class Recorder:
     self._facts = dict(facts)
     self._reals = reals
     self._writer = MetricWriter(workdir, resume_step=start_step)
+    self._doctor = Doctor(config)
+    self._doctor.reread(read_metrics(workdir / METRICS_FILE))
     self._progress = Progress(
       config.steps,
       start_step,
@@ -52,6 +61,9 @@ class Recorder:
       images_per_step=2 * config.batch_size,
       console=console,
     )
+    self._refused: set[str] = set()
+    self._began = time.monotonic()
+    self._waited_seconds = 0.0
     self._stack = contextlib.ExitStack()
 
   def __enter__(self) -> Self:
@@ -61,37 +73,127 @@ class Recorder:
     return self
 
   def __exit__(self, *exc: Any) -> None:
-    """Ends the progress bar and closes the files."""
+    """Ends the progress bar and closes the files.
+
+    Raises:
+      OSError: the disk refuses some records to the end.
+    """
     self._stack.__exit__(*exc)
 
-  def step(self, step: int, metrics: Metrics) -> None:
-    """Shows a step's progress, and records its metrics when they are due."""
+  def say(self, text: str) -> None:
+    """Prints a line, above the bar where there is one."""
+    self._progress.print(text)
+
+  def prepare(self, gen: dict[str, Params]) -> None:
+    """Compiles what `samples` runs, so that it takes no long time later."""
+    translate_samples(self._config, gen, self._reals)
+
+  def step(self, step: int, metrics: Mapping[str, Any]) -> None:
+    """Shows a step's progress, and records its metrics when they are due.
+
+    Args:
+      step: the number of steps done.
+      metrics: of that step, with what `samples` returned for it.
+    """
     shown = {
       'generator': metrics['generator/loss'],
       'discriminator': metrics['discriminator/a'] + metrics['discriminator/b'],
     }
     self._progress.update(step, shown)
-    if step % self._config.log.metrics_every_steps == 0:
-      self._writer.scalars(step, metrics)
+    is_due = step % self._config.log.metrics_every_steps == 0
+    # The signs make a record at any step: on one line with the losses.
+    if is_due or any(name.startswith('doctor/') for name in metrics):
+      self._record(step, {name: float(x) for name, x in metrics.items()})
 
-  def samples(self, step: int, gen: dict[str, Params]) -> None:
-    """Writes a sample sheet, and the gallery anew."""
-    sheet = make_samples(self._config, gen, self._reals)
+  def step_skipped(self, step: int) -> None:
+    """Records a step that is left out, as its loss is not finite."""
+    if self._config.log.doctor:
+      self._record(step, {'doctor/not_finite': 1.0})
+
+  def samples(self, step: int, gen: dict[str, Params]) -> dict[str, float]:
+    """Writes a sample sheet, and the gallery anew.
+
+    Args:
+      step: the number of steps done.
+      gen: the generators 'ab' and 'ba'.
+
+    Returns:
+      Metrics of this step, for `step`: the doctor's signs where they are due.
+    """
+    samples = translate_samples(self._config, gen, self._reals)
+    sheet = draw_samples(samples)
     path = sample_path(self._workdir, step)
-    path.parent.mkdir(exist_ok=True)
-    images.save_png(path, sheet)
-    self._writer.image(step, 'samples', sheet)
+    with self._tell_refusal('the sample sheet'):
+      path.parent.mkdir(exist_ok=True)
+      images.save_png(path, sheet)
+    with self._tell_refusal('a picture'):
+      self._writer.image(step, 'samples', sheet)
     self.gallery(step)
+    # Not at an end that comes between: a run in two parts has the records of
+    # one that went straight. Nothing is learnt yet at step 0.
+    is_due = step % self._config.log.samples_every_steps == 0 and step > 0
+    if is_due and self._config.log.doctor:
+      return self._doctor.examine(samples)
+    return {}
 
   def gallery(self, step: int, **more_facts: str) -> None:
     """Writes index.html with what is there by now."""
     self._facts.update(more_facts)
-    write_gallery(
-      self._workdir,
-      title=f'{self._workdir.name}: {self._config.generator.name} on '
-      f'{self._config.data.name} data',
-      facts=self._facts,
-      config_text=str(to_config_dict(self._config)),
-      step=step,
-      total_steps=self._config.steps,
-    )
+    if self._config.log.doctor:
+      told = self._doctor.told
+      self._facts['doctor'] = '; '.join(told) or 'nothing to complain of'
+    with self._tell_refusal('index.html'):
+      write_gallery(
+        self._workdir,
+        title=f'{self._workdir.name}: {self._config.generator.name} on '
+        f'{self._config.data.name} data',
+        facts=self._facts,
+        config_text=str(to_config_dict(self._config)),
+        step=step,
+        total_steps=self._config.steps,
+      )
+
+  def rewind(self, step: int) -> None:
+    """Takes back the records of all steps after this one."""
+    self._writer.rewind(step)
+    self._doctor.reread(read_metrics(self._workdir / METRICS_FILE))
+
+  def sync(self) -> None:
+    """Makes the records survive a loss of power, if the disk can."""
+    with self._tell_refusal('metrics'):
+      self._writer.sync()
+
+  def waited(self, seconds: float) -> None:
+    """Tells the share of time that steps waited on data, if it is much.
+
+    Args:
+      seconds: of waiting since the start or the last call.
+    """
+    self._waited_seconds += seconds
+    share = self._waited_seconds / max(time.monotonic() - self._began, 1e-9)
+    text = f'{share:.1%} of the time ({self._waited_seconds:.1f} s)'
+    self._facts['waited on data'] = text
+    if share >= _WORTH_TELLING:
+      self.say(f'steps waited on data for {text}')
+
+  def _record(self, step: int, metrics: Mapping[str, float]) -> None:
+    with self._tell_refusal('metrics'):
+      self._writer.scalars(step, metrics)
+    news = self._doctor.read(step, metrics)
+    for text in news:
+      self.say(f'doctor: {text}')
+    if news:
+      self.gallery(step)
+
+  @contextlib.contextmanager
+  def _tell_refusal(self, what: str) -> Iterator[None]:
+    """Tells of the disk's first refusal, until it takes the thing again."""
+    try:
+      yield
+    except OSError as error:
+      if what not in self._refused:
+        self._refused.add(what)
+        reason = error.strerror or str(error)
+        self.say(f'{what} could not be written ({reason}); going on')
+    else:
+      self._refused.discard(what)

@@ -5,10 +5,10 @@ JSON has no NaN: a number that is not finite is the string 'NaN', 'Infinity'
 or '-Infinity', which `read_metrics` and `float` turn back.
 """
 
+import contextlib
 import json
-import logging
 import math
-import time
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,8 @@ from typing import Any, Self
 import numpy as np
 
 from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.report import events
+from cyclegan_jax.report.journal import Journal
 from cyclegan_jax.workdir import replace_text
 
 METRICS_FILE = 'metrics.jsonl'
@@ -26,7 +28,8 @@ class MetricWriter:
   """Appends a run's metrics and pictures to its folder.
 
   Opening takes back what an interrupted run wrote after the checkpoint that
-  it goes on from, so that no step is recorded twice.
+  it goes on from, so that no step is recorded twice. Where the disk refuses a
+  record it waits for the next one, so that none is left out either.
   """
 
   def __init__(self, workdir: Path, *, resume_step: int = 0):
@@ -38,30 +41,28 @@ class MetricWriter:
         dropped; 0 drops all of them.
 
     Raises:
-      WorkdirError: the folder can't be written, or its metrics.jsonl is
-        damaged.
+      OSError: from the disk.
+      WorkdirError: metrics.jsonl is damaged.
     """
-    # It costs seconds where PyTorch is installed, which it imports too.
-    import tensorboardX
+    self._workdir = workdir
+    self._open(resume_step)
 
-    # It would warn of every NaN; a run ends at the first one it would save.
-    logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)
-    path = workdir / METRICS_FILE
+  def _open(self, resume_step: int) -> None:
+    folder = self._workdir / TENSORBOARD_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = self._workdir / METRICS_FILE
+    _drop_records_after(path, resume_step)
+    for old in folder.glob('events.out.tfevents.*'):
+      _cut_events(old, resume_step)
+    self._jsonl = Journal(path)
     try:
-      workdir.mkdir(parents=True, exist_ok=True)
-      _drop_records_after(path, resume_step)
-      self._jsonl = path.open('a', encoding='utf-8')
-    except OSError as error:
-      raise WorkdirError(
-        f"{workdir} can't be written ({error.strerror}): "
-        'choose another folder for the run'
-      ) from error
-    self._tensorboard = tensorboardX.SummaryWriter(
-      str(workdir / TENSORBOARD_FOLDER),
-      purge_step=resume_step + 1 if resume_step else 0,
-      flush_secs=10,
-      # Named by the second otherwise: a quick restart would overwrite it.
-      filename_suffix=f'.{time.time_ns()}',
+      self._events = Journal(events.new_event_path(folder))
+    except OSError:
+      self._jsonl.close()
+      raise
+    self._journals = (self._jsonl, self._events)
+    self._events.append(
+      events.start_record(resume_step + 1 if resume_step else 0)
     )
 
   def __enter__(self) -> Self:
@@ -76,25 +77,53 @@ class MetricWriter:
     Args:
       step: the number of steps done.
       metrics: by name, what `float` takes: numbers, arrays of shape [].
+
+    Raises:
+      OSError: the disk refuses them for now.
     """
-    record: dict[str, float | str] = {'step': int(step)}
-    for name, value in metrics.items():
-      if name == 'step':
-        raise ValueError("a metric can't be named step")
-      number = float(value)
-      record[name] = _to_json(number)
-      self._tensorboard.add_scalar(name, number, int(step))
-    self._jsonl.write(json.dumps(record, allow_nan=False) + '\n')
-    self._jsonl.flush()
+    if 'step' in metrics:
+      raise ValueError("a metric can't be named step")
+    numbers = {name: float(value) for name, value in metrics.items()}
+    try:
+      self._jsonl.append(_line(step, numbers))
+    finally:
+      self._events.append(events.scalars_record(int(step), numbers))
 
   def image(self, step: int, name: str, image: np.ndarray) -> None:
-    """Shows a picture, uint8 [h, w, 3], in TensorBoard."""
-    self._tensorboard.add_image(name, image, int(step), dataformats='HWC')
+    """Shows a picture, uint8 [h, w, 3], in TensorBoard.
+
+    Raises:
+      OSError: the disk refuses it for now.
+    """
+    self._events.append(events.image_record(int(step), name, image))
+
+  def rewind(self, step: int) -> None:
+    """Takes back the records of all steps after this one.
+
+    Raises:
+      OSError: from the disk.
+    """
+    self.close()
+    self._open(step)
+
+  def sync(self) -> None:
+    """Makes all records survive a loss of power.
+
+    Raises:
+      OSError: the disk refuses some for now.
+    """
+    for journal in self._journals:
+      journal.sync()
 
   def close(self) -> None:
-    """Writes out everything and ends TensorBoard's thread."""
-    self._jsonl.close()
-    self._tensorboard.close()
+    """Closes the files.
+
+    Raises:
+      OSError: the disk refuses some records, which are lost.
+    """
+    with contextlib.ExitStack() as stack:
+      for journal in self._journals:
+        stack.callback(journal.close)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -129,13 +158,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _drop_records_after(path: Path, step: int) -> None:
   if not path.exists():
     return
-  records = [
-    {name: _to_json(value) for name, value in record.items()}
+  lines = [
+    _line(record.pop('step'), record)
     for record in read_metrics(path)
     if step > 0 and record['step'] <= step
   ]
-  lines = [json.dumps(record, allow_nan=False) + '\n' for record in records]
-  replace_text(path, ''.join(lines))
+  replace_text(path, b''.join(lines).decode())
+
+
+def _cut_events(path: Path, step: int) -> None:
+  data = path.read_bytes()
+  kept = events.cut(data, step) if step else b''
+  if not kept:
+    path.unlink()
+  elif kept != data:
+    temporary = path.with_name(f'.{path.name}')  # TensorBoard looks for names
+    temporary.write_bytes(kept)
+    os.replace(temporary, path)
+
+
+def _line(step: int, numbers: Mapping[str, float]) -> bytes:
+  record = {'step': int(step)} | {k: _to_json(v) for k, v in numbers.items()}
+  return json.dumps(record, allow_nan=False).encode() + b'\n'
 
 
 def _to_json(value: float) -> float | str:

@@ -1,0 +1,193 @@
+"""What the header of an image file claims, before a decoder acts on it.
+
+Decoders allocate what a header asks for, and some before anyone is asked: so
+a file of a kilobyte can take all memory. Here it's held against limits first.
+"""
+
+import io
+import struct
+from typing import BinaryIO
+
+# What JPEG can hold. Resizing takes memory by the side, not by the area, and
+# an image that is longer is no photograph.
+MAX_SIDE = 65_535
+
+# Four channels of 16 bits, twice; and profiles, thumbnails and comments.
+_BYTES_PER_PIXEL = 16
+_BYTES_OF_METADATA = 2**26
+
+# Progressive files have about ten. Each is a pass over the whole image.
+_MAX_SCANS = 500
+# Strips and tiles of the largest images are counted in hundred thousands.
+_MAX_NUMBERS = 2**21
+# Larger tiles than these have to fit into the image.
+_TILE_PIXELS = 2**24
+
+_TIFF_STARTS = (b'II*\0', b'MM\0*', b'MM*\0', b'II\0*', b'II+\0', b'MM\0+')
+_BYTES_OF_TYPE = {
+  **dict.fromkeys((1, 2, 6, 7), 1),
+  **dict.fromkeys((3, 8), 2),
+  **dict.fromkeys((4, 9, 11, 13), 4),
+  **dict.fromkeys((5, 10, 12, 16), 8),
+}
+_BYTE_STRINGS = (1, 2, 7)  # the others are unpacked, number by number
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_SHARED_BYTES = 2**16  # tags may share values, such as a resolution
+
+_EXIF, _MULTI_PICTURE = b'Exif\0\0', b'MPF\0'
+# These markers stand alone, as Pillow's reader sees it.
+_BARE_MARKERS = (0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
+
+
+def check_header(file: BinaryIO, *, max_pixels: int) -> None:
+  """Checks what Pillow would not check in time, and leaves the file at 0.
+
+  Files of no known format and damaged headers pass: the decoder tells.
+
+  Raises:
+    ValueError: decoding could take far more memory or time than an image of
+      max_pixels does.
+  """
+  num_bytes = file.seek(0, io.SEEK_END)
+  limit = max_pixels * _BYTES_PER_PIXEL + _BYTES_OF_METADATA
+  if num_bytes > limit:
+    raise ValueError(
+      f'{num_bytes} bytes, more than an image of '
+      f'config.data.max_pixels={max_pixels} takes'
+    )
+  file.seek(0)
+  start = file.read(30)
+  if start[:4] == b'RIFF' and start[8:12] == b'WEBP':
+    _check_webp(start, max_pixels)
+  elif start[:4] in _TIFF_STARTS:
+    _check_tiles(check_tags(file), max_pixels)
+  elif start[:2] == b'\xff\xd8':
+    file.seek(0)
+    _check_jpeg(file.read())
+  file.seek(0)
+
+
+def check_size(width: int, height: int, *, max_pixels: int) -> None:
+  """Raises ValueError where an image is too large to be decoded."""
+  if width * height > max_pixels:
+    raise ValueError(
+      f'{width} x {height} = {width * height} pixels, more than '
+      f'config.data.max_pixels={max_pixels}'
+    )
+  if max(width, height) > MAX_SIDE:
+    raise ValueError(
+      f'{width} x {height}, where no side may be more than {MAX_SIDE}'
+    )
+
+
+def check_tags(file: BinaryIO) -> dict[int, int]:
+  """Checks the first directory of a TIFF file, or of EXIF data.
+
+  Tags may all point at the same bytes, of which each gets a copy.
+
+  Args:
+    file: at whose position 0 the TIFF header is.
+
+  Returns:
+    Value by tag, of those that are a single whole number.
+
+  Raises:
+    ValueError: the tags would take far more memory than the file.
+  """
+  num_bytes = file.seek(0, io.SEEK_END)
+  claimed, values = 0, {}
+  for tag, kind, count, value, order in _entries(file):
+    size = count * _BYTES_OF_TYPE.get(kind, 0)
+    if count > _MAX_NUMBERS and size and kind not in _BYTE_STRINGS:
+      raise ValueError(
+        f'its tag {tag} claims {count} numbers, more than {_MAX_NUMBERS}'
+      )
+    if size > len(value):
+      claimed += size
+    elif count == 1 and kind in (3, 4):
+      (values[tag],) = struct.unpack_from(order + '_HI'[kind - 2], value)
+  if claimed > num_bytes + _SHARED_BYTES:
+    raise ValueError(f'its tags claim {claimed} bytes of a file of {num_bytes}')
+  return values
+
+
+def _entries(file: BinaryIO) -> list[tuple[int, int, int, bytes, str]]:
+  """(tag, type, count, value or offset, byte order) of a directory."""
+  file.seek(0)
+  head = file.read(16)
+  order = '<' if head[:2] == b'II' else '>'
+  is_big = head[2:3] == b'+'
+  at, count, entry = ('Q', 'Q', 'HHQ8s') if is_big else ('I', 'H', 'HHI4s')
+  try:
+    (offset,) = struct.unpack_from(order + at, head, 8 if is_big else 4)
+    file.seek(offset)
+    num_bytes = struct.calcsize(order + count)
+    (num,) = struct.unpack(order + count, file.read(num_bytes))
+  except (struct.error, OSError, OverflowError, ValueError):
+    return []  # damaged, which the decoder tells
+  if num > 2**16:
+    raise ValueError(f'its directory claims {num} tags')
+  step = struct.calcsize(order + entry)
+  found = file.read(num * step)
+  found = found[: len(found) // step * step]
+  return [(*each, order) for each in struct.iter_unpack(order + entry, found)]
+
+
+def _check_tiles(tags: dict[int, int], max_pixels: int) -> None:
+  width, length = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
+  if width * length > max(max_pixels, _TILE_PIXELS):
+    raise ValueError(f'its tiles are {width} x {length}')
+
+
+def _check_webp(start: bytes, max_pixels: int) -> None:
+  """Checks the canvas, which is allocated as the file is opened."""
+  kind = start[12:16]
+  if len(start) < 30:
+    return
+  if kind == b'VP8X':
+    width = 1 + int.from_bytes(start[24:27], 'little')
+    height = 1 + int.from_bytes(start[27:30], 'little')
+  elif kind == b'VP8L':
+    bits = int.from_bytes(start[21:25], 'little')
+    width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+  else:
+    width, height = (
+      each & 0x3FFF for each in struct.unpack_from('<HH', start, 26)
+    )
+  check_size(width, height, max_pixels=max_pixels)
+
+
+def _check_jpeg(data: bytes) -> None:
+  """Checks the tags that are read on opening, and the number of passes."""
+  # In the pixels no such pair of bytes occurs.
+  scans = data.count(b'\xff\xda')
+  if scans > _MAX_SCANS:
+    raise ValueError(f'{scans} scans, more than {_MAX_SCANS}')
+  exif, pictures = bytearray(), b''
+  for marker, segment in _segments(data):
+    if marker == 0xE1 and segment.startswith(_EXIF):
+      exif += segment[len(_EXIF) :]
+    elif marker == 0xE2 and segment.startswith(_MULTI_PICTURE):
+      pictures = segment[len(_MULTI_PICTURE) :]
+  for tags in (bytes(exif), pictures):
+    check_tags(io.BytesIO(tags))
+
+
+def _segments(data: bytes) -> list[tuple[int, bytes]]:
+  """(marker, content) of what comes before a JPEG file's first scan."""
+  found = []
+  at = 0
+  while True:
+    at = data.find(b'\xff', at) + 1
+    if not 0 < at < len(data) or data[at] == 0xDA:
+      break
+    marker = data[at]
+    if marker == 0xFF:  # padding
+      continue
+    at += 1
+    if marker < 0xC0 or marker in _BARE_MARKERS:
+      continue
+    length = int.from_bytes(data[at : at + 2], 'big')
+    found.append((marker, data[at + 2 : at + length]))
+    at += max(length, 2)
+  return found

@@ -1,0 +1,302 @@
+"""The loop: step after step, and around what goes wrong on the way."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from cyclegan_jax import checkpoint
+from cyclegan_jax.config import Config
+from cyclegan_jax.data.loader import TrainBatches
+from cyclegan_jax.data.sources import Images
+from cyclegan_jax.errors import DataError, TrainingError, WorkdirError
+from cyclegan_jax.report.recorder import Recorder
+from cyclegan_jax.signals import StoppedError, StopSignal
+from cyclegan_jax.state import TrainState
+from cyclegan_jax.update import CompiledUpdate, Outcome, is_finite
+from cyclegan_jax.workdir import explain_disk_errors, replace_text
+
+SKIPPED_FILE = 'skipped.jsonl'
+
+_FIRST_WAIT_SECONDS = 5.0  # for data, before it is told; then twice as long
+
+
+class _NotFiniteError(Exception):
+  """A loss or a number of the state is not finite at a step."""
+
+  def __init__(self, step: int):
+    super().__init__(step)
+    self.step = step
+
+
+class Loop:
+  """Calls a state to the last step of its run.
+
+  A signal or the images end it early, with what it came to saved. A loss that
+  is not finite sends it back to the last checkpoint; the step that lost it is
+  found and left out.
+  """
+
+  def __init__(
+    self,
+    config: Config,
+    workdir: pathlib.Path,
+    sources: Mapping[str, Images],
+    update: CompiledUpdate,
+    recorder: Recorder,
+    saver: checkpoint.Saver,
+    stop: StopSignal,
+  ):
+    """Takes what the run has opened; `config` is resolved."""
+    self._config = config
+    self._workdir = workdir
+    self._sources = sources
+    self._update = update
+    self._recorder = recorder
+    self._saver = saver
+    self._stop = stop
+    self._next_wait = _FIRST_WAIT_SECONDS
+
+  def __call__(self, state: TrainState) -> TrainState:
+    """Trains.
+
+    Args:
+      state: at any step; its memory is taken over.
+
+    Returns:
+      The state at the last step, or an earlier one if a signal came; either
+      is saved.
+
+    Raises:
+      UserError: no more steps can be made, or the last can't be saved.
+    """
+    _drop_skipped_after(self._workdir, int(state.step))
+    while True:
+      try:
+        return self._steps(state)
+      except _NotFiniteError as lost:
+        try:
+          state = self._recover(lost.step)
+        except StoppedError:
+          return self._last_good()
+
+  def _steps(self, state: TrainState) -> TrainState:
+    log = self._config.log
+    step, last = int(state.step), self._config.steps
+    unseen: Outcome | None = None  # of the last step
+    with self._batches(step) as batches:
+      try:
+        while step < last and self._stop.received is None:
+          raw = next(batches)
+          self._next_wait = _FIRST_WAIT_SECONDS
+          outcome = self._update.run(state, raw)
+          # One step works while the next is prepared; no more wait in line.
+          if unseen is not None:
+            self._see(step, unseen)
+          state, unseen, step = outcome.state, outcome, step + 1
+          is_shown = step % log.samples_every_steps == 0 or step == last
+          is_saved = step % log.checkpoint_every_steps == 0 or step == last
+          if is_shown or is_saved:
+            self._check(step, outcome)
+            signs = {}
+            if is_shown:
+              signs = self._recorder.samples(step, state.translators)
+            metrics = self._see(step, outcome, signs)
+            unseen = None
+            if is_saved:
+              self._save(state, metrics)
+          self._tell_failure()
+      except (StoppedError, DataError) as error:
+        self._end(state, unseen)
+        if isinstance(error, DataError):
+          raise
+        return state
+      finally:
+        self._recorder.waited(batches.waited)
+    self._end(state, unseen)
+    return state
+
+  def _batches(self, step: int) -> TrainBatches:
+    return TrainBatches(
+      self._config, self._sources, start_step=step, on_wait=self._on_wait
+    )
+
+  def _on_wait(self, seconds: float, reading: str) -> None:
+    if self._stop.received is not None:
+      raise StoppedError
+    if seconds >= self._next_wait:
+      self._recorder.say(f'waiting on data for {seconds:.0f} s: {reading}')
+      self._next_wait *= 2
+
+  def _see(
+    self, step: int, outcome: Outcome, signs: Mapping[str, float] | None = None
+  ) -> dict[str, Any]:
+    """Waits for a step, and records it; `signs` are more numbers of it."""
+    if not outcome.is_finite:
+      raise _NotFiniteError(step)
+    metrics = {**outcome.metrics, **(signs or {})}  # fetched where needed
+    self._recorder.step(step, metrics)
+    return metrics
+
+  def _check(self, step: int, outcome: Outcome) -> None:
+    """Lets nothing that is not finite be shown or saved."""
+    if not (outcome.is_finite and is_finite(outcome.state)):
+      raise _NotFiniteError(step)
+
+  def _save(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
+    # What a checkpoint goes on from is on the disk before it is.
+    self._recorder.sync()
+    self._saver.save(state, metrics)
+
+  def _tell_failure(self) -> None:
+    """Tells of a checkpoint that could not be written, if there is one."""
+    failure = self._saver.take_failure()
+    if failure is None:
+      return
+    step, error = failure
+    if self._config.log.on_save_error == 'stop':
+      self._raise_failure(step, error)
+    every = self._config.log.checkpoint_every_steps
+    steps = checkpoint.find_steps(self._workdir / 'checkpoints')
+    self._recorder.say(
+      f'checkpoint of step {step:,} could not be written '
+      f'({checkpoint.reason_of(error)}); '
+      + (f'the last good one is of step {steps[-1]:,}; ' if steps else '')
+      + f'trying again at step {step + every - step % every:,}'
+    )
+
+  def _raise_failure(self, step: int, error: Exception) -> None:
+    with explain_disk_errors(self._workdir):
+      raise error
+    raise WorkdirError(
+      f'{self._workdir}: the checkpoint of step {step:,} could not be written '
+      f'({checkpoint.reason_of(error)}): run the same command again to go on '
+      'from the last good one'
+    ) from error
+
+  def _end(self, state: TrainState, unseen: Outcome | None) -> None:
+    """Saves what the loop came to, where that was not done."""
+    step = int(state.step)
+    try:
+      metrics: Mapping[str, Any] = {}
+      if unseen is not None:
+        self._check(step, unseen)
+        metrics = self._see(step, unseen)
+      self._save(state, metrics)
+    except _NotFiniteError:
+      # The run ends for another reason. It will be found again, and then
+      # there is time to look into it.
+      self._recorder.say(
+        f'the loss is not finite at step {step:,}: the last good checkpoint is '
+        'kept'
+      )
+    self._saver.wait()
+    failure = self._saver.take_failure()
+    if failure is not None:
+      self._raise_failure(*failure)
+
+  def _recover(self, lost_step: int) -> TrainState:
+    """Goes back to the last good checkpoint, and round what lost the run.
+
+    Returns:
+      The state after the step that is left out: nothing was learnt in it.
+
+    Raises:
+      TrainingError: too many were left out, or there is no checkpoint.
+      StoppedError: a signal came.
+    """
+    self._saver.wait()
+    self._recorder.say(
+      f'the loss is not finite at step {lost_step:,}: going back to the last '
+      'good checkpoint to find what lost it'
+    )
+    state, step = self._replay(lost_step, checks=True)
+    if state is not None:
+      self._recorder.say(
+        f'this time step {lost_step:,} is finite: this machine does not give '
+        'the same bits twice; going on'
+      )
+      self._recorder.rewind(lost_step - 1)
+      return state
+    self._skip(step)
+    state, _ = self._replay(step - 1)
+    assert state is not None
+    self._recorder.rewind(step - 1)
+    self._recorder.step_skipped(step)
+    return state.replace(step=state.step + 1)
+
+  def _replay(
+    self, last_step: int, *, checks: bool = False
+  ) -> tuple[TrainState | None, int]:
+    """Repeats the steps since the last checkpoint.
+
+    Args:
+      last_step: where to end.
+      checks: look at the whole state after each step.
+
+    Returns:
+      The state and its step; None and the first step whose outcome is not
+      finite, where one is looked for.
+    """
+    state = self._last_good()
+    step = int(state.step)
+    with self._batches(step) as batches:
+      while step < last_step:
+        if self._stop.received is not None:
+          raise StoppedError
+        outcome = self._update.run(state, next(batches))
+        state, step = outcome.state, step + 1
+        jax.block_until_ready(outcome.is_finite)
+        if checks and not (outcome.is_finite and is_finite(state)):
+          return None, step
+    return state, step
+
+  def _last_good(self) -> TrainState:
+    found = checkpoint.restore_newest(self._workdir / 'checkpoints')
+    if found is None:
+      raise TrainingError(
+        f'the loss is not finite, and {self._workdir} has no checkpoint to go '
+        'back to: lower config.optimizer.learning_rate'
+      )
+    return found.state
+
+  def _skip(self, step: int) -> None:
+    """Writes down a step that is left out, with the images of its batch."""
+    # Step 1 takes the first batch, which is batch 0.
+    with self._batches(step - 1) as batches:
+      next(batches)  # finds out which of its images can't be read
+      record = {'step': step, **batches.names(step - 1)}
+    path = self._workdir / SKIPPED_FILE
+    lines = [*read_skipped(self._workdir), record]
+    replace_text(path, ''.join(json.dumps(each) + '\n' for each in lines))
+    budget = self._config.max_skipped_steps
+    if len(lines) > budget:
+      raise TrainingError(
+        f'the loss was not finite at {len(lines)} steps, more than '
+        f'config.max_skipped_steps={budget}: look at their images in {path}; '
+        'if these are in order, lower config.optimizer.learning_rate and give '
+        'another --workdir'
+      )
+    self._recorder.say(
+      f'step {step:,} is left out ({len(lines)} of at most {budget}): its '
+      f'images are in {path}'
+    )
+
+
+def read_skipped(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """The steps that a run has left out, each with its images' names."""
+  try:
+    text = (workdir / SKIPPED_FILE).read_text(encoding='utf-8')
+    return [json.loads(line) for line in text.splitlines()]
+  except FileNotFoundError:
+    return []
+
+
+def _drop_skipped_after(workdir: pathlib.Path, step: int) -> None:
+  records = read_skipped(workdir)
+  kept = [each for each in records if each['step'] <= step]
+  if kept != records:
+    text = ''.join(json.dumps(each) + '\n' for each in kept)
+    replace_text(workdir / SKIPPED_FILE, text)

@@ -1,0 +1,90 @@
+"""TensorBoard's event files, written and cut by whole records.
+
+A record is its length, a checksum of the length, an event as a protocol
+buffer and a checksum of that; the checksums are TFRecord's masked CRC-32C.
+"""
+
+import pathlib
+import socket
+import struct
+import time
+from typing import Any
+
+import numpy as np
+
+
+def new_event_path(folder: pathlib.Path) -> pathlib.Path:
+  """A name that TensorBoard looks for, and that no other file has."""
+  name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}'
+  return folder / f'{name}.{time.time_ns()}'
+
+
+def start_record(purge_step: int) -> bytes:
+  """The events a file begins with.
+
+  Args:
+    purge_step: a TensorBoard that is open forgets this step and later ones.
+  """
+  from tensorboardX.proto.event_pb2 import SessionLog
+
+  start = SessionLog(status=SessionLog.START)
+  version = _record(file_version='brain.Event:2')
+  return version + _record(step=purge_step, session_log=start)
+
+
+def scalars_record(step: int, metrics: dict[str, float]) -> bytes:
+  """Numbers of one step as one event."""
+  from tensorboardX.proto.summary_pb2 import Summary
+
+  values = [Summary.Value(tag=k, simple_value=v) for k, v in metrics.items()]
+  return _record(step=step, summary=Summary(value=values))
+
+
+def image_record(step: int, name: str, image: np.ndarray) -> bytes:
+  """A picture, uint8 [h, w, 3], as one event."""
+  from tensorboardX import summary
+
+  picture = summary.image(name, image, dataformats='HWC')
+  return _record(step=step, summary=picture)
+
+
+def cut(data: bytes, step: int) -> bytes:
+  """The whole records that are of a step or of an earlier one.
+
+  Nothing that follows a torn record can be told apart, so it goes too. Where
+  no number and no picture is left, nothing is.
+  """
+  from tensorboardX.proto.event_pb2 import Event
+
+  kept, has_values, at = bytearray(), False, 0
+  while at + 12 <= len(data):
+    length, checksum = data[at : at + 8], data[at + 8 : at + 12]
+    end = at + 16 + int.from_bytes(length, 'little')
+    # The events' own checksums would take seconds a picture in Python.
+    if checksum != _checksum(length) or end > len(data):
+      break
+    event = Event.FromString(data[at + 12 : end - 4])
+    if event.step <= step:
+      kept += data[at:end]
+      has_values |= event.HasField('summary')
+    at = end
+  return bytes(kept) if has_values else b''
+
+
+def _record(**fields: Any) -> bytes:
+  from tensorboardX.proto.event_pb2 import Event
+
+  return _frame(Event(wall_time=time.time(), **fields).SerializeToString())
+
+
+def _frame(event: bytes) -> bytes:
+  length = struct.pack('<Q', len(event))
+  return length + _checksum(length) + event + _checksum(event)
+
+
+def _checksum(data: bytes) -> bytes:
+  from tensorboardX.crc32c import crc32c
+
+  crc = crc32c(data)
+  masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+  return struct.pack('<I', masked)
