@@ -199,7 +199,7 @@ def best_step(folder: pathlib.Path, metric: str, mode: str) -> int | None:
   for step in find_steps(folder):
     try:
       value = float(_read_record(folder / str(step))['metrics'][metric])
-    except (DamagedError, KeyError, TypeError, ValueError):
+    except (DamagedError, LookupError, TypeError, ValueError, OverflowError):
       continue
     if math.isfinite(value):
       ranked.append((sign * value, step))

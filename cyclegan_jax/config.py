@@ -89,12 +89,22 @@ class DataConfig(Section):
     choices=('embedded', 'folder', 'tfds'),
   )
   path: str = option(
-    '', 'folder: holds trainA, trainB, testA, testB; tfds: its data_dir'
+    '',
+    'folder: holds trainA, trainB, testA, testB, or is a .zip of them; tfds: '
+    'its data_dir',
   )
-  train_a: str = option('', "folder: a's images, in place of path/trainA")
-  train_b: str = option('', "folder: b's images, in place of path/trainB")
-  test_a: str = option('', "folder: a's test images (optional)")
-  test_b: str = option('', "folder: b's test images (optional)")
+  train_a: str = option(
+    '', "folder: a's images, a folder or a .zip, in place of path/trainA"
+  )
+  train_b: str = option(
+    '', "folder: b's images, a folder or a .zip, in place of path/trainB"
+  )
+  test_a: str = option(
+    '', "folder: a's test images, a folder or a .zip (optional)"
+  )
+  test_b: str = option(
+    '', "folder: b's test images, a folder or a .zip (optional)"
+  )
   dataset: str = option(
     '', "tfds: one data set with both, such as 'cycle_gan/horse2zebra'"
   )
@@ -210,7 +220,10 @@ class DiscriminatorConfig(Section):
   )
   filters: int = option(24, 'filters of the first layer', low=1)
   layers: int = option(
-    3, 'strided layers: max_layers in the seed, n_layers in the paper', low=1
+    3,
+    'strided layers: max_layers in the seed, n_layers in the paper',
+    low=1,
+    high=16,
   )
   last_layers: str = option(
     'same',
@@ -523,7 +536,8 @@ def unknown_option(path: str) -> str:
     *(each for each in siblings if leaf in names[each]),
     *difflib.get_close_matches(path, known, n=1, cutoff=0.0),
   ]
-  return f'{path} does not exist: did you mean {guesses[0]}?'
+  shown = path if path.isprintable() else repr(path)
+  return f'{shown} does not exist: did you mean {guesses[0]}?'
 
 
 def _initials(name: str) -> str:

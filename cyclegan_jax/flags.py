@@ -180,7 +180,8 @@ def _one_line(error: BaseException) -> str:
 def _unknown_flag(name: str) -> str:
   known = ['config', 'workdir', 'debug']
   nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-  return f'--{name} is not a flag: did you mean --{nearest[0]}?'
+  shown = name if name.isprintable() else repr(name)
+  return f'--{shown} is not a flag: did you mean --{nearest[0]}?'
 
 
 def _take_config_file(argv: list[str]) -> tuple[str | None, list[str]]:

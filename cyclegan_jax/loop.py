@@ -84,6 +84,7 @@ class Loop:
 
   def _steps(self, state: TrainState) -> TrainState:
     log = self._config.log
+    state = self._update.place(state)
     step, last = int(state.step), self._config.steps
     unseen: Outcome | None = None  # of the last step
     with self._batches(step) as batches:
@@ -240,7 +241,7 @@ class Loop:
       The state and its step; None and the first step whose outcome is not
       finite, where one is looked for.
     """
-    state = self._last_good()
+    state = self._update.place(self._last_good())
     step = int(state.step)
     with self._batches(step) as batches:
       while step < last_step:

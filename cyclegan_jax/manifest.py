@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 from io import BufferedReader
-from typing import Any
+from typing import Any, NamedTuple
 
 MANIFEST_FILE = 'manifest.json'
 
@@ -34,7 +35,10 @@ def write_manifest(folder: pathlib.Path, format: int) -> None:
     name = path.relative_to(folder).as_posix()
     with path.open('rb') as file:
       os.fsync(file.fileno())
-      files[name] = _fingerprint(file)
+      files[name] = {
+        'size': os.fstat(file.fileno()).st_size,
+        'sha256': _checksum(file),
+      }
   with (folder / MANIFEST_FILE).open('wb') as file:
     file.write(_encode({'format': format, 'files': files}))
     file.flush()
@@ -51,7 +55,7 @@ def read_format(folder: pathlib.Path) -> int:
   Raises:
     DamagedError: the manifest is missing or not what was written.
   """
-  return int(_read_manifest(folder)['format'])
+  return _read_manifest(folder).format
 
 
 def check_manifest(folder: pathlib.Path) -> None:
@@ -60,19 +64,24 @@ def check_manifest(folder: pathlib.Path) -> None:
   Raises:
     DamagedError: one is missing or not what was written.
   """
-  for name, expected in _read_manifest(folder)['files'].items():
+  for name, (size, checksum) in _read_manifest(folder).files.items():
+    path = folder / name
     try:
-      with (folder / name).open('rb') as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != expected['size']:
-          raise DamagedError(
-            f'{name} has {size:,} bytes instead of {expected["size"]:,}'
-          )
-        found = _fingerprint(file)
+      found = path.lstat()
+      # Of a link or a pipe nobody knows where it leads, or when it ends.
+      if not stat.S_ISREG(found.st_mode):
+        raise DamagedError(f'{name} is not a file')
+      if found.st_size != size:
+        raise DamagedError(
+          f'{name} has {found.st_size:,} bytes instead of {size:,}'
+        )
+      with path.open('rb') as file:
+        is_good = _checksum(file) == checksum
     except OSError as error:
-      reason = 'missing' if isinstance(error, FileNotFoundError) else error
+      is_missing = isinstance(error, FileNotFoundError)
+      reason = 'missing' if is_missing else f'unreadable ({error.strerror})'
       raise DamagedError(f'{name} is {reason}') from error
-    if found != expected:
+    if not is_good:
       raise DamagedError(f'{name} has another checksum than when it was saved')
 
 
@@ -85,31 +94,56 @@ def sync_folder(folder: pathlib.Path) -> None:
     os.close(descriptor)
 
 
-def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+class _Manifest(NamedTuple):
+  format: int
+  files: dict[str, tuple[int, str]]  # size and checksum by name
+
+
+def _read_manifest(folder: pathlib.Path) -> _Manifest:
   try:
     data = (folder / MANIFEST_FILE).read_bytes()
   except OSError as error:
-    missing = isinstance(error, FileNotFoundError)
-    reason = 'missing' if missing else f'unreadable ({error.strerror})'
+    is_missing = isinstance(error, FileNotFoundError)
+    reason = 'missing' if is_missing else f'unreadable ({error.strerror})'
     raise DamagedError(f'{MANIFEST_FILE} is {reason}') from error
   try:
-    manifest = json.loads(data)
-    del manifest['sha256']
-    is_good = data == _encode(manifest)
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-    is_good = False
-  if not is_good:
-    raise DamagedError(f'{MANIFEST_FILE} is not what was saved')
-  return manifest
+    content = json.loads(data)
+    del content['sha256']
+    if data != _encode(content):
+      raise ValueError
+    # Whoever can write a checksum can write anything.
+    return _Manifest(
+      int(content['format']),
+      {
+        _inner(name): (int(each['size']), str(each['sha256']))
+        for name, each in content['files'].items()
+      },
+    )
+  except (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+  ) as error:
+    raise DamagedError(f'{MANIFEST_FILE} is not what was saved') from error
+
+
+def _inner(name: str) -> str:
+  """The name, if it lies inside of the folder."""
+  parts = pathlib.PurePosixPath(name).parts
+  if not parts or name.startswith('/') or '..' in parts or '\0' in name:
+    raise ValueError(name)
+  return name
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(path for path in folder.rglob('*') if path.is_file())
 
 
-def _fingerprint(file: BufferedReader) -> dict[str, Any]:
-  digest = hashlib.file_digest(file, 'sha256')
-  return {'size': file.tell(), 'sha256': digest.hexdigest()}
+def _checksum(file: BufferedReader) -> str:
+  return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _encode(manifest: dict[str, Any]) -> bytes:

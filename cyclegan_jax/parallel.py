@@ -44,6 +44,13 @@ def data_parallel(
   )
 
 
+def replicate(tree: Tree, num_devices: int) -> Tree:
+  """Puts a state where `data_parallel` has it: whole, on every device."""
+  mesh = jax.sharding.Mesh(jax.local_devices()[:num_devices], AXIS)
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return jax.device_put(tree, everywhere)
+
+
 def shard_batch(batch: Tree, num_devices: int) -> Tree:
   """Cuts [B, ...] into [num_devices, B / num_devices, ...]."""
   return jax.tree.map(

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from cyclegan_jax import checkpoint, images
 from cyclegan_jax.config import Config, size_multiple
 from cyclegan_jax.data.decoding import ImageError, decode
-from cyclegan_jax.data.folder_source import list_images
+from cyclegan_jax.data.files import list_images, open_file
 from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.inference import make_translator
@@ -102,7 +102,7 @@ def _pairs(
 
 def _read(path: pathlib.Path, config: Config, direction: str) -> np.ndarray:
   try:
-    with path.open('rb') as file:
+    with open_file(str(path)) as file:
       return decode(
         file,
         str(path),

@@ -28,6 +28,7 @@ class Outcome(NamedTuple):
 class CompiledUpdate(NamedTuple):
   """One step on raw images, and what it takes."""
 
+  place: Callable[[TrainState], TrainState]  # to where `run` takes it from
   run: Callable[[TrainState, RawBatch], Outcome]
   metric_names: tuple[str, ...]
   num_bytes: int | None  # of memory on each device, by XLA's count
@@ -83,12 +84,17 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
   names = jax.tree.unflatten(tree, range(tree.num_leaves)).metrics
   compiled = lowered.compile(_compiler_options(config))
 
+  def place(state: TrainState) -> TrainState:
+    if num_devices == 1:
+      return state
+    return parallel.replicate(state, num_devices)
+
   def run(state: TrainState, raw: RawBatch) -> Outcome:
     return compiled(state, shard(raw))
 
   memory = compiled.memory_analysis()
   if memory is None:
-    return CompiledUpdate(run, tuple(names), None)
+    return CompiledUpdate(place, run, tuple(names), None)
   # Outputs that take over an input's memory are counted twice.
   num_bytes = (
     memory.argument_size_in_bytes
@@ -96,7 +102,7 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     - memory.alias_size_in_bytes
     + memory.temp_size_in_bytes
   )
-  return CompiledUpdate(run, tuple(names), num_bytes)
+  return CompiledUpdate(place, run, tuple(names), num_bytes)
 
 
 def is_finite(state: TrainState) -> bool:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from cyclegan_jax import checkpoint, create_train_state
+from cyclegan_jax import checkpoint, create_train_state, manifest
 from cyclegan_jax.checkpoint import Saver
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.manifest import DamagedError, write_manifest
@@ -334,3 +334,44 @@ def test_what_is_no_checkpoint_is_said_to_be_none(make, message, tmp_path):
   with pytest.raises(WorkdirError) as caught:
     checkpoint.load(path)
   assert str(caught.value) == message.format(path=path)
+
+
+# A manifest with a good checksum of bad content, as only a person makes it.
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    {},
+    {'format': 2},
+    {'format': None, 'files': {}},
+    {'format': float('inf'), 'files': {}},
+    {'format': 2, 'files': []},
+    {'format': 2, 'files': {'a': {'size': 1}}},
+    {'format': 2, 'files': {'a': {'size': 'x', 'sha256': 'x'}}},
+    *(
+      {'format': 2, 'files': {name: {'size': 1, 'sha256': 'x'}}}
+      for name in ('', '.', '/etc/passwd', '../../other', 'a/../../b', 'a\0b')
+    ),
+  ],
+)
+def test_a_manifest_of_nonsense_or_malice(folder, content):
+  (folder / '2' / 'manifest.json').write_bytes(manifest._encode(content))
+  with pytest.raises(DamagedError, match=r'^manifest.json is not what was'):
+    checkpoint.restore(folder / '2')
+
+
+@pytest.mark.parametrize('make', [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_read(folder, make):
+  (folder / '2' / 'record.json').unlink()
+  make(folder / '2' / 'record.json')
+  with pytest.raises(DamagedError, match=r'^record.json is not a file$'):
+    checkpoint.restore(folder / '2')
+
+
+def test_a_metric_too_large_for_a_number_is_never_the_best(folder):
+  path = folder / '2' / 'record.json'
+  record = json.loads(path.read_text())
+  record['metrics']['loss'] = 10**400
+  path.write_text(json.dumps(record))
+  assert checkpoint.best_step(folder, 'loss', 'max') == 0

@@ -104,8 +104,8 @@ def test_more_devices_than_there_are(capsys):
 def test_a_missing_folder(capsys):
   flags = ['--config.data.name=folder', '--config.data.path=my data/ü']
   assert error_of(capsys, TINY, *flags, status=1) == (
-    "config.data.path='my data/ü' does not exist: give the folder that holds "
-    'trainA and trainB'
+    "config.data.path='my data/ü' does not exist: give the folder, or the "
+    '.zip, that holds trainA and trainB'
   )
 
 
