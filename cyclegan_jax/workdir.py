@@ -64,8 +64,8 @@ def discard_workdir(folder: pathlib.Path) -> None:
 def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
   """Keeps every other process from training into a folder, which it makes.
 
-  The system gives the lock back when the process ends, however it ends; the
-  file `lock` stays, and tells who had it.
+  The system gives the lock back when the process ends, however it ends. The
+  file `lock` stays; it names the process that has the lock, or died with it.
 
   Raises:
     WorkdirError: a living process has it, or the folder can't be written.
@@ -81,8 +81,8 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise WorkdirError(
-        f'{folder} is in use by {_owner(file)}: wait for it, stop it, or give '
-        'another --workdir'
+        f'{folder} is in use by {_owner(file) or "another process"}: wait for '
+        'it, stop it, or give another --workdir'
       ) from None
     except OSError as error:
       logging.getLogger('cyclegan_jax').warning(
@@ -91,28 +91,37 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
         folder,
         error.strerror,
       )
+    if dead := _owner(file):
+      logging.getLogger('cyclegan_jax').warning(
+        '%s has died while it trained into %s: taking over', dead, folder
+      )
     now = datetime.datetime.now().astimezone()
     with explain_disk_errors(folder):
       # In place: another process may hold the file open, to wait for it.
-      file.truncate(0)
+      file.seek(0)
+      file.truncate()
       owner = {
         'pid': os.getpid(),
         'host': platform.node(),
         'started': now.isoformat(sep=' ', timespec='seconds'),
       }
       file.write(json.dumps(owner).encode())
-    yield
+    try:
+      yield
+    finally:
+      with contextlib.suppress(OSError):
+        file.truncate(0)
 
 
-def _owner(file: FileIO) -> str:
-  """Who wrote the lock's file, for a message."""
+def _owner(file: FileIO) -> str | None:
+  """Who wrote the lock's file, for a message; None if it does not tell."""
   try:
     owner = json.loads(file.read())
     return (
       f'process {owner["pid"]} on {owner["host"]}, started {owner["started"]}'
     )
   except (ValueError, KeyError, TypeError):
-    return 'another process'
+    return None
 
 
 def check_workdir(

@@ -82,7 +82,7 @@ class Zygote:
     self._process.stdin.write(b'\n')
 
   def close(self):
-    self._process.kill()
+    os.killpg(self._process.pid, signal.SIGKILL)  # with a run, if one is left
     self._process.wait()
     self._process.stdin.close()
     self._process.stdout.close()
@@ -130,7 +130,9 @@ def serve():
     os.write(replies, b'%d\n' % pid)
     ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     killed = ended.si_code != os.CLD_EXITED
-    os.write(replies, b'%d\n' % (-ended.si_status if killed else ended.si_status))
+    os.write(
+      replies, b'%d\n' % (-ended.si_status if killed else ended.si_status)
+    )
     orders.readline()  # from now on another process may get this number
     os.waitpid(pid, 0)
 
@@ -231,7 +233,7 @@ class Lab:
       self._env['LD_PRELOAD'] = str(self.shim)
     self.jobs, self._zygotes = jobs, queue.SimpleQueue()
     self._lock, self._count = threading.Lock(), 0
-    self._references = {}
+    self._made = {}
 
   def __enter__(self):
     for _ in range(self.jobs):
@@ -287,6 +289,8 @@ class Lab:
           stderr=error,
           start_new_session=True,
         )
+      self._stack.callback(process.wait)
+      self._stack.callback(process.kill)
 
       def wait(timeout):
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -308,26 +312,37 @@ class Lab:
     run.wait()
     return run
 
-  def reference(self, *options):
-    """The undisturbed run with these options, made once."""
+  def once(self, function, *args):
+    """What a function (lab, *args) returns; called once, by any thread."""
     with self._lock:
-      reference = self._references.setdefault(options, Reference())
-    with reference.lock:
-      if not reference.states:
-        # A signal may stop a run at any step. The second, to be its equal,
-        # no longer compiles, and takes as long as the others will.
-        for more in (ALL_STEPS, ()):
-          workdir = self.path('undisturbed')
-          run = self.run(workdir, *options, *more)
-          if run.status != 0:
-            raise RuntimeError(f'an undisturbed run failed: {run.stderr}')
-          if more:
-            reference.read(workdir)
-        reference.seconds = run.seconds
-        problem = reference.compare_end(workdir)
-        if problem:
-          raise RuntimeError(f'two undisturbed runs are not equal: {problem}')
-    return reference
+      future = self._made.setdefault((function, args), [threading.Lock()])
+    with future[0]:
+      if len(future) == 1:
+        future.append(function(self, *args))
+    return future[1]
+
+  def reference(self, *options):
+    """The undisturbed run with these options."""
+    return self.once(make_reference, options)
+
+
+def make_reference(lab, options):
+  """Two undisturbed runs, which have to be equal."""
+  reference = Reference()
+  # A signal may stop a run at any step. The second, to be its equal, no longer
+  # compiles, and takes as long as the others will.
+  for more in (ALL_STEPS, ()):
+    workdir = lab.path('undisturbed')
+    run = lab.run(workdir, *options, *more)
+    if run.status != 0:
+      raise RuntimeError(f'an undisturbed run failed: {run.stderr}')
+    if more:
+      reference.read(workdir)
+  reference.seconds = run.seconds
+  problem = reference.compare_end(workdir)
+  if problem:
+    raise RuntimeError(f'two undisturbed runs are not equal: {problem}')
+  return reference
 
 
 class Reference:
@@ -336,9 +351,6 @@ class Reference:
   What is compared gives a text: '' where all is well; it starts with DIFFERS
   where a run is there, but not as it should be.
   """
-
-  def __init__(self):
-    self.lock, self.states, self.seconds = threading.Lock(), {}, None
 
   def read(self, workdir):
     self.metrics = metrics(workdir)

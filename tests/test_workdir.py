@@ -228,7 +228,7 @@ def test_a_second_process_is_refused_and_told_of_the_first(tmp_path):
     pass
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, caplog):
   with holder_of(tmp_path) as first:
     first.kill()
     first.wait()
@@ -236,6 +236,14 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     with lock_workdir(tmp_path):
       owner = json.loads((tmp_path / 'lock').read_text())
       assert owner['pid'] == os.getpid()
+  (record,) = caplog.records
+  assert re.fullmatch(
+    f'process {first.pid} on {platform.node()}, started .* has died while it '
+    f'trained into {tmp_path}: taking over',
+    record.getMessage(),
+  )
+  # Whoever ended in order leaves nothing to tell.
+  assert (tmp_path / 'lock').read_text() == ''
 
 
 @pytest.mark.parametrize('content', ['', '{"pid": 1', '[]'])
