@@ -2,8 +2,8 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 
@@ -58,6 +58,7 @@ class Loop:
     self._saver = saver
     self._stop = stop
     self._next_wait = _FIRST_WAIT_SECONDS
+    self._num_unexplained = 0  # losses that were finite the second time
 
   def __call__(self, state: TrainState) -> TrainState:
     """Trains.
@@ -156,9 +157,9 @@ class Loop:
     failure = self._saver.take_failure()
     if failure is None:
       return
-    step, error = failure
     if self._config.log.on_save_error == 'stop':
-      self._raise_failure(step, error)
+      raise_failure(self._workdir, failure)
+    step, error = failure
     every = self._config.log.checkpoint_every_steps
     steps = checkpoint.find_steps(self._workdir / 'checkpoints')
     self._recorder.say(
@@ -167,15 +168,6 @@ class Loop:
       + (f'the last good one is of step {steps[-1]:,}; ' if steps else '')
       + f'trying again at step {step + every - step % every:,}'
     )
-
-  def _raise_failure(self, step: int, error: Exception) -> None:
-    with explain_disk_errors(self._workdir):
-      raise error
-    raise WorkdirError(
-      f'{self._workdir}: the checkpoint of step {step:,} could not be written '
-      f'({checkpoint.reason_of(error)}): run the same command again to go on '
-      'from the last good one'
-    ) from error
 
   def _end(self, state: TrainState, unseen: Outcome | None) -> None:
     """Saves what the loop came to, where that was not done."""
@@ -196,7 +188,7 @@ class Loop:
     self._saver.wait()
     failure = self._saver.take_failure()
     if failure is not None:
-      self._raise_failure(*failure)
+      raise_failure(self._workdir, failure)
 
   def _recover(self, lost_step: int) -> TrainState:
     """Goes back to the last good checkpoint, and round what lost the run.
@@ -213,34 +205,27 @@ class Loop:
       f'the loss is not finite at step {lost_step:,}: going back to the last '
       'good checkpoint to find what lost it'
     )
-    state, step = self._replay(lost_step, checks=True)
-    if state is not None:
-      self._recorder.say(
-        f'this time step {lost_step:,} is finite: this machine does not give '
-        'the same bits twice; going on'
-      )
-      self._recorder.rewind(lost_step - 1)
+    culprit = None
+    for step, outcome in self._repeat(lost_step):
+      if not (outcome.is_finite and is_finite(outcome.state)):
+        culprit = step
+        break
+    if culprit is None:
+      self._pass_over(lost_step)
+    else:
+      self._skip(culprit)
+    before = (culprit or lost_step) - 1
+    state = self._last_good()
+    for _, outcome in self._repeat(before):
+      state = outcome.state
+    self._recorder.rewind(before)
+    if culprit is None:
       return state
-    self._skip(step)
-    state, _ = self._replay(step - 1)
-    assert state is not None
-    self._recorder.rewind(step - 1)
-    self._recorder.step_skipped(step)
+    self._recorder.step_skipped(culprit)
     return state.replace(step=state.step + 1)
 
-  def _replay(
-    self, last_step: int, *, checks: bool = False
-  ) -> tuple[TrainState | None, int]:
-    """Repeats the steps since the last checkpoint.
-
-    Args:
-      last_step: where to end.
-      checks: look at the whole state after each step.
-
-    Returns:
-      The state and its step; None and the first step whose outcome is not
-      finite, where one is looked for.
-    """
+  def _repeat(self, last_step: int) -> Iterator[tuple[int, Outcome]]:
+    """The steps since the last checkpoint again, one at a time."""
     state = self._update.place(self._last_good())
     step = int(state.step)
     with self._batches(step) as batches:
@@ -250,9 +235,21 @@ class Loop:
         outcome = self._update.run(state, next(batches))
         state, step = outcome.state, step + 1
         jax.block_until_ready(outcome.is_finite)
-        if checks and not (outcome.is_finite and is_finite(state)):
-          return None, step
-    return state, step
+        yield step, outcome
+
+  def _pass_over(self, step: int) -> None:
+    """Tells that a step was finite when it was repeated."""
+    self._num_unexplained += 1
+    if self._num_unexplained > self._config.max_skipped_steps:
+      raise TrainingError(
+        'the loss is not finite again and again, but finite when the same '
+        'steps are repeated: look after this machine, or set '
+        'config.deterministic=True on a GPU'
+      )
+    self._recorder.say(
+      f'this time step {step:,} is finite: this machine does not give the '
+      'same bits twice; going on'
+    )
 
   def _last_good(self) -> TrainState:
     found = checkpoint.restore_newest(self._workdir / 'checkpoints')
@@ -284,6 +281,24 @@ class Loop:
       f'step {step:,} is left out ({len(lines)} of at most {budget}): its '
       f'images are in {path}'
     )
+
+
+def raise_failure(
+  workdir: pathlib.Path, failure: tuple[int, Exception]
+) -> NoReturn:
+  """Raises the WorkdirError of a checkpoint that could not be written."""
+  step, error = failure
+  try:
+    with explain_disk_errors(workdir):
+      raise error
+  except WorkdirError:
+    raise
+  except Exception as error:
+    raise WorkdirError(
+      f'{workdir}: the checkpoint of step {step:,} could not be written '
+      f'({checkpoint.reason_of(error)}): run the same command again to go on '
+      'from the last good one'
+    ) from error
 
 
 def read_skipped(workdir: pathlib.Path) -> list[dict[str, Any]]:

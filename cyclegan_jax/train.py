@@ -17,7 +17,7 @@ from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluate import EmbeddedScore, score_embedded
-from cyclegan_jax.loop import Loop
+from cyclegan_jax.loop import Loop, raise_failure
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState, create_train_state
@@ -118,6 +118,9 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         score = stop.call(lambda: score_embedded(config, state.translators))
         recorder.gallery(int(state.step), score=str(score or 'no coat in view'))
     except StoppedError:
+      saver.wait()
+      if failure := saver.take_failure():
+        raise_failure(workdir, failure)
       return TrainResult(state, config, start, stop.received, None)
     is_done = int(state.step) == config.steps
     signal = None if is_done else stop.received

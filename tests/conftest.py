@@ -21,11 +21,14 @@ os.environ['XLA_FLAGS'] = (
 )
 jax.config.update('jax_num_cpu_devices', 8)
 # All of them compile the same few programs: once is enough. The folder is the
-# user's own, mode 0700, and goes with the session.
-_COMPILED = tempfile.TemporaryDirectory(prefix='cyclegan_jax_tests_')
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED.name
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
-jax.config.update('jax_compilation_cache_dir', _COMPILED.name)
+# user's own, mode 0700, and goes with the session; pytest's workers share it.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _COMPILED = tempfile.TemporaryDirectory(prefix='cyclegan_jax_tests_')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED.name
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+jax.config.update(
+  'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
+)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 # The first example of a shape compiles, which takes longer than the others;

@@ -4,14 +4,17 @@ The infinity is a real one: the weight of the cycle loss is so large that only
 the step at which the white image of a meets the white image of b overflows.
 """
 
+import itertools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from cyclegan_jax import checkpoint
+from cyclegan_jax import train as train_module
 from cyclegan_jax.data.loader import image_at
 from cyclegan_jax.errors import TrainingError
 from cyclegan_jax.loop import read_skipped
@@ -174,3 +177,40 @@ def test_a_rate_that_is_far_too_high_ends_soon(config, tmp_path):
   with pytest.raises(TrainingError, match='not finite at 3 steps'):
     train(config, tmp_path)
   assert checkpoint.find_steps(tmp_path / 'checkpoints') == [0]
+
+
+def test_a_machine_that_errs_once(config, tmp_path, monkeypatch, capfd):
+  """A bit that flips in the chip, which nothing here can make it do."""
+  config = config.replace(loss={'cycle_a': 10.0, 'cycle_b': 10.0})
+  config = config.replace(optimizer={'learning_rate': 1e-3})
+  expected = train(config, tmp_path / 'one')
+  compile_update = train_module.compile_update
+  calls = itertools.count(1)
+
+  def compile_flaky(config, state):
+    update = compile_update(config, state)
+
+    def run(state, raw):
+      outcome = update.run(state, raw)
+      if next(calls) != 7:
+        return outcome
+      broken = jax.tree.map(lambda x: x * jnp.nan, outcome.state.gen)
+      return outcome._replace(state=outcome.state.replace(gen=broken))
+
+    return update._replace(run=run)
+
+  monkeypatch.setattr(train_module, 'compile_update', compile_flaky)
+  result = train(config, tmp_path / 'two')
+  told = capfd.readouterr().err
+  assert 'the loss is not finite at step 8: going back' in told
+  assert 'this time step 8 is finite: this machine does not give' in told
+  assert read_skipped(tmp_path / 'two') == []
+  for x, y in zip(
+    jax.tree.leaves(result.state.gen),
+    jax.tree.leaves(expected.state.gen),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(x, y)
+  name = 'metrics.jsonl'
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  assert (one / name).read_text() == (two / name).read_text()
