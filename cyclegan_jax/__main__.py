@@ -1,5 +1,6 @@
 """`python -m cyclegan_jax` is the command `cyclegan`."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -20,13 +21,12 @@ def run(*command: str, program: str = '') -> NoReturn:
 
   signal.signal(signal.SIGINT, signal.default_int_handler)
   status = main([*command, *sys.argv[1:]], program=program)
-  if status > 128:
-    # After a signal a thread may still be inside of the compiler, or waiting
-    # for a disk: Python would wait for it, or crash it.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-  sys.exit(status)
+  # A thread may still be inside of the compiler, or wait for a disk: Python
+  # would wait for it, or crash it.
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError, ValueError):  # its reader has gone
+      stream.flush()
+  os._exit(status)
 
 
 if __name__ == '__main__':

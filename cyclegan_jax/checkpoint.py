@@ -4,6 +4,7 @@ A checkpoint is a folder `checkpoints/<step>`:
 
   state/         the whole TrainState, by Orbax
   record.json    the config, library versions, the data's fingerprint, metrics
+  data.json      names and sizes of the images, to tell what changed
   manifest.json  the format's version and a checksum of every file
 
 It is written under another name and renamed when all of it is on the disk, so
@@ -41,13 +42,16 @@ from cyclegan_jax.state import TrainState, create_train_state
 
 FORMAT = 2
 RECORD_FILE = 'record.json'
+LISTING_FILE = 'data.json'
 
-_LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint')
+_PACKAGES = ('cyclegan_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
+_NUM_LOOKS = 5  # at a folder whose newest is deleted while it is read
 
 
 class Checkpoint(NamedTuple):
   """What a checkpoint holds."""
 
+  path: pathlib.Path
   state: TrainState
   config: Config  # resolved
   data: dict[str, Any]  # the fingerprint of the images; {} if not known
@@ -66,6 +70,8 @@ class Saver:
     config: Config,
     *,
     data: Mapping[str, Any] | None = None,
+    listing: Mapping[str, Any] | None = None,
+    good_step: int | None = None,
   ):
     """Removes what a dead process left half-written.
 
@@ -74,10 +80,14 @@ class Saver:
         other process may write it meanwhile.
       config: resolved; its log section says what is kept.
       data: the fingerprint of the images, as JSON takes it.
+      listing: of the images, likewise.
+      good_step: of the checkpoint that the run goes on from.
     """
     self._folder = folder.absolute()
     self._config = config
-    self._data = dict(data or {})
+    self._data, self._listing = dict(data or {}), dict(listing or {})
+    self._versions = {name: _version(name) for name in _PACKAGES}
+    self._good = set() if good_step is None else {good_step}
     self._thread: threading.Thread | None = None
     self._failure: tuple[int, Exception] | None = None
     for pattern in ('.*.tmp', '.*.old'):
@@ -102,14 +112,12 @@ class Saver:
     """
     self.wait()
     step = int(state.step)
-    final, temporary = self._folder / str(step), self._folder / f'.{step}.tmp'
-    if final.exists():
+    if step in self._good:
       return
+    temporary = self._folder / f'.{step}.tmp'
     record = {
       'config': dataclasses.asdict(self._config),
-      'versions': {
-        name: importlib.metadata.version(name) for name in _LIBRARIES
-      },
+      'versions': self._versions,
       'data': self._data,
       'metrics': {name: float(each) for name, each in (metrics or {}).items()},
     }
@@ -119,14 +127,26 @@ class Saver:
     try:
       shutil.rmtree(temporary, ignore_errors=True)
       temporary.mkdir(parents=True)
+      sync_folder(self._folder.parent)
       writer.save(temporary / 'state', state)
     except Exception as error:  # of TensorStore, Orbax and the system
-      self._fail(step, error, temporary)
+      self.fail(step, error)
+      with contextlib.suppress(Exception):
+        writer.close()
       return
     self._thread = threading.Thread(
       target=self._finish, args=(writer, record, step), name='checkpoint'
     )
     self._thread.start()
+
+  @property
+  def last_step(self) -> int | None:
+    """The step of the newest checkpoint that is known to be good."""
+    return max(self._good, default=None)
+
+  def go_back(self, step: int) -> None:
+    """Takes note that the newest good checkpoint is of this step."""
+    self._good = {each for each in self._good if each < step} | {step}
 
   def wait(self) -> None:
     """Returns when no save is under way."""
@@ -146,33 +166,57 @@ class Saver:
     try:
       with writer:
         writer.wait_until_finished()
-      (temporary / RECORD_FILE).write_text(
-        json.dumps(record, indent=1), encoding='utf-8'
-      )
+      for name, content in (
+        (RECORD_FILE, record),
+        (LISTING_FILE, self._listing),
+      ):
+        (temporary / name).write_text(json.dumps(content), encoding='utf-8')
       write_manifest(temporary, FORMAT)
+      if final.exists():  # damaged: the run has come by here before
+        self._delete(step)
       os.rename(temporary, final)
       sync_folder(self._folder)
     except Exception as error:
-      self._fail(step, error, temporary)
-    else:
-      with contextlib.suppress(OSError):  # the next one deletes more
-        self._prune()
+      self.fail(step, error)
+      return
+    self._good.add(step)
+    self._failure = None
+    with contextlib.suppress(OSError):  # the next one deletes more
+      self._prune(step)
 
-  def _fail(self, step: int, error: Exception, temporary: pathlib.Path) -> None:
+  def fail(self, step: int, error: Exception) -> None:
+    """Takes note that the checkpoint of a step can't be had."""
     self._failure = (step, error)
-    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(self._folder / f'.{step}.tmp', ignore_errors=True)
 
-  def _prune(self) -> None:
-    """Deletes all but the newest checkpoints and the best."""
+  def _prune(self, last: int) -> None:
+    """Deletes all but the newest checkpoints and the best.
+
+    Those of later steps, which could not be read, take no good one's place.
+    """
     log = self._config.log
     best = best_step(self._folder, log.best_metric, log.best_mode)
-    kept = {best, *find_steps(self._folder)[-log.keep_checkpoints :]}
-    for step in find_steps(self._folder):
-      if step not in kept:
-        # A folder named by a step is whole, also while it is being deleted.
-        doomed = self._folder / f'.{step}.old'
-        os.rename(self._folder / str(step), doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+    steps = [step for step in find_steps(self._folder) if step <= last]
+    for step in steps[: -log.keep_checkpoints]:
+      if step != best:
+        self._delete(step)
+
+  def _delete(self, step: int) -> None:
+    # A folder named by a step is whole, also while it is being deleted.
+    doomed = self._folder / f'.{step}.old'
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(self._folder / str(step), doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:  # run from its folder
+    return 'not installed'
+
+
+_ERROR_NUMBER = re.compile(r"os_error_code='(\d+)'|OS error (\d+)")
 
 
 def find_steps(folder: pathlib.Path) -> list[int]:
@@ -198,6 +242,7 @@ def best_step(folder: pathlib.Path, metric: str, mode: str) -> int | None:
   ranked = []
   for step in find_steps(folder):
     try:
+      check_manifest(folder / str(step), only=RECORD_FILE)
       value = float(_read_record(folder / str(step))['metrics'][metric])
     except (DamagedError, LookupError, TypeError, ValueError, OverflowError):
       continue
@@ -206,17 +251,13 @@ def best_step(folder: pathlib.Path, metric: str, mode: str) -> int | None:
   return max(ranked)[1] if ranked else None
 
 
-def restore_newest(
-  folder: pathlib.Path, *, set_aside: bool = False
-) -> Checkpoint | None:
+def restore_newest(folder: pathlib.Path) -> Checkpoint | None:
   """Reads the newest checkpoint that is whole, onto one device.
 
   A damaged one is named in a warning and passed over.
 
   Args:
     folder: `<workdir>/checkpoints`.
-    set_aside: rename the damaged to `<step>.damaged`, so that a run that goes
-      on from an older one can save that step again.
 
   Returns:
     The checkpoint, or None where the folder has none.
@@ -224,23 +265,26 @@ def restore_newest(
   Raises:
     WorkdirError: all are damaged, or one is of another format.
   """
-  damages = []
-  for step in reversed(find_steps(folder)):
-    path = folder / str(step)
+  damages: dict[int, str] = {}
+  looks, steps = 0, find_steps(folder)
+  while steps:
+    path = folder / str(steps[-1])
     try:
       return restore(path)
-    except DamagedError as error:
-      if not path.exists():  # a run that goes on deletes its oldest
+    except (DamagedError, WorkdirError) as error:
+      if not path.exists() and looks < _NUM_LOOKS:
+        # A run that goes on has deleted it, and saved a newer one before.
+        looks += 1
+        steps = [step for step in find_steps(folder) if step not in damages]
         continue
-      damages.append(f'{path} is damaged ({error})')
-      logging.getLogger('cyclegan_jax').warning('%s', damages[-1])
-      if set_aside:
-        aside = path.with_name(f'{step}.damaged')
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(path, aside)
+      if isinstance(error, WorkdirError):
+        raise
+      damages[steps.pop()] = text = f'{path} is damaged ({error})'
+      logging.getLogger('cyclegan_jax').warning('%s', text)
   if damages:
+    first = damages[max(damages)]
     raise WorkdirError(
-      f'{folder} has no checkpoint left to go on from: {damages[0]}: bring a '
+      f'{folder} has no checkpoint left to go on from: {first}: bring a '
       'copy back, or give another --workdir to start anew'
     )
   return None
@@ -264,21 +308,40 @@ def restore(path: pathlib.Path) -> Checkpoint:
     config = from_config_dict(record['config'])
     with ocp.StandardCheckpointer() as reader:
       state = reader.restore(path.absolute() / 'state', _abstract_state(config))
+  except OSError as error:
+    raise DamagedError(f'state is unreadable ({reason_of(error)})') from error
   except (
     ConfigError,
-    OSError,
     ValueError,
     KeyError,
     TypeError,
     AttributeError,
   ) as error:
+    if _ERROR_NUMBER.search(str(error)):
+      raise DamagedError(f'state is unreadable ({reason_of(error)})') from error
     # It is what was saved: so what can't be read is ours.
     versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items())
     raise WorkdirError(
       f'{path} can not be read here ({reason_of(error)}): it was written with '
       f'{versions}, so use those'
     ) from error
-  return Checkpoint(state, config, record['data'], record['metrics'])
+  return Checkpoint(path, state, config, record['data'], record['metrics'])
+
+
+def read_listing(path: pathlib.Path) -> dict[str, Any]:
+  """The listing of the images that a checkpoint was trained on.
+
+  Args:
+    path: `checkpoints/<step>`.
+
+  Raises:
+    DamagedError: it is not what was saved.
+  """
+  try:
+    check_manifest(path, only=LISTING_FILE)
+    return dict(json.loads((path / LISTING_FILE).read_bytes()))
+  except (OSError, ValueError, TypeError, RecursionError) as error:
+    raise DamagedError(f'{LISTING_FILE} is not what was saved') from error
 
 
 def load(path: str | pathlib.Path) -> tuple[TrainState, Config]:
@@ -324,7 +387,7 @@ def reason_of(error: Exception) -> str:
     return error.strerror
   text = str(error).strip() or type(error).__name__
   # TensorStore's texts hold the system's number, in the middle of much else.
-  number = re.search(r"os_error_code='(\d+)'|OS error (\d+)", text)
+  number = _ERROR_NUMBER.search(text)
   if number:
     return os.strerror(int(number[1] or number[2]))
   return text.splitlines()[0][:200]

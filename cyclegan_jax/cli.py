@@ -1,6 +1,7 @@
 """The command `cyclegan`, the same as `python -m cyclegan_jax`."""
 
 import argparse
+import contextlib
 import logging
 import pathlib
 import shlex
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 
 from cyclegan_jax import flags
 from cyclegan_jax.errors import ConfigError, UserError
+from cyclegan_jax.signals import StoppedError
 from cyclegan_jax.train import TrainResult, train
 from cyclegan_jax.translate import translate_files
 from cyclegan_jax.workdir import discard_workdir, make_workdir
@@ -30,7 +32,8 @@ class _PrintHandler(logging.Handler):
   def emit(self, record: logging.LogRecord) -> None:
     """Prints a line."""
     level = record.levelname.lower()
-    print(f'{level}: {self.format(record)}', file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # a log on a full disk
+      print(f'{level}: {self.format(record)}', file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,6 +98,9 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
       raise
     print(f'error: {error}', file=sys.stderr)
     return 2 if isinstance(error, ConfigError) else 1
+  except StoppedError as stopped:
+    print('stopped before the first step', file=sys.stderr)
+    return 128 + stopped.signal
   except KeyboardInterrupt:
     print('stopped', file=sys.stderr)
     return 128 + signal.SIGINT

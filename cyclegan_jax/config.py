@@ -136,7 +136,11 @@ class DataConfig(Section):
   channels_a: int = option(3, "channels of a's images", low=1)
   channels_b: int = option(3, "channels of b's images", low=1)
   num_workers: int = option(
-    2, 'decoding threads; 0 decodes in the loop', low=0, high=256
+    2,
+    'decoding threads; 0 decodes in the loop, which then can not tell that it '
+    'waits',
+    low=0,
+    high=256,
   )
   prefetch_batches: int = option(4, 'batches decoded ahead', low=1, high=1024)
   cache_gib: float = option(

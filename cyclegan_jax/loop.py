@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 
 from cyclegan_jax import checkpoint
 from cyclegan_jax.config import Config
@@ -20,6 +22,7 @@ from cyclegan_jax.workdir import explain_disk_errors, replace_text
 
 SKIPPED_FILE = 'skipped.jsonl'
 
+_SECONDS_BETWEEN_REPEATS = 10.0  # texts on the way back from a lost loss
 _FIRST_WAIT_SECONDS = 5.0  # for data, before it is told; then twice as long
 
 
@@ -59,6 +62,7 @@ class Loop:
     self._stop = stop
     self._next_wait = _FIRST_WAIT_SECONDS
     self._num_unexplained = 0  # losses that were finite the second time
+    self._seen: tuple[int, Mapping[str, Any]] = (-1, {})  # last step's metrics
 
   def __call__(self, state: TrainState) -> TrainState:
     """Trains.
@@ -110,24 +114,27 @@ class Loop:
             if is_saved:
               self._save(state, metrics)
           self._tell_failure()
-      except (StoppedError, DataError) as error:
+      except StoppedError:
+        pass
+      except DataError:
         self._end(state, unseen)
-        if isinstance(error, DataError):
-          raise
-        return state
+        raise
       finally:
         self._recorder.waited(batches.waited)
-    self._end(state, unseen)
-    return state
+    return self._end(state, unseen)
 
   def _batches(self, step: int) -> TrainBatches:
     return TrainBatches(
-      self._config, self._sources, start_step=step, on_wait=self._on_wait
+      self._config,
+      self._sources,
+      start_step=step,
+      end_step=self._config.steps,
+      on_wait=self._on_wait,
     )
 
   def _on_wait(self, seconds: float, reading: str) -> None:
     if self._stop.received is not None:
-      raise StoppedError
+      raise StoppedError(self._stop.received)
     if seconds >= self._next_wait:
       self._recorder.say(f'waiting on data for {seconds:.0f} s: {reading}')
       self._next_wait *= 2
@@ -140,6 +147,7 @@ class Loop:
       raise _NotFiniteError(step)
     metrics = {**outcome.metrics, **(signs or {})}  # fetched where needed
     self._recorder.step(step, metrics)
+    self._seen = (step, metrics)
     return metrics
 
   def _check(self, step: int, outcome: Outcome) -> None:
@@ -149,8 +157,13 @@ class Loop:
 
   def _save(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
     # What a checkpoint goes on from is on the disk before it is.
-    self._recorder.sync()
-    self._saver.save(state, metrics)
+    try:
+      self._recorder.sync()
+    except OSError as error:
+      self._saver.wait()
+      self._saver.fail(int(state.step), error)
+    else:
+      self._saver.save(state, metrics)
 
   def _tell_failure(self) -> None:
     """Tells of a checkpoint that could not be written, if there is one."""
@@ -161,34 +174,37 @@ class Loop:
       raise_failure(self._workdir, failure)
     step, error = failure
     every = self._config.log.checkpoint_every_steps
-    steps = checkpoint.find_steps(self._workdir / 'checkpoints')
+    again = min(step + every - step % every, self._config.steps)
+    good = self._saver.last_step
     self._recorder.say(
       f'checkpoint of step {step:,} could not be written '
       f'({checkpoint.reason_of(error)}); '
-      + (f'the last good one is of step {steps[-1]:,}; ' if steps else '')
-      + f'trying again at step {step + every - step % every:,}'
+      + (f'the last good one is of step {good:,}; ' if good is not None else '')
+      + f'trying again at step {again:,}'
     )
 
-  def _end(self, state: TrainState, unseen: Outcome | None) -> None:
-    """Saves what the loop came to, where that was not done."""
+  def _end(self, state: TrainState, unseen: Outcome | None) -> TrainState:
+    """Saves what the loop came to, where that was not done; returns it."""
     step = int(state.step)
+    self._saver.wait()
+    self._tell_failure()
     try:
-      metrics: Mapping[str, Any] = {}
       if unseen is not None:
         self._check(step, unseen)
-        metrics = self._see(step, unseen)
-      self._save(state, metrics)
+        self._see(step, unseen)
+      seen, metrics = self._seen
+      self._save(state, metrics if seen == step else {})
     except _NotFiniteError:
       # The run ends for another reason. It will be found again, and then
       # there is time to look into it.
-      self._recorder.say(
-        f'the loss is not finite at step {step:,}: the last good checkpoint is '
-        'kept'
-      )
+      self._recorder.say(f'the loss is not finite at step {step:,}')
+      return self._last_good()
     self._saver.wait()
     failure = self._saver.take_failure()
     if failure is not None:
       raise_failure(self._workdir, failure)
+    self._recorder.gallery(step)
+    return state
 
   def _recover(self, lost_step: int) -> TrainState:
     """Goes back to the last good checkpoint, and round what lost the run.
@@ -222,19 +238,29 @@ class Loop:
     if culprit is None:
       return state
     self._recorder.step_skipped(culprit)
-    return state.replace(step=state.step + 1)
+    return _pass(state)
 
   def _repeat(self, last_step: int) -> Iterator[tuple[int, Outcome]]:
-    """The steps since the last checkpoint again, one at a time."""
+    """The steps since the last checkpoint again, without those left out."""
     state = self._update.place(self._last_good())
     step = int(state.step)
+    skipped = {each['step'] for each in read_skipped(self._workdir)}
+    told = time.monotonic()
     with self._batches(step) as batches:
       while step < last_step:
         if self._stop.received is not None:
-          raise StoppedError
-        outcome = self._update.run(state, next(batches))
-        state, step = outcome.state, step + 1
+          raise StoppedError(self._stop.received)
+        raw, step = next(batches), step + 1
+        self._next_wait = _FIRST_WAIT_SECONDS
+        if step in skipped:
+          outcome = Outcome(_pass(state), {}, jnp.array(True))
+        else:
+          outcome = self._update.run(state, raw)
+        state = outcome.state
         jax.block_until_ready(outcome.is_finite)
+        if time.monotonic() - told > _SECONDS_BETWEEN_REPEATS:
+          told = time.monotonic()
+          self._recorder.say(f'step {step:,} of {last_step:,} again')
         yield step, outcome
 
   def _pass_over(self, step: int) -> None:
@@ -243,8 +269,8 @@ class Loop:
     if self._num_unexplained > self._config.max_skipped_steps:
       raise TrainingError(
         'the loss is not finite again and again, but finite when the same '
-        'steps are repeated: look after this machine, or set '
-        'config.deterministic=True on a GPU'
+        'steps are repeated: look after this machine, or, on a GPU, set '
+        'config.deterministic=True and give another --workdir'
       )
     self._recorder.say(
       f'this time step {step:,} is finite: this machine does not give the '
@@ -256,8 +282,10 @@ class Loop:
     if found is None:
       raise TrainingError(
         f'the loss is not finite, and {self._workdir} has no checkpoint to go '
-        'back to: lower config.optimizer.learning_rate'
+        'back to: lower config.optimizer.learning_rate and give another '
+        '--workdir'
       )
+    self._saver.go_back(int(found.state.step))
     return found.state
 
   def _skip(self, step: int) -> None:
@@ -283,6 +311,11 @@ class Loop:
     )
 
 
+def _pass(state: TrainState) -> TrainState:
+  """The state after a step in which nothing is learnt."""
+  return state.replace(step=state.step + 1)
+
+
 def raise_failure(
   workdir: pathlib.Path, failure: tuple[int, Exception]
 ) -> NoReturn:
@@ -302,12 +335,24 @@ def raise_failure(
 
 
 def read_skipped(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The steps that a run has left out, each with its images' names."""
+  """The steps that a run has left out, each with its images' names.
+
+  Raises:
+    WorkdirError: the file is damaged.
+  """
+  path = workdir / SKIPPED_FILE
   try:
-    text = (workdir / SKIPPED_FILE).read_text(encoding='utf-8')
-    return [json.loads(line) for line in text.splitlines()]
+    lines = path.read_text(encoding='utf-8').splitlines()
+    records = [json.loads(line) for line in lines]
+    if all(type(each['step']) is int for each in records):
+      return records
   except FileNotFoundError:
     return []
+  except (ValueError, TypeError, KeyError):
+    pass
+  raise WorkdirError(
+    f'{path} is damaged: delete it, and what it tells is found again'
+  )
 
 
 def _drop_skipped_after(workdir: pathlib.Path, step: int) -> None:

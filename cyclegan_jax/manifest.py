@@ -58,13 +58,16 @@ def read_format(folder: pathlib.Path) -> int:
   return _read_manifest(folder).format
 
 
-def check_manifest(folder: pathlib.Path) -> None:
-  """Compares every file with the manifest.
+def check_manifest(folder: pathlib.Path, *, only: str = '') -> None:
+  """Compares every file with the manifest, or one alone.
 
   Raises:
     DamagedError: one is missing or not what was written.
   """
-  for name, (size, checksum) in _read_manifest(folder).files.items():
+  files = _read_manifest(folder).files
+  if only:
+    files = {only: files[only]} if only in files else {}
+  for name, (size, checksum) in files.items():
     path = folder / name
     try:
       found = path.lstat()

@@ -96,16 +96,18 @@ def check_images(config: Config, images: Mapping[str, Images]) -> None:
         name = of_split.names[index]
         raise DataError(too_small(name, height, width, config.data))
 
-    with ThreadPoolExecutor(max(1, config.data.num_workers)) as threads:
-      checks = threads.map(check, indices)
+    threads = ThreadPoolExecutor(max(1, config.data.num_workers))
+    try:
       for _ in rich.progress.track(
-        checks,
+        threads.map(check, indices),
         f'checking {split}',
         len(indices),
         transient=True,
         console=rich.console.Console(stderr=True),
       ):
         pass
+    finally:  # without waiting for a disk that hangs
+      threads.shutdown(wait=False, cancel_futures=True)
 
 
 def num_parameters(params: Any) -> int:

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM as a flag that the loop looks at between steps."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -13,7 +14,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StoppedError(Exception):
-  """A signal came while `StopSignal.call` waited."""
+  """A signal came while something took long.
+
+  Attributes:
+    signal: its number.
+  """
+
+  def __init__(self, signal: int):
+    super().__init__(signal)
+    self.signal = signal
 
 
 def leave_at_once() -> None:
@@ -67,7 +76,7 @@ class StopSignal:
     if not self._old:
       return function()
     if self.received is not None:
-      raise StoppedError
+      raise StoppedError(self.received)
     done = threading.Event()
     result: list[T] = []
     errors: list[BaseException] = []
@@ -82,7 +91,7 @@ class StopSignal:
     threading.Thread(target=run, name='call', daemon=True).start()
     while not done.wait(0.1):
       if self.received is not None:
-        raise StoppedError
+        raise StoppedError(self.received)
     if errors:
       raise errors[0]
     return result[0]
@@ -92,4 +101,5 @@ class StopSignal:
       os._exit(128 + number)
     self.received = number
     # print() could be interrupted in the middle of another one.
-    os.write(2, b'\nstopping after this step; once more leaves at once\n')
+    with contextlib.suppress(OSError):  # nobody may be there to read it
+      os.write(2, b'\nstopping after this step; once more leaves at once\n')

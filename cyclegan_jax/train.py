@@ -1,11 +1,10 @@
 """A run: from images and a config to two translators in a folder."""
 
 import contextlib
-import json
 import logging
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import rich.console
@@ -14,7 +13,7 @@ from cyclegan_jax import checkpoint, preflight
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.loader import sample_images
-from cyclegan_jax.data.sources import open_images
+from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluate import EmbeddedScore, score_embedded
 from cyclegan_jax.loop import Loop, raise_failure
@@ -28,11 +27,8 @@ from cyclegan_jax.workdir import (
   explain_disk_errors,
   lock_workdir,
   read_config,
-  replace_text,
   write_config,
 )
-
-LISTING_FILE = 'data.json'
 
 
 class TrainResult(NamedTuple):
@@ -50,7 +46,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
 
   Args:
     config: of the run; counts that are 0 are filled in from the data.
-    workdir: takes config.json, data.json, metrics.jsonl, tensorboard/,
+    workdir: takes config.json, metrics.jsonl, tensorboard/,
       samples/, checkpoints/, index.html, lock, and skipped.jsonl where steps
       were left out.
 
@@ -60,29 +56,39 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
   Raises:
     UserError: the options, the images or the folder can't be used; the
       message says what to do.
+    StoppedError: a signal came before there was anything to save.
   """
   console = rich.console.Console(stderr=True)
-  sources = open_images(config.data)
-  config = preflight.resolve(config, sources, saved=read_config(workdir))
-  preflight.check_images(config, sources)
-  with lock_workdir(workdir), contextlib.ExitStack() as stack:
-    state = create_train_state(config, jax.random.key(config.seed))
-    check_workdir(workdir, config, checkpoint_bytes=preflight.num_bytes(state))
-    reals = sample_images(config, sources)
+  with contextlib.ExitStack() as stack:
     stop = stack.enter_context(StopSignal())
+    sources = stop.call(lambda: open_images(config.data))
+    config = preflight.resolve(config, sources, saved=read_config(workdir))
+    stop.call(lambda: preflight.check_images(config, sources))
+    stack.enter_context(lock_workdir(workdir))
+    key = jax.random.key(config.seed)
+    state = stop.call(lambda: create_train_state(config, key))
+    check_workdir(workdir, config, checkpoint_bytes=preflight.num_bytes(state))
+    reals = stop.call(lambda: sample_images(config, sources))
     stack.enter_context(explain_disk_errors(workdir))
     folder = workdir / 'checkpoints'
-    found = checkpoint.restore_newest(folder, set_aside=True)
+    found = stop.call(lambda: checkpoint.restore_newest(folder))
     if found is not None:
       state = found.state
       check_same_run(workdir, found.config, config)
-    data = fingerprint(sources)
-    _compare_data(workdir, config, found and found.data, data, sources)
+      _compare_data(found, config, sources)
     write_config(workdir, config)
     start = int(state.step)
     facts = preflight.describe(config, sources, state)
     preflight.tell(config, facts, workdir, start_step=start, console=console)
-    saver = stack.enter_context(checkpoint.Saver(folder, config, data=data))
+    saver = stack.enter_context(
+      checkpoint.Saver(
+        folder,
+        config,
+        data=fingerprint(sources),
+        listing=listing(sources),
+        good_step=None if found is None else start,
+      )
+    )
     if found is None:
       # A signal while the step compiles, and a first loss that is not
       # finite, have something to go back to.
@@ -128,36 +134,24 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
 
 
 def _compare_data(
-  workdir: pathlib.Path,
-  config: Config,
-  old: Mapping[str, Any] | None,
-  new: Mapping[str, Any],
-  sources: Mapping[str, Any],
+  found: checkpoint.Checkpoint, config: Config, sources: Mapping[str, Images]
 ) -> None:
-  """Says what changed in the images since the last start, and notes them.
+  """Says what changed in the images since a checkpoint was saved.
 
   Raises:
     DataError: something did, and config.data.strict is set.
   """
-  path = workdir / LISTING_FILE
-  images = listing(sources)
-  if old and old != new:
-    try:
-      before = json.loads(path.read_text(encoding='utf-8'))
-      texts = '; '.join(changes(before, images))
-    except (OSError, ValueError):
-      texts = ''
-    text = (
-      'the images are not those that this run began with '
-      f'({texts or "of other names, sizes or counts"})'
+  if not found.data or found.data == fingerprint(sources):
+    return
+  old = checkpoint.read_listing(found.path)
+  what = '; '.join(changes(old, listing(sources)))
+  text = f'the images are not those that this run began with ({what})'
+  if config.data.strict:
+    raise DataError(
+      f'{text}: bring them back, or set config.data.strict=False to go on '
+      'with what is there'
     )
-    if config.data.strict:
-      raise DataError(
-        f'{text}: bring them back, or set config.data.strict=False to go on '
-        'with what is there'
-      )
-    logging.getLogger('cyclegan_jax').warning(
-      '%s: it goes on with what is there, so not as it would have otherwise',
-      text,
-    )
-  replace_text(path, json.dumps(images) + '\n')
+  logging.getLogger('cyclegan_jax').warning(
+    '%s: it goes on with what is there, so not as it would have otherwise',
+    text,
+  )

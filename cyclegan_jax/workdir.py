@@ -17,6 +17,7 @@ from io import FileIO
 
 from cyclegan_jax.config import Config, differences, from_config_dict
 from cyclegan_jax.errors import ConfigError, WorkdirError
+from cyclegan_jax.manifest import sync_folder
 
 _LOCK_FILE = 'lock'
 
@@ -182,10 +183,19 @@ def read_config(folder: pathlib.Path) -> Config | None:
 
 
 def replace_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.write_text(text, encoding='utf-8')
+  """Writes a file whole or not at all, so that it survives a loss of power."""
+  replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: pathlib.Path, data: bytes) -> None:
+  """As `replace_text`."""
+  temporary = path.with_name(f'.{path.name}.tmp')
+  with temporary.open('wb') as file:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
   os.replace(temporary, path)
+  sync_folder(path.parent)
 
 
 @contextlib.contextmanager

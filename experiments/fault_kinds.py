@@ -1,7 +1,8 @@
 """The faults of faults.py: how each is injected, and what is to come of it.
 
 Each entry of FAULTS is a function (lab, kills) -> tasks; a task injects one
-fault or a chain of them and returns their trials.
+fault or a chain of them and returns their trials. A fault that came too late,
+or where nothing happens, is tried again at another place, and is no trial.
 """
 
 import contextlib
@@ -22,7 +23,12 @@ from PIL import Image
 # checkpoint that it replaces; a few more cost nothing.
 OPS_OF_SAVE = 230
 KEEP_ONE = '--config.log.keep_checkpoints=1'
-SECONDS_TO_STOP = 10
+# Of a busy machine; how long it really took is in the table.
+SECONDS_TO_STOP = 30
+SECONDS_TO_LEAVE = 5
+MAX_TRIES = 5  # to hit
+DAMAGE_TASKS = 6
+ALL_KILLS = 500  # for which all that is planned is done
 
 
 class Skipped(Exception):  # noqa: N818 (no error)
@@ -34,10 +40,30 @@ def needs_shim(lab):
     raise Skipped('needs Linux and a C compiler')
 
 
+def part_of(plan, kills, *, least=1):
+  """Some of a plan, from all over it; all for ALL_KILLS."""
+  count = round(len(plan) * min(1, kills / ALL_KILLS))
+  picked = np.linspace(0, len(plan) - 1, max(least, count)).round()
+  return [plan[i] for i in picked.astype(int)]
+
+
+def until_hit(inject):
+  """Calls a function (tries before) -> trials until there are any."""
+
+  @functools.wraps(inject)
+  def task(*args, **kwargs):
+    for tries in range(MAX_TRIES):
+      if trials := inject(*args, tries=tries, **kwargs):
+        return trials
+    return []
+
+  return task
+
+
 # SIGKILL
 
 
-def kill_at(lab, workdir, rng, *_, reference):
+def kill_at(lab, workdir, rng, *_, reference, **__):
   """Kills a process anywhere in its life; one in 20 starts from scratch."""
   real = rng.random() < 0.05
   run = lab.start(workdir, real=real)
@@ -47,9 +73,10 @@ def kill_at(lab, workdir, rng, *_, reference):
   return run
 
 
-def kill_in_save(lab, workdir, rng, at, **_):
-  """Kills a process at an operation of its first save."""
+def kill_in_save(lab, workdir, rng, at, *, tries, **_):
+  """Kills a process at an operation of its first save, or at one before."""
   do = rng.choice(('kill', 'torn'))
+  at = max(1, at // (1 + tries))
   under = workdir / 'checkpoints'
   return lab.run(workdir, KEEP_ONE, under=under, since='mkdir', at=at, do=do)
 
@@ -71,15 +98,17 @@ def kill_chain(lab, strike, places, seed):
     seed: of what is random.
 
   Returns:
-    A trial for each kill.
+    A trial for each kill, and one for what went wrong without.
   """
   reference, rng = lab.reference(), random.Random(seed)
-  trials, places = [], list(places)
+  trials, places, tries = [], list(places), 0
   while places:
     workdir, of_chain = lab.path('killed'), []
     while True:
       if places:
-        run = strike(lab, workdir, rng, places[0], reference=reference)
+        run = strike(
+          lab, workdir, rng, places[0], reference=reference, tries=tries
+        )
       else:
         run = lab.run(workdir)
       if of_chain:
@@ -87,6 +116,7 @@ def kill_chain(lab, strike, places, seed):
       if run.status != -signal.SIGKILL:
         break
       places.pop(0)
+      tries = 0
       had = of_chain and of_chain[-1].had_checkpoint
       trial = Trial()
       trial.had_checkpoint = bool(saved_steps(workdir))
@@ -98,10 +128,15 @@ def kill_chain(lab, strike, places, seed):
     problem = reference.compare_end(workdir)
     if run.status != 0:
       problem = run.told
-    if not of_chain:
-      of_chain.append(Trial())
-      places = places[1:]
-    of_chain[-1].problem = of_chain[-1].problem or problem
+    if of_chain:
+      of_chain[-1].problem = of_chain[-1].problem or problem
+    else:
+      tries += 1
+      if problem:
+        of_chain.append(Trial(problem))
+    if tries == MAX_TRIES:
+      places.pop(0)
+      tries = 0
     trials += of_chain
     shutil.rmtree(workdir)
   return trials
@@ -153,23 +188,22 @@ def in_a_save(run, rng, *_):
   run.poll(rng.uniform(0, 0.1))
 
 
-def stop(lab, number, moment, seed, *, real=False, twice=False):
+@until_hit
+def stop(lab, number, moment, seed, *, tries, real=False, twice=False):
   """Sends a signal, looks at what it leaves, and goes on to the end."""
-  reference, rng = lab.reference(), random.Random(seed)
+  reference, rng = lab.reference(), random.Random(f'{seed} {tries}')
   env = {'JAX_ENABLE_COMPILATION_CACHE': 'false'} if real else {}
-  while True:
-    workdir = lab.path('stopped')
-    run = lab.start(workdir, real=real, env=env)
-    run.workdir = workdir
-    moment(run, rng, reference)
-    if run.status is None:
-      break
+  workdir = lab.path('stopped')
+  run = lab.start(workdir, real=real, env=env)
+  run.workdir = workdir
+  moment(run, rng, reference)
   sent = time.monotonic()
   run.send(number)
   if twice:
     run.poll(rng.uniform(0, 0.3))
     sent = time.monotonic()
     run.send(number)
+  is_late = run.status is not None
   run.wait()
   seconds = time.monotonic() - sent
   trial = Trial(seconds=seconds, saw=run.line(': stopped and saved at'))
@@ -180,8 +214,12 @@ def stop(lab, number, moment, seed, *, real=False, twice=False):
   expected = {128 + number, 0} | ({-number} if not workdir.exists() else set())
   if run.status not in expected or 'Traceback' in run.stderr:
     trial.problem = run.told
-  elif seconds > (2 if twice else SECONDS_TO_STOP):
+  elif seconds > (SECONDS_TO_LEAVE if twice else SECONDS_TO_STOP):
     trial.problem = f'it took {seconds:.1f} s to stop'
+  elif is_late or run.status == 0:
+    return []
+  elif twice and ': stopped and saved at' in run.stdout:
+    return []  # the second came after that
   elif saved_steps(workdir):
     trial.problem = reference.compare_saved(workdir)
   elif 'stopping after' in run.stderr and not twice:
@@ -200,45 +238,49 @@ def finish(lab, reference, workdir, trial, *options):
   return trial
 
 
-def stops(lab, number, kills):
-  count = max(1, kills // 25)
-  plan = [
-    *[(anywhere, {})] * count,
-    *[(in_a_save, {})] * count,
-    *[(in_imports, {'real': True})] * (count // 4),
-    *[(in_compilation, {'real': True})] * (count // 4),
-  ]
+def stops(lab, number, kills, moments):
+  plan = [*moments * 4, in_imports, in_compilation]
   return [
-    functools.partial(stop, lab, number, moment, seed, **how)
-    for seed, (moment, how) in enumerate(plan)
+    functools.partial(
+      stop, lab, number, moment, seed, real=moment not in moments
+    )
+    for seed in range(max(1, kills // 10))
+    for moment in [plan[seed % len(plan)]]
   ]
 
 
 def sigterm(lab, kills):
-  return stops(lab, signal.SIGTERM, kills)
+  return stops(lab, signal.SIGTERM, kills, [anywhere, in_a_save])
 
 
 def sigint(lab, kills):
-  return stops(lab, signal.SIGINT, kills)
+  return stops(lab, signal.SIGINT, kills, [in_a_save, anywhere])
 
 
 def second_signal(lab, kills):
-  return [
-    functools.partial(stop, lab, number, moment, seed, twice=True)
-    for seed in range(max(1, kills // 100))
+  plan = [
+    (number, moment)
     for number in (signal.SIGTERM, signal.SIGINT)
     for moment in (anywhere, in_a_save)
+  ]
+  return [
+    functools.partial(stop, lab, *plan[seed % 4], seed, twice=True)
+    for seed in range(max(1, kills // 25))
   ]
 
 
 # The disk of the checkpoints
 
 
-def failing_save(lab, error, at, *options, count=1):
+@until_hit
+def failing_save(lab, error, at, *options, tries, count=1):
   """Lets operations of a save fail: one, or all from then on."""
   reference, workdir = lab.reference(), lab.path('failing')
   under = workdir / 'checkpoints'
+  at = max(1, at - tries * OPS_OF_SAVE // 4)
   run = lab.run(workdir, *options, under=under, at=at, count=count, do=error)
+  if run.status == 0 and not run.spoiled():
+    return []
   trial = Trial(
     saw=run.line('^error: ', 'could not be written', 'going on from')
   )
@@ -260,7 +302,7 @@ def failing_save(lab, error, at, *options, count=1):
 def failing(lab, error, kills):
   needs_shim(lab)
   # In the third save, when there are good ones.
-  places = np.linspace(2.1, 3, max(2, kills // 25)) * OPS_OF_SAVE * 0.7
+  places = np.linspace(2.1, 3, max(1, kills // 25)) * OPS_OF_SAVE * 0.7
   return [functools.partial(failing_save, lab, error, int(at)) for at in places]
 
 
@@ -272,22 +314,24 @@ def no_space(lab, kills):
   return failing(lab, 'ENOSPC', kills)
 
 
-def failing_for_good(lab, *_):
+def failing_for_good(lab, kills):
   needs_shim(lab)
-  return [
+  plan = [
     functools.partial(failing_save, lab, error, at, count=0)
+    for at in (350, 1, 500)
     for error in ('EIO', 'ENOSPC')
-    for at in (1, 350, 500)
   ]
+  return part_of(plan, kills)
 
 
-def stopping_at_a_failure(lab, *_):
+def stopping_at_a_failure(lab, kills):
   needs_shim(lab)
   option = '--config.log.on_save_error=stop'
-  return [
+  plan = [
     functools.partial(failing_save, lab, error, 350, option, count=0)
-    for error in ('EIO', 'ENOSPC')
+    for error in ('ENOSPC', 'EIO')
   ]
+  return part_of(plan, kills)
 
 
 def mount(*args):
@@ -314,7 +358,8 @@ def fill(path):
       file.write(bytes(4096))
 
 
-def full_disk(lab, *, frees):
+@until_hit
+def full_disk(lab, *, frees, tries):
   """Fills the disk in mid-run; frees it when the run complains, or after."""
   reference = lab.reference()
   with small_disk(lab) as disk:
@@ -327,11 +372,11 @@ def full_disk(lab, *, frees):
       filler.unlink()
     run.wait()
     filler.unlink(missing_ok=True)
+    if run.status == 0 and 'checkpoint of step' not in run.stderr:
+      return []  # it had saved the last before
     saw = ('could not be written', '^error: ') if frees else ('^error: ',)
     trial = Trial(saw=run.line(*saw))
-    if frees and 'checkpoint of step' not in run.stderr:
-      trial.problem = 'the run ended before the disk was full'
-    elif run.status != (0 if frees else 1):
+    if run.status != (0 if frees else 1):
       trial.problem = run.told
     else:
       trial.problem = reference.compare_saved(workdir)
@@ -340,19 +385,20 @@ def full_disk(lab, *, frees):
     return [finish(lab, reference, workdir, trial)]
 
 
-def disk_full(lab, *_):
-  return [functools.partial(full_disk, lab, frees=True)] * 3
+def disk_full(lab, kills):
+  return part_of([functools.partial(full_disk, lab, frees=True)] * 3, kills)
 
 
-def disk_full_for_good(lab, *_):
-  return [functools.partial(full_disk, lab, frees=False)] * 2
+def disk_full_for_good(lab, kills):
+  return part_of([functools.partial(full_disk, lab, frees=False)] * 2, kills)
 
 
-def read_only(lab, *_):
-  return [functools.partial(read_only_folder, lab)] * 2
+def read_only(lab, kills):
+  return part_of([functools.partial(read_only_folder, lab)] * 2, kills)
 
 
-def read_only_folder(lab):
+@until_hit
+def read_only_folder(lab, *, tries):
   """Makes the checkpoints' folder read-only in mid-run, then writable."""
   reference, workdir = lab.reference(), lab.path('read_only')
   folder = workdir / 'checkpoints'
@@ -368,11 +414,11 @@ def read_only_folder(lab):
       mount('-o', 'remount,bind,ro', folder)
     run.wait_until(lambda: 'checkpoint of step' in run.stderr)
   run.wait()
+  if run.status == 0 and 'could not be written' not in run.stderr:
+    return []
   trial = Trial(saw=run.line('could not be written'))
   if run.status != 0:
     trial.problem = run.told
-  elif 'could not be written' not in run.stderr:
-    trial.problem = 'nothing was told'
   return [finish(lab, reference, workdir, trial)]
 
 
@@ -397,13 +443,13 @@ def stopped_at_12(lab):
   return workdir
 
 
-def damage(lab, how, skip, take):
-  """Damages each file of a run's newest checkpoint, one in each trial."""
+def damage(lab, how, part, kills):
+  """Damages files of a run's newest checkpoint, one in each trial."""
   reference, whole = lab.reference(), lab.once(stopped_at_12)
   trials = []
   newest = whole / 'checkpoints' / '12'
   names = sorted(p.relative_to(whole) for p in newest.rglob('*') if p.is_file())
-  for name in names[skip::take]:
+  for name in part_of(names, kills, least=2)[part::DAMAGE_TASKS]:
     workdir = lab.path('damaged')
     shutil.copytree(whole, workdir)
     how(workdir / name)
@@ -417,33 +463,44 @@ def damage(lab, how, skip, take):
   return trials
 
 
-def damages(lab, how):
-  return [functools.partial(damage, lab, how, part, 6) for part in range(6)]
+def damages(lab, how, kills):
+  return [
+    functools.partial(damage, lab, how, part, kills)
+    for part in range(DAMAGE_TASKS)
+  ]
 
 
-def flipped_bit(lab, *_):
-  return damages(lab, flip_bit)
+def flipped_bit(lab, kills):
+  return damages(lab, flip_bit, kills)
 
 
-def truncated_file(lab, *_):
-  return damages(lab, halve)
+def truncated_file(lab, kills):
+  return damages(lab, halve, kills)
 
 
-def missing_file(lab, *_):
-  return damages(lab, pathlib.Path.unlink)
+def missing_file(lab, kills):
+  return damages(lab, pathlib.Path.unlink, kills)
 
 
-def unreadable_checkpoint(lab, *_):
+def unreadable_checkpoint(lab, kills):
   needs_shim(lab)
-  return [functools.partial(unreadable, lab)]
+  plan = [functools.partial(unreadable, lab, at) for at in (3, 1, 10, 30, 80)]
+  return part_of(plan, kills)
 
 
-def unreadable(lab):
+@until_hit
+def unreadable(lab, at, *, tries):
+  """Lets all reads of the newest checkpoint fail, from one of them on."""
   reference, workdir = lab.reference(), lab.path('unreadable')
-  lab.run(workdir, '--config.steps=12')
+  shutil.copytree(lab.once(stopped_at_12), workdir)
   under = workdir / 'checkpoints' / '12'
-  run = lab.run(workdir, kind='read', under=under, at=3, do='EIO')
+  at = max(1, at // (1 + tries))
+  run = lab.run(workdir, kind='read', under=under, at=at, do='EIO')
+  if run.status == 0 and not run.spoiled():
+    return []
   trial = Trial(run.status and run.told, run.line('is damaged'))
+  if 'is unreadable (Input/output error)' not in trial.saw:
+    trial.problem = f'an I/O error was not told of: {run.told}'
   trial.problem = trial.problem or reference.compare_end(workdir)
   return [trial]
 
@@ -459,7 +516,9 @@ def second_run(lab):
   reference, workdir = lab.reference(), lab.path('shared')
   first = lab.start(workdir)
   first.wait_until(lambda: 'compiling' in first.stderr)
+  first.send(signal.SIGSTOP)  # it would be done too soon
   second = lab.run(workdir, real=True)
+  first.send(signal.SIGCONT)
   first.wait()
   trial = Trial(saw=second.line('^error: '))
   if second.status != 1 or f'process {first.pid} ' not in trial.saw:
@@ -472,12 +531,14 @@ def stale_lock(lab, kills):
   return [functools.partial(dead_owner, lab)] * max(1, kills // 100)
 
 
-def dead_owner(lab):
+@until_hit
+def dead_owner(lab, *, tries):
   reference, workdir = lab.reference(), lab.path('lock')
   run = lab.start(workdir)
   run.wait_until(lambda: 'compiling' in run.stderr)
   run.send(signal.SIGKILL)
-  run.wait()
+  if run.wait() != -signal.SIGKILL:
+    return []
   trial = Trial()
   again = lab.run(workdir)
   trial.saw = again.line('has died while it trained')
@@ -516,7 +577,8 @@ def make_folder_reference(lab):
   return lab.reference(*folder_options(make_images(lab.path('images'))))
 
 
-def bad_image(lab, how, *, budget):
+@until_hit
+def bad_image(lab, how, *, budget, tries):
   """Spoils an image in mid-run; without a budget, mends it and goes on."""
   reference = folder_reference(lab)
   workdir, data = lab.path('bad_image'), make_images(lab.path('images'))
@@ -527,6 +589,8 @@ def bad_image(lab, how, *, budget):
   good = bad.read_bytes()
   how(bad)
   run.wait()
+  if run.status == 0 and str(bad) not in run.stderr:
+    return []  # it had been read for the last time
   trial = Trial(
     is_compared=not budget, saw=run.line('^warning: skipped', '^error: ')
   )
@@ -542,23 +606,22 @@ def overwrite(path):
   path.write_bytes(bytes(range(256)))
 
 
-def bad_images(lab, budget):
-  return [
-    functools.partial(bad_image, lab, how, budget=budget)
-    for how in (pathlib.Path.unlink, overwrite, halve)
-  ]
+def bad_images(lab, kills, budget, *hows):
+  plan = [functools.partial(bad_image, lab, how, budget=budget) for how in hows]
+  return part_of(plan, kills)
 
 
-def bad_images_skipped(lab, *_):
-  return bad_images(lab, 10)
+def bad_images_skipped(lab, kills):
+  return bad_images(lab, kills, 10, overwrite, halve, pathlib.Path.unlink)
 
 
-def bad_images_refused(lab, *_):
-  return bad_images(lab, 0)
+def bad_images_refused(lab, kills):
+  return bad_images(lab, kills, 0, pathlib.Path.unlink, overwrite, halve)
 
 
-def changed_images(lab, *_):
-  return [functools.partial(changed_data, lab, strict) for strict in (0, 1)]
+def changed_images(lab, kills):
+  plan = [functools.partial(changed_data, lab, strict) for strict in (1, 0)]
+  return part_of(plan, kills)
 
 
 def changed_data(lab, strict):
@@ -582,15 +645,17 @@ def changed_data(lab, strict):
   return [finish(lab, reference, workdir, trial, *options)]
 
 
-def late_images(lab, **faults):
+@until_hit
+def late_images(lab, told, at, *, tries, **faults):
   reference = folder_reference(lab)
   workdir, data = lab.path('late'), make_images(lab.path('images'))
-  train = data / 'trainA'
-  orders = {'kind': 'read', 'under': train, 'do': 'sleep', **faults}
-  run = lab.run(workdir, *folder_options(data), **orders)
-  saw = [run.line(words) for words in ('waiting on data', 'waited on data')]
-  trial = Trial(saw=' / '.join(dict.fromkeys(saw)))
-  if run.status != 0 or 'data' not in trial.saw:
+  orders = {'kind': 'read', 'under': data / 'trainA', 'do': 'sleep', **faults}
+  at = max(1, at // (1 + tries))
+  run = lab.run(workdir, *folder_options(data), at=at, **orders)
+  if run.status == 0 and not run.spoiled():
+    return []
+  trial = Trial(saw=run.line(told))
+  if run.status != 0 or told not in trial.saw:
     trial.problem = run.told
   trial.problem = trial.problem or reference.compare_end(workdir)
   return [trial]
@@ -598,12 +663,13 @@ def late_images(lab, **faults):
 
 def slow_disk(lab, *_):
   needs_shim(lab)
-  return [functools.partial(late_images, lab, at=1, seconds=0.1)]
+  return [functools.partial(late_images, lab, 'waited on data', 1, seconds=0.1)]
 
 
 def hung_disk(lab, *_):
   needs_shim(lab)
-  return [functools.partial(late_images, lab, at=50, count=1, seconds=12)]
+  hang = {'count': 1, 'seconds': 8}
+  return [functools.partial(late_images, lab, 'waiting on data', 50, **hang)]
 
 
 # A loss that is not finite
@@ -641,19 +707,27 @@ def infinite_loss(lab, kills):
   ]
 
 
-def lost_loss(lab, number):
+@until_hit
+def lost_loss(lab, number, *, tries):
   """Loses it; then the same, killed on the way back from it."""
   data = lab.once(make_white_images)
   options = infinite_options(data)
+  if number % 2 == 0:  # all of the losses go back to the first checkpoint
+    options += ('--config.log.checkpoint_every_steps=100',)
   reference, workdir = lab.reference(*options), lab.path('infinite')
   run = lab.start(workdir, *options)
   run.wait_until(lambda: 'going back' in run.stderr)
-  time.sleep(number * 0.05)
+  run.poll(number * 0.05 / (1 + tries))
   run.send(signal.SIGKILL)
   run.wait()
+  if run.status in (0, -signal.SIGKILL) and (
+    run.status == 0 or 'going back' not in run.stderr
+  ):
+    return []
   trial = Trial(saw=run.line('going back'))
   run = lab.run(workdir, *options)
-  if run.status != 0 or not (workdir / 'skipped.jsonl').exists():
+  skipped = workdir / 'skipped.jsonl'
+  if run.status != 0 or len(skipped.read_text().splitlines()) < 2:
     trial.problem = run.told
   trial.problem = trial.problem or reference.compare_end(workdir)
   return [trial]

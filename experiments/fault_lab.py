@@ -30,7 +30,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STEPS = 20
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 300
 # Two layers in each network, as Python traces them anew in every process;
 # still each part of a state is there: pools, EMA, both optimizers.
 OPTIONS = (
@@ -140,8 +140,9 @@ def serve():
 class Run:
   """A started process; `status` is None as long as it runs."""
 
-  def __init__(self, pid, outputs, wait, release):
+  def __init__(self, pid, outputs, wait, release, faults=None):
     self.pid, self.status = pid, None
+    self._faults = faults
     self.began, self.seconds = time.monotonic(), None
     self._outputs, self._wait, self._release = outputs, wait, release
 
@@ -182,6 +183,21 @@ class Run:
       if self.poll(0.01) is None and time.monotonic() - self.began > timeout:
         return False
     return False
+
+  def spoiled(self):
+    """The operations that the shim spoilt, as lines `number name path`."""
+    first, count = (int(self._faults.get(key, 0)) for key in ('at', 'count'))
+    hits = []
+    for line in self._faults['log'].read_text().splitlines():
+      number, name, _ = line.split(' ', 2)
+      is_meant = first <= int(number) and (
+        not count or int(number) < first + count
+      )
+      # A full disk still lets go of what it has.
+      is_free = self._faults['do'] == 'ENOSPC' and name in ('unlink', 'rmdir')
+      if is_meant and not is_free:
+        hits.append(line)
+    return hits
 
   @property
   def told(self):
@@ -273,8 +289,11 @@ class Lab:
       faults: orders to the shim, as `at=3` for FAULT_AT=3.
     """
     outputs = [self.path('stdout'), self.path('stderr')]
-    for path in outputs:
-      path.touch()
+    if faults:
+      faults['log'] = self.path('operations')
+    for path in (*outputs, faults.get('log')):
+      if path is not None:
+        path.touch()
     argv = [*OPTIONS, *options, f'--workdir={workdir}']
     orders = {f'FAULT_{key.upper()}': str(faults[key]) for key in faults}
     orders |= dict(env)
@@ -296,7 +315,7 @@ class Lab:
         with contextlib.suppress(subprocess.TimeoutExpired):
           return process.wait(timeout)
 
-      return Run(process.pid, outputs, wait, lambda: None)
+      return Run(process.pid, outputs, wait, lambda: None, faults)
     zygote = self._zygotes.get()
     order = {'argv': argv, 'env': orders, 'outputs': list(map(str, outputs))}
 
@@ -304,7 +323,7 @@ class Lab:
       zygote.release()
       self._zygotes.put(zygote)
 
-    return Run(zygote.fork(order), outputs, zygote.wait, release)
+    return Run(zygote.fork(order), outputs, zygote.wait, release, faults)
 
   def run(self, workdir, *options, **kwargs):
     """Runs to the end; as `start`."""

@@ -76,6 +76,8 @@ def row(name, trials, folder):
   """A line of the table."""
   if isinstance(trials, str):
     return f'| {name} | - | - | - | skipped: {trials} |'
+  if not trials:
+    return f'| {name} | 0 | - | - | it never hit |'
   recovered = sum(trial.recovered for trial in trials)
   compared = [trial for trial in trials if trial.is_compared]
   equal = sum(not trial.problem for trial in compared)
@@ -104,6 +106,8 @@ def report(results, folder, command, seconds):
       f'{platform.machine()}, {os.cpu_count()} CPU cores, Python '
       f'{platform.python_version()}, {versions}; {seconds / 60:.0f} minutes.',
       '',
+      'Injected: a process was killed or signalled at work, or an operation of',
+      'its files did fail; what came too late or hit nothing is not counted.',
       'Recovered: the run went on to its end, or ended with one clear line and',
       'went on when it was mended. Equal: the newest checkpoint after a fault,',
       'the state at the end, metrics.jsonl and the events for TensorBoard are',

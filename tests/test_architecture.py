@@ -12,12 +12,11 @@ ROOT = pathlib.Path(cyclegan_jax.__file__).parent
 # From the ground up: a file may import what stands above it in this table,
 # and nothing of its own row. Ground and roof have steps of their own.
 FLOORS = (
-  ('errors', 'types'),
+  ('errors', 'manifest', 'types'),
   ('config',),
   (
     'images',
     'losses',
-    'manifest',
     'ops',
     'parallel',
     'pool',

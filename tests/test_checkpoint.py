@@ -74,7 +74,8 @@ def folder_of_three(configs, tmp_path_factory):
   config = configs['plain'].replace(log={'keep_checkpoints': 5})
   state = create_train_state(config, jax.random.key(0))
   data = {'train_a': {'count': 3, 'sha256': 'ab'}}
-  with Saver(folder, config, data=data) as saver:
+  listing = {'train_a': {'version': '', 'images': [['x.png', 7]]}}
+  with Saver(folder, config, data=data, listing=listing) as saver:
     for step, loss in enumerate((3.0, 1.0, 2.0)):
       saver.save(state.replace(step=state.step + step), {'loss': loss})
   return folder
@@ -91,8 +92,12 @@ def test_what_travels_with_a_state(folder):
   found = checkpoint.restore(folder / '2')
   assert found.data == {'train_a': {'count': 3, 'sha256': 'ab'}}
   assert found.metrics == {'loss': 2.0}
+  assert checkpoint.read_listing(found.path) == {
+    'train_a': {'version': '', 'images': [['x.png', 7]]}
+  }
   record = json.loads((folder / '2' / 'record.json').read_text())
   assert record['versions'].keys() == {
+    'cyclegan_jax',
     'jax',
     'flax',
     'optax',
@@ -184,21 +189,60 @@ def test_the_newest_good_one_is_taken_and_the_others_are_named(folder, caplog):
   ]
   for record, start in zip(caplog.records, expected, strict=True):
     assert record.getMessage().startswith(start)
-  assert sorted(os.listdir(folder)) == ['0', '1', '2']
-  checkpoint.restore_newest(folder, set_aside=True)
-  assert sorted(os.listdir(folder)) == ['0', '1.damaged', '2.damaged']
+  assert sorted(os.listdir(folder)) == ['0', '1', '2'], 'nothing is removed'
+
+
+def test_what_could_not_be_read_takes_no_good_ones_place(configs, folder):
+  (folder / '2' / 'record.json').write_text('{}')
+  state = checkpoint.restore_newest(folder).state
+  config = configs['plain'].replace(log={'keep_checkpoints': 1})
+  with Saver(folder, config, good_step=1) as saver:
+    assert saver.last_step == 1
+    saver.save(state)  # is there
+    saver.wait()
+    assert sorted(os.listdir(folder)) == ['0', '1', '2']
+    # Once the run comes by that step again, it is as good as any.
+    saver.save(state.replace(step=state.step + 1))
+  assert saver.take_failure() is None
+  assert saver.last_step == 2
+  assert os.listdir(folder) == ['2']
+  assert_same(checkpoint.load(folder)[0].gen, state.gen)
+
+
+def test_the_best_is_not_chosen_by_a_damaged_record(folder):
+  assert checkpoint.best_step(folder, 'loss', 'min') == 1
+  path = folder / '2' / 'record.json'
+  path.write_text(path.read_text().replace('2.0', '0.0'))
+  assert json.loads(path.read_text())['metrics'] == {'loss': 0.0}
+  assert checkpoint.best_step(folder, 'loss', 'min') == 1
+
+
+def test_what_is_deleted_while_it_is_read_is_looked_for_again(
+  configs, folder, monkeypatch
+):
+  """As by a run that keeps one and has saved the next."""
+  check = checkpoint.check_manifest
+
+  def check_late(path):
+    if path.name == '2':
+      os.rename(path, path.with_name('3'))
+    check(path)
+
+  monkeypatch.setattr(checkpoint, 'check_manifest', check_late)
+  assert checkpoint.restore_newest(folder).path == folder / '3'
 
 
 def test_a_run_does_not_start_anew_where_all_are_damaged(folder):
   for step in '012':
     (folder / step / 'manifest.json').write_text('')
-  with pytest.raises(WorkdirError) as caught:
-    checkpoint.restore_newest(folder)
-  assert str(caught.value) == (
-    f'{folder} has no checkpoint left to go on from: {folder}/2 is damaged '
-    '(manifest.json is not what was saved): bring a copy back, or give '
-    'another --workdir to start anew'
-  )
+  for _ in range(2):
+    with pytest.raises(WorkdirError) as caught:
+      checkpoint.restore_newest(folder)
+    assert str(caught.value) == (
+      f'{folder} has no checkpoint left to go on from: {folder}/2 is damaged '
+      '(manifest.json is not what was saved): bring a copy back, or give '
+      'another --workdir to start anew'
+    )
 
 
 def test_a_damaged_checkpoint_that_is_asked_for(folder):
@@ -300,7 +344,6 @@ def test_after_a_failure_the_next_save_is_as_good_as_any(
   with Saver(tmp_path / 'checkpoints', config) as saver:
     saver.save(state)
     saver.wait()
-    assert saver.take_failure() is not None
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     saver.save(state)

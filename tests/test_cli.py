@@ -251,7 +251,6 @@ def test_a_run_is_recorded(trained):
   assert sorted(os.listdir(trained.workdir)) == [
     'checkpoints',
     'config.json',
-    'data.json',
     'index.html',
     'lock',
     'metrics.jsonl',

@@ -1,30 +1,39 @@
-"""Runs that are killed end with the same bits: a tenth of faults.py's."""
+"""Runs that are killed or spoilt end with the same bits, as in faults.py."""
 
 import importlib
 import os
 import pathlib
 import shutil
+import sys
 
 import pytest
 
 EXPERIMENTS = pathlib.Path(__file__).parent.parent / 'experiments'
-KILLS = 50
+sys.path.append(str(EXPERIMENTS))
+fault_kinds, faults = map(importlib.import_module, ('fault_kinds', 'faults'))
+
+KILLS = 50  # a tenth of the table's
+FEW = 10  # as many faults as come with ten kills: hardly more than one of each
 
 
 @pytest.fixture(scope='module')
-def faults():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(EXPERIMENTS)
-    yield importlib.import_module('faults')
-
-
-@pytest.fixture(scope='module')
-def lab(faults):
+def lab():
   with faults.Lab(2, cache=os.environ['JAX_COMPILATION_CACHE_DIR']) as lab:
     yield lab
 
 
-def kill(faults, lab, names):
+@pytest.fixture(scope='module')
+def few_faults(request, lab):
+  """The trials of all that is asked for: two runs at a time."""
+  names = [
+    item.callspec.params['name']
+    for item in request.session.items
+    if getattr(item, 'function', None) is test_a_fault_is_recovered_from
+  ]
+  return faults.inject(lab, names, FEW)
+
+
+def kill(lab, names):
   if lab.shim is None:
     names = [name for name in names if 'operation' not in name]
     if not names:
@@ -35,17 +44,48 @@ def kill(faults, lab, names):
   return trials
 
 
-def test_killed_at_random_moments(faults, lab):
-  trials = kill(faults, lab, ['SIGKILL at random moments'])
+def test_killed_at_random_moments(lab):
+  trials = kill(lab, ['SIGKILL at random moments'])
   assert len(trials) == 18
 
 
-def test_killed_at_file_operations(faults, lab):
+def test_killed_at_file_operations(lab):
   names = [
     'SIGKILL at each file operation of a save',
     'SIGKILL at any file operation',
   ]
-  assert len(kill(faults, lab, names)) == 32
+  assert len(kill(lab, names)) == 32
+
+
+@pytest.mark.parametrize(
+  'name', [name for name in fault_kinds.FAULTS if 'SIGKILL at' not in name]
+)
+def test_a_fault_is_recovered_from(few_faults, name):
+  trials = few_faults[name]
+  if isinstance(trials, str):
+    pytest.skip(trials)
+  assert trials, 'the fault never hit'
+  assert not [trial.problem for trial in trials if trial.problem]
+
+
+@pytest.fixture
+def try_once(lab, monkeypatch):
+  if lab.shim is None:
+    pytest.skip('needs Linux and a C compiler')
+  monkeypatch.setattr(fault_kinds, 'MAX_TRIES', 1)
+
+
+@pytest.mark.usefixtures('try_once')
+def test_a_kill_that_never_hits_is_not_counted(lab):
+  def strike(lab, workdir, rng, at, **_):
+    return lab.run(workdir, under=workdir, at=at, do='kill')
+
+  assert len(fault_kinds.kill_chain(lab, strike, [10**9, 40], 0)) == 1
+
+
+@pytest.mark.usefixtures('try_once')
+def test_a_failing_operation_that_is_never_reached_is_not_counted(lab):
+  assert fault_kinds.failing_save(lab, 'EIO', 10**9) == []
 
 
 @pytest.mark.parametrize(
@@ -90,7 +130,7 @@ def test_differences_are_found(name, spoil, expected, lab, tmp_path):
   assert reference.compare_end(workdir) == expected
 
 
-def test_another_state_is_found(faults, lab, tmp_path):
+def test_another_state_is_found(lab, tmp_path):
   reference, workdir = lab.reference(), tmp_path / 'run'
   assert lab.run(workdir, '--config.seed=1').status == 0
   assert reference.compare_saved(workdir) == 'differs: the state of step 20'

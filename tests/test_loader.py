@@ -409,9 +409,10 @@ def test_closing_ends_the_threads(folder):
   before = set(threading.enumerate())
   batches = TrainBatches(config, open_images(config.data))
   next(batches)
-  assert set(threading.enumerate()) > before
+  started = set(threading.enumerate()) - before
+  assert started
   batches.close()
-  assert_ended(set(threading.enumerate()) - before)
+  assert_ended(started)
 
 
 def assert_ended(threads):

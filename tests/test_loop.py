@@ -96,6 +96,34 @@ def test_the_steps_that_lose_it_are_left_out_and_written_down(
   assert told.count('doctor: the loss was NaN or infinite') == 1
 
 
+@pytest.mark.parametrize('num_devices', [1, 2])
+def test_several_are_lost_since_the_last_checkpoint(
+  config, tmp_path, num_devices
+):
+  config = config.replace(
+    batch_size=num_devices,
+    num_devices=num_devices,
+    log={'checkpoint_every_steps': 100},
+  )
+  if num_devices == 2:
+    # One white pair of two has half the loss of one alone.
+    config = config.replace(loss={'cycle_a': 2.6e38, 'cycle_b': 2.6e38})
+  train(config, tmp_path / 'one')
+  skipped = [each['step'] for each in read_skipped(tmp_path / 'one')]
+  if num_devices == 1:
+    assert skipped == lost_steps(config.seed)
+  assert len(skipped) > 1
+  assert skipped == sorted(set(skipped))
+  records = read_metrics(tmp_path / 'one' / 'metrics.jsonl')
+  steps = [each['step'] for each in records]
+  assert steps == sorted({*range(2, STEPS + 1, 2), *skipped})
+  train(config.replace(steps=skipped[1]), tmp_path / 'two')
+  train(config, tmp_path / 'two')
+  for name in ('metrics.jsonl', 'skipped.jsonl'):
+    one, two = ((tmp_path / run / name).read_text() for run in ('one', 'two'))
+    assert one == two
+
+
 @pytest.mark.parametrize('stop_after', ['lost', 'before'])
 def test_in_two_parts_it_comes_to_the_same(config, tmp_path, stop_after):
   one, two = tmp_path / 'one', tmp_path / 'two'

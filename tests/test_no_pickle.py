@@ -138,22 +138,23 @@ def write_images(folder, count):
     Image.fromarray(pixels).save(folder / f'{seed}.png')
 
 
-def test_a_run_its_resume_and_its_use_unpickle_nothing(tmp_path):
-  for name in ('trainA', 'trainB', 'testA', 'testB'):
-    write_images(tmp_path / 'data' / name, 3)
+def test_a_run_its_resume_its_scores_and_its_use_unpickle_nothing(tmp_path):
+  write_images(tmp_path / 'photos', 3)
   train = [
     'train',
     '--config=configs/tiny.py',
     f'--workdir={tmp_path}/run',
-    '--config.data.name=folder',
-    f'--config.data.path={tmp_path}/data',
+    '--config.generator.isize=4',
+    '--config.generator.fixed_input_size=False',
+    '--config.discriminator.name=pixelgan',
   ]
   # The second process reads what the first has left: all of it, from disk.
   assert audited([*train, '--config.steps=4']) == []
-  use = ['translate', f'{tmp_path}/run', f'{tmp_path}/data/testA']
+  use = ['translate', f'{tmp_path}/run', f'{tmp_path}/photos']
   assert audited(train, [*use, '--to', f'{tmp_path}/out']) == []
   steps = json.loads(
     (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()[-1]
   )
   assert steps['step'] == 8
+  assert 'stripes' in (tmp_path / 'run' / 'index.html').read_text()  # scored
   assert len(list((tmp_path / 'out').glob('*.png'))) == 3

@@ -1,5 +1,6 @@
 """The progress display, on a terminal and in a log."""
 
+import contextlib
 import io
 
 import jax.numpy as jnp
@@ -197,3 +198,14 @@ def test_dumb_terminal_gets_plain_lines():
   with Progress(1, console=console, clock=Clock()) as progress:
     progress.update(1)
   assert lines_of(console) == ['step 1/1  100%']
+
+
+def test_a_log_on_a_full_disk_ends_nothing():
+  with open('/dev/full', 'w') as full:
+    progress = Progress(3, console=rich.console.Console(file=full))
+    with progress:
+      progress.print('a text')
+      for step in (1, 2, 3):
+        progress.update(step, {'loss': 0.5})
+    with contextlib.suppress(OSError):
+      full.close()

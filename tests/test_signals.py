@@ -124,3 +124,20 @@ def test_a_signal_while_jax_is_imported(number, command):
   assert process.returncode == 128 + number
   assert 'Traceback' not in error
   assert out == ''
+
+
+@pytest.mark.parametrize('number', NUMBERS)
+def test_a_signal_when_nobody_reads_standard_error(number):
+  program = f"""
+import os
+import runpy
+StopSignal = runpy.run_path({signals.__file__!r})['StopSignal']
+with StopSignal() as stop:
+  os.close(2)
+  os.kill(os.getpid(), {int(number)})
+  print(stop.received)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, timeout=60
+  )
+  assert (done.returncode, done.stdout) == (0, f'{int(number)}\n')

@@ -21,7 +21,7 @@ from cyclegan_jax.data.decoding import (
   one_line,
   printable,
 )
-from cyclegan_jax.data.files import open_file
+from cyclegan_jax.data.files import Stamp, open_file
 from cyclegan_jax.errors import DataError
 
 # Zip files of images have thousands; a list of this many takes a second.
@@ -58,11 +58,13 @@ class Archive(NamedTuple):
     path: of the archive.
     images: members that are images by their names, in the archive's order.
     num_other_files: a count of the rest, hidden ones left out.
+    stamp: of the archive as it was opened.
   """
 
   path: str
   images: tuple[Member, ...]
   num_other_files: int
+  stamp: Stamp
 
 
 def open_archive(path: str) -> Archive:
@@ -75,7 +77,8 @@ def open_archive(path: str) -> Archive:
       kind, or the size that it claims.
   """
   with open_file(path) as file:
-    num_bytes = os.fstat(file.fileno()).st_size
+    status = os.fstat(file.fileno())
+    num_bytes = status.st_size
     infos = _directory(path, file)
   spelled: dict[str, str] = {}
   images = []
@@ -105,7 +108,8 @@ def open_archive(path: str) -> Archive:
       f'more than {MAX_TOTAL_RATIO} times as many are not read from an '
       f'archive: {_UNPACK}'
     )
-  return Archive(path, tuple(images), num_others)
+  stamp = Stamp(status.st_size, status.st_mtime_ns)
+  return Archive(path, tuple(images), num_others, stamp)
 
 
 def is_archive(path: str) -> bool:

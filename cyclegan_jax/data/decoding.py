@@ -77,7 +77,7 @@ class Images:
   root: str = ''
   sizes: Sequence[int | None] | None = None
   version: str = ''
-  changed: Callable[[int], bool] | None = None
+  changed: Callable[[int], str] | None = None
 
   def __len__(self) -> int:
     return len(self.names)

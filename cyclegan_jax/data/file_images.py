@@ -44,7 +44,7 @@ def images_of_files(
     sizes=None if stamps is None else [each and each.size for each in stamps],
     changed=None
     if stamps is None
-    else functools.partial(_has_changed, paths, stamps),
+    else functools.partial(_changed, paths, stamps),
   )
 
 
@@ -64,10 +64,10 @@ def _shape_of(
     return decoded_shape(file, path, max_pixels=max_pixels)
 
 
-def _has_changed(
+def _changed(
   paths: Sequence[str], stamps: Sequence[Stamp | None], index: int
-) -> bool:
-  return has_changed(paths[index], stamps[index])
+) -> str:
+  return paths[index] if has_changed(paths[index], stamps[index]) else ''
 
 
 def images_of_members(
@@ -99,7 +99,13 @@ def images_of_members(
     ),
     root=f'{archive.path}/{inner}',
     sizes=[each.size for each in members],
+    changed=functools.partial(_changed_archive, archive),
   )
+
+
+def _changed_archive(archive: Archive, index: int) -> str:
+  del index  # nobody knows which of its members did
+  return archive.path if has_changed(archive.path, archive.stamp) else ''
 
 
 def _read_member(

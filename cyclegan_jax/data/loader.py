@@ -37,7 +37,7 @@ _ORDER, _CROP = 0, 1  # keep the streams of random numbers apart
 
 
 class TrainBatches:
-  """Endless batches of unpaired images, decoded ahead in threads.
+  """Batches of unpaired images, decoded ahead in threads.
 
   Each is {'a', 'b'}: uint8 [B, H, W, C]. H = W is load_size where the device
   crops ('resize_and_crop'), else size.
@@ -53,6 +53,7 @@ class TrainBatches:
     images: Mapping[str, Images],
     *,
     start_step: int = 0,
+    end_step: int | None = None,
     on_wait: Callable[[float, str], None] | None = None,
   ):
     """Starts nothing: the first batch does.
@@ -62,6 +63,7 @@ class TrainBatches:
       images: 'train_a' and 'train_b'.
       start_step: the step of the first batch; batch(step) does not depend on
         it, nor on the number of threads.
+      end_step: the first step whose batch is not asked for; None for no end.
       on_wait: is called every now and then while a batch does not come, with
         the seconds since it was asked for and a text that says what is being
         read; what it raises ends the wait.
@@ -70,6 +72,7 @@ class TrainBatches:
     self.waited = 0.0
     self._config = config
     self._images = images
+    self._end_step = end_step
     self._decoder = Decoder(config.data, images)
     self._on_wait = on_wait
     self._pending: collections.deque[_Request] = collections.deque()
@@ -92,11 +95,13 @@ class TrainBatches:
 
     Raises:
       DataError: more images can't be read than config.data.max_corrupt.
+      StopIteration: it is of `end_step`.
     """
+    if self.step == self._end_step:
+      raise StopIteration
     began = time.monotonic()
     try:
-      while len(self._pending) < self._config.data.prefetch_batches:
-        self._pending.append(self._request(self.step + len(self._pending)))
+      self._read_ahead()
       batch = {
         domain: np.stack([self._wait_for(each, began) for each in futures])
         for domain, futures in self._pending.popleft().items()
@@ -104,8 +109,9 @@ class TrainBatches:
     except BaseException:
       self.close()
       raise
+    finally:
+      self.waited += time.monotonic() - began
     self.step += 1
-    self.waited += time.monotonic() - began
     return batch
 
   def names(self, step: int) -> dict[str, list[str]]:
@@ -121,6 +127,13 @@ class TrainBatches:
       ]
       for domain in 'ab'
     }
+
+  def _read_ahead(self) -> None:
+    step = self.step + len(self._pending)
+    last = self.step + self._config.data.prefetch_batches
+    if self._end_step is not None:
+      last = min(last, self._end_step)
+    self._pending.extend(self._request(each) for each in range(step, last))
 
   def _positions(self, step: int) -> range:
     first = step * self._config.batch_size
@@ -140,8 +153,8 @@ class TrainBatches:
       try:
         return future.result(timeout=_POLL_SECONDS)
       except TimeoutError:
-        if future.done():  # it is the image's own error
-          raise
+        if future.done():  # since then, or with an error of this kind
+          return future.result()
         if self._on_wait:
           self._on_wait(time.monotonic() - began, self._decoder.reading())
 
@@ -174,7 +187,7 @@ class Decoder:
     self._cache: dict[tuple[str, int], np.ndarray] = {}
     self._cache_left = int(config.cache_gib * 2**30)
     self._corrupt: dict[tuple[str, int], ImageError] = {}
-    self._changed: set[tuple[str, int]] = set()
+    self._changed: set[str] = set()
     self._reading: dict[int, str] = {}  # by thread
     self._lock = threading.Lock()
     self._threads = (
@@ -256,17 +269,18 @@ class Decoder:
 
   def _check_unchanged(self, at: tuple[str, int]) -> None:
     images = self._images[at[0]]
-    if not images.changed or not images.changed(at[1]):
+    path = images.changed(at[1]) if images.changed else ''
+    if not path:
       return
-    told = f'{printable(images.names[at[1]])} changed since the run began'
+    told = f'{printable(path)} changed since the run began'
     if self._config.strict:
       raise DataError(
         f'{told}: put it back, or set config.data.strict=False to use its new '
         'content'
       )
     with self._lock:
-      is_new = at not in self._changed
-      self._changed.add(at)
+      is_new = path not in self._changed
+      self._changed.add(path)
     if is_new:
       logging.getLogger('cyclegan_jax').warning(
         '%s: its new content is used', told

@@ -48,27 +48,31 @@ def image_record(step: int, name: str, image: np.ndarray) -> bytes:
   return _record(step=step, summary=picture)
 
 
-def cut(data: bytes, step: int) -> bytes:
-  """The whole records that are of a step or of an earlier one.
+def size_up_to(data: bytes, step: int) -> int:
+  """The bytes of the whole records before the first of a later step.
 
-  Nothing that follows a torn record can be told apart, so it goes too. Where
-  no number and no picture is left, nothing is.
+  Nothing that follows a torn or damaged record can be told apart, so it goes
+  too. Where no number and no picture comes before, it is 0.
   """
   from tensorboardX.proto.event_pb2 import Event
 
-  kept, has_values, at = bytearray(), False, 0
+  has_values, at = False, 0
   while at + 12 <= len(data):
     length, checksum = data[at : at + 8], data[at + 8 : at + 12]
     end = at + 16 + int.from_bytes(length, 'little')
     # The events' own checksums would take seconds a picture in Python.
     if checksum != _checksum(length) or end > len(data):
       break
-    event = Event.FromString(data[at + 12 : end - 4])
-    if event.step <= step:
-      kept += data[at:end]
-      has_values |= event.HasField('summary')
+    try:
+      event = Event.FromString(data[at + 12 : end - 4])
+    except Exception:  # protobuf's own, which moves between its versions
+      break
+    if event.HasField('summary'):
+      if event.step > step:
+        break
+      has_values = True
     at = end
-  return bytes(kept) if has_values else b''
+  return at if has_values else 0
 
 
 def _record(**fields: Any) -> bytes:

@@ -1,7 +1,10 @@
 """A file that only grows, on a disk that may be full for a while."""
 
+import contextlib
 import os
 import pathlib
+
+from cyclegan_jax.manifest import sync_folder
 
 
 class Journal:
@@ -17,10 +20,12 @@ class Journal:
     Raises:
       OSError: it can't be opened.
     """
+    self._path = path
     # Unbuffered: Python would try to write its own buffer again at the end.
     self._file = path.open('ab', buffering=0)
     self._size = self._file.seek(0, os.SEEK_END)
-    self._pending = bytearray()
+    self._is_torn = False
+    self._pending = b''
 
   def append(self, record: bytes) -> None:
     """Writes a record, after those that wait.
@@ -29,25 +34,27 @@ class Journal:
       OSError: they wait from now on, this one included.
     """
     self._pending += record
-    self.flush()
+    self._flush()
 
-  def flush(self) -> None:
-    """Writes what waits.
+  def read(self) -> bytes:
+    """All records, with those that wait.
 
     Raises:
-      OSError: it goes on waiting.
+      OSError: from the disk.
     """
-    if not self._pending:
-      return
-    try:
-      written = 0
-      while written < len(self._pending):
-        written += self._file.write(memoryview(self._pending)[written:]) or 0
-    except OSError:
-      os.truncate(self._file.fileno(), self._size)
-      raise
-    self._size += len(self._pending)
-    self._pending = bytearray()
+    with self._path.open('rb') as file:
+      return file.read(self._size) + self._pending
+
+  def cut(self, size: int) -> None:
+    """Takes back what was appended after the first bytes.
+
+    Raises:
+      OSError: from the disk, though a full one does it.
+    """
+    kept = min(size, self._size)
+    self._pending = self._pending[: size - kept]
+    self._size, self._is_torn = kept, True
+    self._mend()
 
   def sync(self) -> None:
     """Writes what waits, so that it survives a loss of power.
@@ -55,8 +62,9 @@ class Journal:
     Raises:
       OSError: from the disk.
     """
-    self.flush()
+    self._flush()
     os.fsync(self._file.fileno())
+    sync_folder(self._path.parent)
 
   def close(self) -> None:
     """Closes the file; what still waits is lost, which is told.
@@ -64,7 +72,30 @@ class Journal:
     Raises:
       OSError: from the disk.
     """
+    if self._file.closed:
+      return
     try:
-      self.flush()
+      self._flush()
     finally:
       self._file.close()
+
+  def _flush(self) -> None:
+    if self._is_torn:
+      self._mend()
+    if not self._pending:
+      return
+    try:
+      written = 0
+      while written < len(self._pending):
+        written += self._file.write(self._pending[written:]) or 0
+    except OSError:
+      self._is_torn = True
+      with contextlib.suppress(OSError):  # else the next one does it
+        self._mend()
+      raise
+    self._size += len(self._pending)
+    self._pending = b''
+
+  def _mend(self) -> None:
+    os.truncate(self._file.fileno(), self._size)
+    self._is_torn = False

@@ -1,6 +1,7 @@
 """How far long work has come: a live bar on a terminal, lines in a log."""
 
 import collections
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -95,10 +96,12 @@ class Progress:
 
   def print(self, text: str) -> None:
     """Prints a line, above the bar where there is one."""
-    if self._bar:
-      self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-    else:
-      print(text, file=self._console.file, flush=True)
+    # A log may be on a full disk, or its reader gone: no reason to end a run.
+    with contextlib.suppress(OSError, ValueError):
+      if self._bar:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+      else:
+        print(text, file=self._console.file, flush=True)
 
   def _show(self) -> None:
     self._shown_step = self._step

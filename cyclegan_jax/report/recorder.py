@@ -11,6 +11,7 @@ import rich.console
 
 from cyclegan_jax import images
 from cyclegan_jax.config import Config, to_config_dict
+from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.report.doctor import Doctor
 from cyclegan_jax.report.gallery import sample_path, write_gallery
 from cyclegan_jax.report.progress import Progress
@@ -159,9 +160,12 @@ class Recorder:
     self._doctor.reread(read_metrics(self._workdir / METRICS_FILE))
 
   def sync(self) -> None:
-    """Makes the records survive a loss of power, if the disk can."""
-    with self._tell_refusal('metrics'):
-      self._writer.sync()
+    """Makes the records survive a loss of power.
+
+    Raises:
+      OSError: the disk refuses some for now.
+    """
+    self._writer.sync()
 
   def waited(self, seconds: float) -> None:
     """Tells the share of time that steps waited on data, if it is much.
@@ -190,10 +194,10 @@ class Recorder:
     """Tells of the disk's first refusal, until it takes the thing again."""
     try:
       yield
-    except OSError as error:
+    except (OSError, WorkdirError) as error:
       if what not in self._refused:
         self._refused.add(what)
-        reason = error.strerror or str(error)
+        reason = getattr(error, 'strerror', None) or str(error)
         self.say(f'{what} could not be written ({reason}); going on')
     else:
       self._refused.discard(what)

@@ -8,7 +8,6 @@ or '-Infinity', which `read_metrics` and `float` turn back.
 import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +17,7 @@ import numpy as np
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.report import events
 from cyclegan_jax.report.journal import Journal
-from cyclegan_jax.workdir import replace_text
+from cyclegan_jax.workdir import replace_bytes
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -103,8 +102,13 @@ class MetricWriter:
     Raises:
       OSError: from the disk.
     """
-    self.close()
-    self._open(step)
+    data = self._jsonl.read()
+    self._jsonl.cut(len(b''.join(_lines_up_to(data, step))))
+    data = self._events.read()
+    start = events.start_record(step + 1)
+    size = events.size_up_to(data, step)
+    self._events.cut(max(size, len(start)))
+    self._events.append(start)
 
   def sync(self) -> None:
     """Makes all records survive a loss of power.
@@ -158,23 +162,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _drop_records_after(path: Path, step: int) -> None:
   if not path.exists():
     return
-  lines = [
-    _line(record.pop('step'), record)
-    for record in read_metrics(path)
-    if step > 0 and record['step'] <= step
+  read_metrics(path)  # says where it is damaged
+  kept = _lines_up_to(path.read_bytes(), step) if step else []
+  replace_bytes(path, b''.join(kept))
+
+
+def _lines_up_to(data: bytes, step: int) -> list[bytes]:
+  """The whole lines before the first of a later step."""
+  lines = data.splitlines(keepends=True)
+  is_kept = [
+    line.endswith(b'\n') and json.loads(line)['step'] <= step for line in lines
   ]
-  replace_text(path, b''.join(lines).decode())
+  return lines[: [*is_kept, False].index(False)]
 
 
 def _cut_events(path: Path, step: int) -> None:
   data = path.read_bytes()
-  kept = events.cut(data, step) if step else b''
-  if not kept:
+  size = events.size_up_to(data, step) if step else 0
+  if not size:
     path.unlink()
-  elif kept != data:
-    temporary = path.with_name(f'.{path.name}')  # TensorBoard looks for names
-    temporary.write_bytes(kept)
-    os.replace(temporary, path)
+  elif size < len(data):
+    # Whole, as an open TensorBoard may be reading the old one.
+    replace_bytes(path, data[:size])
 
 
 def _line(step: int, numbers: Mapping[str, float]) -> bytes:
