@@ -113,6 +113,37 @@ def test_rewind_takes_back_what_this_run_wrote(tmp_path):
   assert steps == [10, 20, 30, 40]
 
 
+def test_rewind_to_before_the_first_record(tmp_path):
+  with MetricWriter(tmp_path, resume_step=300) as writer:
+    writer.scalars(310, {'a': 1.0})
+    writer.rewind(305)
+    writer.scalars(306, {'a': 2.0})
+  assert steps_on_record(tmp_path) == [306]
+  events = read_events(tmp_path)
+  steps = [e.step for e in events if e.HasField('summary')]
+  assert steps == [306]
+
+
+def test_rewind_on_a_full_disk(tmp_path):
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with MetricWriter(tmp_path) as writer:
+    writer.scalars(1, {'a': 1.0})
+    size = (tmp_path / 'metrics.jsonl').stat().st_size
+    try:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+      for step in (2, 3):
+        with pytest.raises(OSError, match='File too large'):
+          writer.scalars(step, {'a': 1.0})
+      with pytest.raises(OSError, match='File too large'):
+        writer.rewind(2)  # what waits goes on waiting
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    writer.scalars(4, {'a': 1.0})
+  assert steps_on_record(tmp_path) == [1, 2, 4]
+  steps = [e.step for e in read_events(tmp_path) if e.HasField('summary')]
+  assert steps == [1, 2, 4]
+
+
 def test_a_torn_event_at_the_end_is_dropped(tmp_path):
   write_steps(tmp_path, [10, 20])
   (path,) = (tmp_path / 'tensorboard').iterdir()

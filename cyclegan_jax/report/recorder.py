@@ -156,7 +156,8 @@ class Recorder:
 
   def rewind(self, step: int) -> None:
     """Takes back the records of all steps after this one."""
-    self._writer.rewind(step)
+    with self._tell_refusal('metrics'):
+      self._writer.rewind(step)
     self._doctor.reread(read_metrics(self._workdir / METRICS_FILE))
 
   def sync(self) -> None:

@@ -104,11 +104,8 @@ class MetricWriter:
     """
     data = self._jsonl.read()
     self._jsonl.cut(len(b''.join(_lines_up_to(data, step))))
-    data = self._events.read()
-    start = events.start_record(step + 1)
-    size = events.size_up_to(data, step)
-    self._events.cut(max(size, len(start)))
-    self._events.append(start)
+    self._events.cut(events.size_up_to(self._events.read(), step))
+    self._events.append(events.start_record(step + 1))
 
   def sync(self) -> None:
     """Makes all records survive a loss of power.
