@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 import types
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
@@ -50,6 +51,7 @@ class StopSignal:
 
   def __init__(self) -> None:
     self.received: int | None = None
+    self._received_at = 0.0
     self._old: dict[int, Any] = {}
 
   def __enter__(self) -> Self:
@@ -64,19 +66,22 @@ class StopSignal:
     for number, handler in self._old.items():
       signal.signal(number, handler)
 
-  def call(self, function: Callable[[], T]) -> T:
+  def call(self, function: Callable[[], T], *, patience: float = 0) -> T:
     """Calls a function that takes long in a library, such as compilation.
 
     Python handles signals between two steps of the main thread, of which
     there are none inside of a library. So another thread calls it.
+
+    Args:
+      function: to be called.
+      patience: seconds after a signal in which it may still end.
 
     Raises:
       StoppedError: a signal came; the function is left to itself.
     """
     if not self._old:
       return function()
-    if self.received is not None:
-      raise StoppedError(self.received)
+    self._check(patience)
     done = threading.Event()
     result: list[T] = []
     errors: list[BaseException] = []
@@ -90,15 +95,21 @@ class StopSignal:
 
     threading.Thread(target=run, name='call', daemon=True).start()
     while not done.wait(0.1):
-      if self.received is not None:
-        raise StoppedError(self.received)
+      self._check(patience)
     if errors:
       raise errors[0]
     return result[0]
 
+  def _check(self, patience: float) -> None:
+    if self.received is None:
+      return
+    if time.monotonic() - self._received_at >= patience:
+      raise StoppedError(self.received)
+
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
     if self.received is not None:
       os._exit(128 + number)
+    self._received_at = time.monotonic()
     self.received = number
     # print() could be interrupted in the middle of another one.
     with contextlib.suppress(OSError):  # nobody may be there to read it

@@ -1,6 +1,7 @@
 """A run: from images and a config to two translators in a folder."""
 
 import contextlib
+import functools
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ from cyclegan_jax.workdir import (
   read_config,
   write_config,
 )
+
+_PATIENCE_SECONDS = 7.0
 
 
 class TrainResult(NamedTuple):
@@ -61,17 +64,20 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
   console = rich.console.Console(stderr=True)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(StopSignal())
-    sources = stop.call(lambda: open_images(config.data))
+    # A signal in the seconds before there is a state waits for the first
+    # checkpoint, if that comes soon: then there is something to go on from.
+    early = functools.partial(stop.call, patience=_PATIENCE_SECONDS)
+    sources = early(lambda: open_images(config.data))
     config = preflight.resolve(config, sources, saved=read_config(workdir))
-    stop.call(lambda: preflight.check_images(config, sources))
+    early(lambda: preflight.check_images(config, sources))
     stack.enter_context(lock_workdir(workdir))
     key = jax.random.key(config.seed)
-    state = stop.call(lambda: create_train_state(config, key))
+    state = early(lambda: create_train_state(config, key))
     check_workdir(workdir, config, checkpoint_bytes=preflight.num_bytes(state))
-    reals = stop.call(lambda: sample_images(config, sources))
+    reals = early(lambda: sample_images(config, sources))
     stack.enter_context(explain_disk_errors(workdir))
     folder = workdir / 'checkpoints'
-    found = stop.call(lambda: checkpoint.restore_newest(folder))
+    found = early(lambda: checkpoint.restore_newest(folder))
     if found is not None:
       state = found.state
       check_same_run(workdir, found.config, config)

@@ -141,3 +141,20 @@ with StopSignal() as stop:
     [sys.executable, '-c', program], capture_output=True, text=True, timeout=60
   )
   assert (done.returncode, done.stdout) == (0, f'{int(number)}\n')
+
+
+def test_patience_lets_a_call_end():
+  let_go = threading.Event()
+
+  def signal_and_wait():
+    os.kill(os.getpid(), signal.SIGTERM)
+    let_go.wait(0.5)
+    return 'result'
+
+  with StopSignal() as stop:
+    assert stop.call(signal_and_wait, patience=30) == 'result'
+    assert stop.received == signal.SIGTERM
+    assert stop.call(lambda: 'more', patience=30) == 'more'
+    with pytest.raises(StoppedError):
+      stop.call(lambda: let_go.wait(60), patience=0.2)
+    let_go.set()
