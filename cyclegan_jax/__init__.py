@@ -19,6 +19,8 @@ if TYPE_CHECKING:
   from cyclegan_jax.state import TrainState as TrainState
   from cyclegan_jax.state import create_train_state as create_train_state
   from cyclegan_jax.step import train_step as train_step
+  from cyclegan_jax.translator import Translator as Translator
+  from cyclegan_jax.translator import load_translator as load_translator
 
 _HOMES = {
   'Config': 'config',
@@ -26,6 +28,8 @@ _HOMES = {
   'create_train_state': 'state',
   'train_step': 'step',
   'make_translator': 'inference',
+  'Translator': 'translator',
+  'load_translator': 'translator',
   'make_generator': 'nets',
   'make_discriminator': 'nets',
 }

@@ -17,10 +17,12 @@ def run(*command: str, program: str = '') -> NoReturn:
     program: how the user calls it, for messages.
   """
   signals.leave_at_once()
-  from cyclegan_jax.cli import main  # with JAX, which takes seconds
+  from cyclegan_jax import cli
 
+  argv = [*command, *sys.argv[1:]]
+  cli.load_command(argv)  # with JAX, which takes seconds
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  status = main([*command, *sys.argv[1:]], program=program)
+  status = cli.main(argv, program=program)
   # A thread may still be inside of the compiler, or wait for a disk: Python
   # would wait for it, or crash it.
   for stream in (sys.stdout, sys.stderr):

@@ -43,6 +43,7 @@ from cyclegan_jax.state import TrainState, create_train_state
 FORMAT = 2
 RECORD_FILE = 'record.json'
 LISTING_FILE = 'data.json'
+DIRECTIONS = ('ab', 'ba')
 
 _PACKAGES = ('cyclegan_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
 _NUM_LOOKS = 5  # at a folder whose newest is deleted while it is read
@@ -56,6 +57,7 @@ class Checkpoint(NamedTuple):
   config: Config  # resolved
   data: dict[str, Any]  # the fingerprint of the images; {} if not known
   metrics: dict[str, float]  # of its step
+  directions: tuple[str, ...] = DIRECTIONS  # that are of any use
 
 
 class Saver:
@@ -72,6 +74,7 @@ class Saver:
     data: Mapping[str, Any] | None = None,
     listing: Mapping[str, Any] | None = None,
     good_step: int | None = None,
+    directions: tuple[str, ...] = DIRECTIONS,
   ):
     """Removes what a dead process left half-written.
 
@@ -82,10 +85,12 @@ class Saver:
       data: the fingerprint of the images, as JSON takes it.
       listing: of the images, likewise.
       good_step: of the checkpoint that the run goes on from.
+      directions: whose generators know anything.
     """
     self._folder = folder.absolute()
     self._config = config
     self._data, self._listing = dict(data or {}), dict(listing or {})
+    self._directions = directions
     self._versions = {name: _version(name) for name in _PACKAGES}
     self._good = set() if good_step is None else {good_step}
     self._thread: threading.Thread | None = None
@@ -101,7 +106,11 @@ class Saver:
     self.wait()
 
   def save(
-    self, state: TrainState, metrics: Mapping[str, float] | None = None
+    self,
+    state: TrainState,
+    metrics: Mapping[str, float] | None = None,
+    *,
+    replace: bool = False,
   ) -> None:
     """Starts to save, once the last save has ended.
 
@@ -109,10 +118,12 @@ class Saver:
       state: at the step that names the checkpoint; it may be donated as soon
         as this returns.
       metrics: of that step; `log.best_metric` is one of them.
+      replace: save it although there is a good one of this step, which may
+        lack metrics; else nothing is done.
     """
     self.wait()
     step = int(state.step)
-    if step in self._good:
+    if step in self._good and not replace:
       return
     temporary = self._folder / f'.{step}.tmp'
     record = {
@@ -120,6 +131,7 @@ class Saver:
       'versions': self._versions,
       'data': self._data,
       'metrics': {name: float(each) for name, each in (metrics or {}).items()},
+      'directions': self._directions,
     }
     # Not the manager of Orbax, which would name the folder before our
     # checksums are in it.
@@ -172,7 +184,7 @@ class Saver:
       ):
         (temporary / name).write_text(json.dumps(content), encoding='utf-8')
       write_manifest(temporary, FORMAT)
-      if final.exists():  # damaged: the run has come by here before
+      if final.exists():  # damaged, or without metrics that came later
         self._delete(step)
       os.rename(temporary, final)
       sync_folder(self._folder)
@@ -325,7 +337,10 @@ def restore(path: pathlib.Path) -> Checkpoint:
       f'{path} can not be read here ({reason_of(error)}): it was written with '
       f'{versions}, so use those'
     ) from error
-  return Checkpoint(path, state, config, record['data'], record['metrics'])
+  directions = tuple(record['directions'])
+  return Checkpoint(
+    path, state, config, record['data'], record['metrics'], directions
+  )
 
 
 def read_listing(path: pathlib.Path) -> dict[str, Any]:
@@ -344,19 +359,31 @@ def read_listing(path: pathlib.Path) -> dict[str, Any]:
     raise DamagedError(f'{LISTING_FILE} is not what was saved') from error
 
 
-def load(path: str | pathlib.Path) -> tuple[TrainState, Config]:
+def load(
+  path: str | pathlib.Path, *, direction: str | None = None
+) -> tuple[TrainState, Config]:
   """Reads a checkpoint from a run's folder, or from one checkpoint's.
 
   Args:
     path: a workdir or its `checkpoints`, for the newest that is whole, or
       `checkpoints/<step>`.
+    direction: 'ab' or 'ba', if that is what is wanted of it.
 
   Returns:
     The state and the config that was saved with it.
 
   Raises:
-    WorkdirError: it is none of these, or damaged.
+    WorkdirError: it is none of these, or damaged, or was imported without
+      the generator of this direction.
   """
+  found = find(path, direction=direction)
+  return found.state, found.config
+
+
+def find(
+  path: str | pathlib.Path, *, direction: str | None = None
+) -> Checkpoint:
+  """As `load`, with all that the checkpoint holds."""
   path = pathlib.Path(path)
   if not path.is_dir():
     raise WorkdirError(
@@ -378,7 +405,13 @@ def load(path: str | pathlib.Path) -> tuple[TrainState, Config]:
     raise WorkdirError(
       f'{path} holds no checkpoint: give the folder of a run that has saved one'
     )
-  return found.state, found.config
+  if direction not in (None, *found.directions):
+    known = ' and '.join(found.directions)
+    raise WorkdirError(
+      f'{found.path} has no trained generator for {direction}: it was imported '
+      f'for {known} alone'
+    )
+  return found
 
 
 def reason_of(error: Exception) -> str:
@@ -407,9 +440,11 @@ def _check_format(path: pathlib.Path) -> None:
 def _read_record(path: pathlib.Path) -> dict[str, Any]:
   try:
     record = json.loads((path / RECORD_FILE).read_text(encoding='utf-8'))
+    directions = record.get('directions', DIRECTIONS)
+    record['directions'] = dict.fromkeys(map(str, directions))
     return {
       name: dict(record[name])
-      for name in ('config', 'versions', 'data', 'metrics')
+      for name in ('config', 'versions', 'data', 'metrics', 'directions')
     }
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise DamagedError(f'{RECORD_FILE} is not what was saved') from error

@@ -77,6 +77,10 @@ def wrong_type(path: str, value: Any, default: Any) -> str:
   return f'{path}={value!r} is not {article} {noun}, such as {default!r}'
 
 
+# How the values of image files are stored.
+DTYPES = ('uint8', 'uint16', 'float32')
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Section):
   """Which images, and how they become batches."""
@@ -135,6 +139,20 @@ class DataConfig(Section):
   flip: bool = option(True, 'mirror half of the training images')
   channels_a: int = option(3, "channels of a's images", low=1)
   channels_b: int = option(3, "channels of b's images", low=1)
+  dtype_a: str = option(
+    '',
+    "how a's images are stored: uint8, uint16, float32, or '' for as the first "
+    'training image is; files of other integers are scaled',
+  )
+  dtype_b: str = option('', "how b's images are stored, likewise")
+  low_a: float = option(
+    0.0,
+    "value in a's files that is black; low and high both 0: the full range of "
+    "integers; of floats the training images' own, measured before step 1",
+  )
+  high_a: float = option(0.0, "value in a's files that is white")
+  low_b: float = option(0.0, "value in b's files that is black")
+  high_b: float = option(0.0, "value in b's files that is white")
   num_workers: int = option(
     2,
     'decoding threads; 0 decodes in the loop, which then can not tell that it '
@@ -155,6 +173,25 @@ class DataConfig(Section):
   strict: bool = option(
     False, 'images that changed since the run began end it, not just warn'
   )
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    for domain in 'ab':
+      dtype = getattr(self, f'dtype_{domain}')
+      if dtype not in ('', *DTYPES):
+        raise ConfigError(
+          f'config.data.dtype_{domain}={dtype!r} is unknown: choose from '
+          f"{', '.join(DTYPES)}, or '' for the first training image's"
+        )
+      low, high = (
+        getattr(self, f'low_{domain}'),
+        getattr(self, f'high_{domain}'),
+      )
+      if low > high or low == high != 0:
+        raise ConfigError(
+          f'config.data.low_{domain}={low} is not below config.data.'
+          f'high_{domain}={high}: set both, or both to 0 for the full range'
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,10 +374,28 @@ class LogConfig(Section):
   )
   keep_checkpoints: int = option(3, 'older ones are deleted', low=1)
   best_metric: str = option(
-    '', "keep the best checkpoint too, by this metric: 'generator/loss'"
+    '',
+    "keep the best checkpoint too, by this metric: 'generator/loss', "
+    "'evaluation/ab/kid'",
   )
   best_mode: str = option(
     'min', 'whether a lower or a higher value is better', choices=('min', 'max')
+  )
+  evaluate_every_steps: int = option(
+    0,
+    'scores of the test images, which are metrics and make the checkpoint of '
+    'that step; 0: none while it trains',
+    low=0,
+  )
+  evaluate_features: str = option(
+    'none',
+    'the network of FID and KID, or of fd_effnet and kd_effnet, in these '
+    'scores; auto: inception where its weights are found, else effnet where '
+    'it is installed',
+    choices=('none', 'auto', 'inception', 'effnet'),
+  )
+  evaluate_images: int = option(
+    200, 'test images of each side for these scores, at most', low=2
   )
   on_save_error: str = option(
     'retry',

@@ -23,3 +23,7 @@ class TrainingError(UserError):
 
 class WorkdirError(UserError):
   """The run's folder can't be used as it is."""
+
+
+class WeightsError(UserError):
+  """A file of weights is damaged, refused, or of another network."""

@@ -1,6 +1,7 @@
 """Images between their two forms, and sheets of them for the eye.
 
-On disk images are uint8 in [0, 255]; the networks see floats in [-1, 1].
+Raw images are uint8 in [0, 255], or floats in [-1, 1] where files hold more
+than 8 bits; the networks see floats in [-1, 1].
 """
 
 import os
@@ -19,15 +20,17 @@ _ARROW = '→'  # Pillow's own font lacks it, so it is drawn
 
 
 def to_float(images: AnyArray) -> AnyArray:
-  """What the networks see of uint8 images; runs inside jit as well.
+  """What the networks see of raw images; runs inside jit as well.
 
   Args:
-    images: uint8 of any shape.
+    images: of any shape: uint8, or float32 that is in [-1, 1] already.
 
   Returns:
     float32 in [-1, 1] of the same shape: of NumPy where images are, else of
     JAX.
   """
+  if images.dtype == np.float32:
+    return images
   # Not x / 127.5 - 1: XLA multiplies by the reciprocal, which makes 255 a
   # little more than 1.
   return (images.astype('float32') * 2 - 255) / 255

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -17,10 +17,15 @@ from cyclegan_jax.errors import DataError, TrainingError, WorkdirError
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState
+from cyclegan_jax.types import Params
 from cyclegan_jax.update import CompiledUpdate, Outcome, is_finite
 from cyclegan_jax.workdir import explain_disk_errors, replace_text
 
 SKIPPED_FILE = 'skipped.jsonl'
+
+# The metrics of generators by name; none where a signal came before they were
+# complete.
+Evaluate = Callable[[int, dict[str, Params]], Mapping[str, float]]
 
 _SECONDS_BETWEEN_REPEATS = 10.0  # texts on the way back from a lost loss
 _FIRST_WAIT_SECONDS = 5.0  # for data, before it is told; then twice as long
@@ -51,8 +56,20 @@ class Loop:
     recorder: Recorder,
     saver: checkpoint.Saver,
     stop: StopSignal,
+    evaluate: Evaluate | None = None,
   ):
-    """Takes what the run has opened; `config` is resolved."""
+    """Takes what the run has opened.
+
+    Args:
+      config: resolved.
+      workdir: the run's folder.
+      sources: its images.
+      update: the compiled step.
+      recorder: takes metrics and samples.
+      saver: takes the state.
+      stop: tells of signals.
+      evaluate: is called every log.evaluate_every_steps steps.
+    """
     self._config = config
     self._workdir = workdir
     self._sources = sources
@@ -60,6 +77,7 @@ class Loop:
     self._recorder = recorder
     self._saver = saver
     self._stop = stop
+    self._evaluate = evaluate
     self._next_wait = _FIRST_WAIT_SECONDS
     self._num_unexplained = 0  # losses that were finite the second time
     self._seen: tuple[int, Mapping[str, Any]] = (-1, {})  # last step's metrics
@@ -103,12 +121,22 @@ class Loop:
             self._see(step, unseen)
           state, unseen, step = outcome.state, outcome, step + 1
           is_shown = step % log.samples_every_steps == 0 or step == last
-          is_saved = step % log.checkpoint_every_steps == 0 or step == last
+          is_judged = (
+            self._evaluate is not None and step % log.evaluate_every_steps == 0
+          )
+          # Scores belong to a checkpoint that one can go back to.
+          is_saved = is_judged or (
+            step % log.checkpoint_every_steps == 0 or step == last
+          )
           if is_shown or is_saved:
             self._check(step, outcome)
             signs = {}
             if is_shown:
               signs = self._recorder.samples(step, state.translators)
+            if is_judged and self._evaluate is not None:
+              # Not in the background: the record of a step and its checkpoint
+              # hold the scores, so both would have to wait for them.
+              signs |= self._evaluate(step, state.translators)
             metrics = self._see(step, outcome, signs)
             unseen = None
             if is_saved:

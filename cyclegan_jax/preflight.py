@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 import rich.console
 import rich.progress
 
 from cyclegan_jax.config import Config, to_config_dict
+from cyclegan_jax.data.ranges import resolve_values
 from cyclegan_jax.data.resizing import raw_size, too_small
 from cyclegan_jax.data.sources import ImageError, Images
+from cyclegan_jax.data.values import raw_dtype, values_of
 from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.state import TrainState
 
@@ -28,13 +31,15 @@ def resolve(
     config: as the user gave it.
     images: 'train_a' and 'train_b'.
     saved: the resolved config of the run to go on with, if there is one; its
-      epochs keep their length.
+      epochs keep their length, and its images their range of values.
 
   Returns:
-    A config whose counts are all set.
+    A config whose counts and values are all set.
 
   Raises:
-    ConfigError: the batch can't be divided over the devices.
+    ConfigError: the batch can't be divided over the devices, or the images
+      are not of the type asked for.
+    DataError: the images' values have no range.
   """
   num_devices = config.num_devices or jax.local_device_count()
   if num_devices > jax.local_device_count():
@@ -48,12 +53,16 @@ def resolve(
       f'{num_devices} devices: make it a multiple of {num_devices}, or set '
       'config.num_devices'
     )
+  data = resolve_values(
+    config.data, images, saved=saved.data if saved else None
+  )
   larger = max(len(images['train_a']), len(images['train_b']))
   steps_per_epoch = config.steps_per_epoch or (
     saved.steps_per_epoch if saved else -(-larger // config.batch_size)
   )
   steps = config.steps or config.epochs * steps_per_epoch
   return config.replace(
+    data=data,
     num_devices=num_devices,
     steps_per_epoch=steps_per_epoch,
     steps=steps,
@@ -140,10 +149,20 @@ def check_memory(config: Config, num_bytes: int | None) -> None:
 def check_metric(config: Config, names: Sequence[str]) -> None:
   """Makes sure that the best checkpoint is chosen by a metric that there is.
 
+  Args:
+    config: of the run.
+    names: of the metrics of a step, and of an evaluation.
+
   Raises:
-    ConfigError: a step has no such metric.
+    ConfigError: neither has such a metric.
   """
   metric = config.log.best_metric
+  is_evaluated = config.log.evaluate_every_steps > 0
+  if metric.startswith('evaluation/') and not is_evaluated:
+    raise ConfigError(
+      f'config.log.best_metric={metric!r} is of evaluations, and there are '
+      'none while it trains: set config.log.evaluate_every_steps'
+    )
   if metric and metric not in names:
     raise ConfigError(
       f'config.log.best_metric={metric!r} is unknown: choose from '
@@ -190,11 +209,18 @@ def describe(
   cached = config.data.cache_gib * 2**30
   if config.data.preprocess not in ('crop', 'scale_and_crop'):
     height, width = raw_size(config.data)
-    num_values = sum(
-      len(images[f'train_{d}']) * config.channels(d) for d in 'ab'
+    of_pixels = sum(
+      len(images[f'train_{d}'])
+      * config.channels(d)
+      * np.dtype(raw_dtype(config.data, d)).itemsize
+      for d in 'ab'
     )
-    cached = min(cached, height * width * num_values)
+    cached = min(cached, height * width * of_pixels)
   rows['memory'] = f'up to {gib(int(cached))} of decoded images'
+  values = {domain: values_of(config.data, domain) for domain in 'ab'}
+  if not all(each.is_plain for each in values.values()):
+    told = (f'{each} of {domain}' for domain, each in values.items())
+    rows['values'] = ', '.join(told)
   if step_bytes is not None:
     of_step = f'about {gib(step_bytes)} a device for a step'
     rows['memory'] = f'{of_step}, {rows["memory"]}'

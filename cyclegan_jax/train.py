@@ -14,10 +14,12 @@ from cyclegan_jax import checkpoint, preflight
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.loader import sample_images
+from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import DataError
-from cyclegan_jax.evaluate import EmbeddedScore, score_embedded
-from cyclegan_jax.loop import Loop, raise_failure
+from cyclegan_jax.interim import Interim, is_owed
+from cyclegan_jax.loop import Evaluate, Loop, raise_failure
+from cyclegan_jax.metrics.drawings import EmbeddedScore, score_embedded
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState, create_train_state
@@ -49,7 +51,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
 
   Args:
     config: of the run; counts that are 0 are filled in from the data.
-    workdir: takes config.json, metrics.jsonl, tensorboard/,
+    workdir: takes config.json, metrics.jsonl, tensorboard/, evaluation.md,
       samples/, checkpoints/, index.html, lock, and skipped.jsonl where steps
       were left out.
 
@@ -68,7 +70,11 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     # checkpoint, if that comes soon: then there is something to go on from.
     early = functools.partial(stop.call, patience=_PATIENCE_SECONDS)
     sources = early(lambda: open_images(config.data))
-    config = preflight.resolve(config, sources, saved=read_config(workdir))
+    saved = read_config(workdir)
+    config = early(
+      functools.partial(preflight.resolve, config, sources, saved=saved)
+    )
+    sources = with_values(sources, config.data)
     early(lambda: preflight.check_images(config, sources))
     stack.enter_context(lock_workdir(workdir))
     key = jax.random.key(config.seed)
@@ -105,26 +111,42 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         console.print('compiling the training step ...')
         update = stop.call(lambda: compile_update(config, state))
         preflight.check_memory(config, update.num_bytes)
-        preflight.check_metric(config, update.metric_names)
         facts = preflight.describe(config, sources, state, update.num_bytes)
         console.print(f'memory: {facts["memory"]}', soft_wrap=True)
+      interim, owed = None, is_owed(config, found)
+      if config.log.evaluate_every_steps and (update or owed):
+        interim = stop.call(lambda: Interim(config, sources))
+        facts['evaluation'] = interim.describe()
+        console.print(f'evaluation: {facts["evaluation"]}', soft_wrap=True)
+      if update is not None:
+        names = [*update.metric_names, *(interim.names if interim else ())]
+        preflight.check_metric(config, names)
       recorder = stack.enter_context(
         Recorder(
           workdir,
           config,
           facts=facts,
           reals=reals,
-          start_step=start,
+          # The record of an evaluation that a signal ended is made anew.
+          start_step=start - owed,
           console=console,
         )
       )
+      judge: Evaluate | None = None
+      if interim is not None:
+        judge = functools.partial(
+          interim.run, workdir=workdir, recorder=recorder, stop=stop
+        )
+      if owed and found is not None and judge is not None:
+        _catch_up(found, judge, config, recorder, saver)
       if update is not None:
         stop.call(lambda: recorder.prepare(state.translators))
         if start == 0:
           recorder.samples(0, state.translators)
-        state = Loop(config, workdir, sources, update, recorder, saver, stop)(
-          state
+        loop = Loop(
+          config, workdir, sources, update, recorder, saver, stop, judge
         )
+        state = loop(state)
       score = None
       if int(state.step) == config.steps and config.data.name == 'embedded':
         score = stop.call(lambda: score_embedded(config, state.translators))
@@ -137,6 +159,24 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     is_done = int(state.step) == config.steps
     signal = None if is_done else stop.received
     return TrainResult(state, config, start, signal, score)
+
+
+def _catch_up(
+  found: checkpoint.Checkpoint,
+  judge: Evaluate,
+  config: Config,
+  recorder: Recorder,
+  saver: checkpoint.Saver,
+) -> None:
+  """Evaluates a checkpoint that should have been, and records its step."""
+  step = int(found.state.step)
+  if step % config.log.samples_every_steps == 0 or step == config.steps:
+    recorder.samples(step, found.state.translators)
+  metrics = judge(step, found.state.translators)
+  recorder.step(step, {**found.metrics, **metrics})
+  if metrics:
+    recorder.sync()
+    saver.save(found.state, {**found.metrics, **metrics}, replace=True)
 
 
 def _compare_data(

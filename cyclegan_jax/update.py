@@ -12,6 +12,7 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.augment import augment, augment_key
 from cyclegan_jax.data.loader import RawBatch
 from cyclegan_jax.data.resizing import raw_size
+from cyclegan_jax.data.values import raw_dtype
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.step import train_step
 from cyclegan_jax.types import Array, Batch, Metrics
@@ -45,8 +46,8 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     state: of the shapes to compile for.
 
   Returns:
-    A function (state, {'a', 'b'}: uint8 [B, H, W, C]) -> Outcome that takes
-    over the state's memory.
+    A function (state, {'a', 'b'}: raw images [B, H, W, C]) -> Outcome that
+    takes over the state's memory.
   """
   num_devices = config.num_devices
   axis_name = parallel.AXIS if num_devices > 1 else None
@@ -64,7 +65,7 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
   raw = {
     domain: np.zeros(
       (config.batch_size, *raw_size(config.data), config.channels(domain)),
-      np.uint8,
+      raw_dtype(config.data, domain),
     )
     for domain in 'ab'
   }

@@ -256,13 +256,25 @@ def check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
     # The others' rates at every step depend on how long the run is.
     free += ('config.steps:', 'config.epochs:')
   changed = [
-    each for each in differences(old, new) if not each.startswith(free)
+    each
+    for each in differences(_with_depth(old), _with_depth(new))
+    if not each.startswith(free)
   ]
   if changed:
     raise WorkdirError(
       f'{folder} belongs to a run with another config ({"; ".join(changed)}): '
       'give another --workdir, or the same options to go on with that run'
     )
+
+
+def _with_depth(config: Config) -> Config:
+  """The config of a run from before images had a depth: all had 8 bits."""
+  for domain in 'ab':
+    if not getattr(config.data, f'dtype_{domain}'):
+      full = {'dtype': 'uint8', 'low': 0.0, 'high': 255.0}
+      data = {f'{name}_{domain}': value for name, value in full.items()}
+      config = config.replace(data=data)
+  return config
 
 
 def _num_checkpoints(folder: pathlib.Path) -> int:

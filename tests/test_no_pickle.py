@@ -151,10 +151,14 @@ def test_a_run_its_resume_its_scores_and_its_use_unpickle_nothing(tmp_path):
   # The second process reads what the first has left: all of it, from disk.
   assert audited([*train, '--config.steps=4']) == []
   use = ['translate', f'{tmp_path}/run', f'{tmp_path}/photos']
-  assert audited(train, [*use, '--to', f'{tmp_path}/out']) == []
+  judge = ['evaluate', f'{tmp_path}/run', '--to', f'{tmp_path}/scores.json']
+  # The features' network too, where there is one.
+  assert audited(train, [*use, '--to', f'{tmp_path}/out'], judge) == []
   steps = json.loads(
     (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()[-1]
   )
   assert steps['step'] == 8
   assert 'stripes' in (tmp_path / 'run' / 'index.html').read_text()  # scored
   assert len(list((tmp_path / 'out').glob('*.png'))) == 3
+  scores = json.loads((tmp_path / 'scores.json').read_text())
+  assert scores['directions']['ab']['l1']['translated']['images'] == [3]

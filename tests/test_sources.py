@@ -550,9 +550,9 @@ FOLDER_ERRORS = {
     'and 0 other files',
   ),
   'channels': (
-    {'path': '{}', 'channels_b': 5},
-    "config.data.channels_b=5 can't be had from files: choose from 1 (grey), "
-    '2 (grey and alpha), 3 (RGB), 4 (RGBA)',
+    {'path': '{}', 'channels_b': 513},
+    'config.data.channels_b=513 is too large: at most 512 channels are read '
+    'from files',
   ),
 }
 

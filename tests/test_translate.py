@@ -8,10 +8,15 @@ from PIL import Image
 from cyclegan_jax import checkpoint, cli, images
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.resizing import resize_to
-from cyclegan_jax.errors import DataError, UserError, WorkdirError
+from cyclegan_jax.errors import (
+  ConfigError,
+  DataError,
+  UserError,
+  WorkdirError,
+)
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.translate import translate_files
+from cyclegan_jax.translate import Options, translate_files
 
 UNET = Config().replace(
   data={'size': 16, 'load_size': 16},
@@ -66,7 +71,9 @@ def files_in(folder):
 
 
 def translate(run, inputs, to, direction='ab', **options):
-  return translate_files(run, inputs, to, direction=direction, **options)
+  """What failed."""
+  options = Options(direction=direction, **options)
+  return translate_files(run, inputs, to, options).failed
 
 
 # Names and sizes.
@@ -96,30 +103,34 @@ def test_a_fixed_network_takes_any_size_by_resizing(
   assert translate(unet, [source], tmp_path / 'out') == []
   state, config = checkpoint.load(unet)
   translator = make_translator(config, state.gen, 'ab', key=jax.random.key(0))
-  resized = resize_to(pixels(source), 16, 16, config.data)
-  expected = images.to_uint8(translator(images.to_float(resized[None])))[0]
+  small = resize_to(images.to_float(pixels(source)), 16, 16, config.data)
+  translated = np.asarray(translator(small[None]))[0]
+  # Resized back before it is rounded to bytes.
+  expected = resize_to(translated, height, width, config.data)
   np.testing.assert_array_equal(
-    pixels(tmp_path / 'out' / 'in.png'),
-    resize_to(expected, height, width, config.data),
+    pixels(tmp_path / 'out' / 'in.png'), images.to_uint8(expected)
   )
 
 
 @pytest.mark.parametrize(
-  'height, width, pads',
+  'height, width, pads, modes',
   [
-    (16, 20, [(0, 0), (0, 0)]),
-    (13, 18, [(0, 3), (0, 2)]),
-    (1, 5, [(0, 3), (0, 3)]),  # more padding than there is image
+    (16, 20, (0, 0), ('reflect', 'reflect')),
+    (13, 18, (3, 2), ('reflect', 'reflect')),
+    # More padding than there is image.
+    (1, 5, (3, 3), ('symmetric', 'reflect')),
   ],
 )
 def test_a_free_network_takes_any_size_by_padding(
-  resnet, tmp_path, height, width, pads
+  resnet, tmp_path, height, width, pads, modes
 ):
   source = put(tmp_path / 'in.png', height, width, 3)
   assert translate(resnet, [source], tmp_path / 'out') == []
   state, config = checkpoint.load(resnet)
   translator = make_translator(config, state.gen, 'ab', key=jax.random.key(0))
-  padded = np.pad(pixels(source), [*pads, (0, 0)], mode='symmetric')
+  padded = pixels(source)
+  padded = np.pad(padded, [(0, pads[0]), (0, 0), (0, 0)], mode=modes[0])
+  padded = np.pad(padded, [(0, 0), (0, pads[1]), (0, 0)], mode=modes[1])
   expected = images.to_uint8(translator(images.to_float(padded[None])))[0]
   assert pixels(tmp_path / 'out' / 'in.png').shape == (height, width)
   np.testing.assert_array_equal(
@@ -189,7 +200,11 @@ def test_all_is_well(unet, tmp_path, capsys):
   assert cli.main(list(map(str, argv))) == 0
   captured = capsys.readouterr()
   assert 'error' not in captured.err
-  assert captured.out == ''
+  assert captured.out == f'{tmp_path}/out: 1 made\n'
+  assert cli.main(list(map(str, argv))) == 0
+  assert capsys.readouterr().out == (
+    f'{tmp_path}/out: 0 made, 1 were there already\n'
+  )
 
 
 def test_an_image_over_the_pixel_cap(unet, tmp_path):
@@ -209,7 +224,7 @@ def test_an_image_over_the_pixel_cap(unet, tmp_path):
 def test_inputs_are_not_overwritten(unet, tmp_path):
   png, jpg = put(tmp_path / 'a.png'), put(tmp_path / 'b.jpg')
   before = png.read_bytes()
-  assert translate(unet, [tmp_path], tmp_path) == [
+  assert translate(unet, [png, jpg], tmp_path) == [
     f'{png} is not translated: {png}, an input, would be overwritten: give '
     'another --to'
   ]
@@ -224,29 +239,218 @@ def test_an_input_is_not_overwritten_by_another_one_s_output(unet, tmp_path):
   link.symlink_to(tmp_path, target_is_directory=True)
   before = png.read_bytes()
   assert translate(unet, [jpg, png], link) == [
-    f'{source} is not translated: {link}/a.png, an input, would be '
-    'overwritten: give another --to'
-    for source in (jpg, png)
+    f'{png} is not translated: {link}/a.png, an input, would be overwritten: '
+    'give another --to'
   ]
   assert png.read_bytes() == before
+  assert files_in(tmp_path) == ['a.jpg', 'a.jpg.png', 'a.png']
+
+
+def test_outputs_do_not_become_inputs(unet, tmp_path):
+  put(tmp_path / 'in' / 'a.png')
+  to = tmp_path / 'in' / 'out'
+  assert message_of(DataError, unet, [tmp_path / 'in'], to) == (
+    f'--to {to} lies in {tmp_path}/in, which is an input: outputs would be '
+    'inputs next time; give a folder outside of it'
+  )
 
 
 def test_two_inputs_of_one_name(unet, tmp_path):
-  for name in ('one/a.png', 'two/a.jpg', 'two/b.png'):
+  for name in ('one/a.png', 'two/a.png', 'two/b.png'):
     put(tmp_path / name)
   to = tmp_path / 'out'
   assert translate(unet, [tmp_path / 'one', tmp_path / 'two'], to) == [
-    f'{tmp_path}/two/a.jpg is not translated: {to}/a.png is made from '
+    f'{tmp_path}/two/a.png is not translated: {to}/a.png is made from '
     f'{tmp_path}/one/a.png: rename one, or give it another --to'
   ]
   assert files_in(to) == ['a.png', 'b.png']
 
 
-def test_older_translations_are_replaced(unet, tmp_path):
+def test_names_that_only_their_endings_tell_apart(unet, tmp_path):
+  for name in ('a.png', 'a.jpg', 'a.bmp', 'b.jpg'):
+    put(tmp_path / 'in' / name)
+  assert translate(unet, [tmp_path / 'in'], tmp_path / 'out') == []
+  assert files_in(tmp_path / 'out') == [
+    'a.bmp.png',
+    'a.jpg.png',
+    'a.png',
+    'b.png',
+  ]
+
+
+def test_translations_that_are_there_are_kept(unet, tmp_path):
   source = put(tmp_path / 'in.png')
   old = put(tmp_path / 'out' / 'in.png', 3, 3, 3)
   assert translate(unet, [source], tmp_path / 'out') == []
+  assert pixels(old).shape == (3, 3, 3)
+  assert translate(unet, [source], tmp_path / 'out', overwrite=True) == []
   assert pixels(old).shape == (16, 16, 3)
+
+
+# Which files are meant.
+
+
+def test_a_pattern(unet, tmp_path, monkeypatch):
+  for name in ('in/a.png', 'in/deep/b.png', 'in/deep/c.jpg'):
+    put(tmp_path / name)
+  pattern = tmp_path / 'in' / '**' / '*.png'
+  assert translate(unet, [pattern], tmp_path / 'out') == []
+  assert files_in(tmp_path / 'out') == ['a.png', 'deep/b.png']
+  monkeypatch.chdir(tmp_path / 'in')
+  assert translate(unet, [pathlib.Path('*.png')], tmp_path / 'here') == []
+  assert files_in(tmp_path / 'here') == ['a.png']
+  nothing = [tmp_path / '*.bmp']
+  assert 'no images in' in message_of(DataError, unet, nothing, tmp_path / 'x')
+
+
+def test_a_file_whose_name_looks_like_a_pattern(unet, tmp_path):
+  source = put(tmp_path / 'a[1].png')
+  assert translate(unet, [source], tmp_path / 'out') == []
+  assert files_in(tmp_path / 'out') == ['a[1].png']
+
+
+def test_shares_of_the_work(unet, tmp_path):
+  for i in range(5):
+    put(tmp_path / 'in' / f'{i}.png')
+  inputs = [tmp_path / 'in', tmp_path / 'missing.png']
+  made, failed = [], []
+  for share in (1, 2, 3):
+    to = tmp_path / f'out{share}'
+    failed += translate(unet, inputs, to, shard=(share, 3))
+    made += files_in(to)
+  assert sorted(made) == [f'{i}.png' for i in range(5)]
+  assert len(failed) == 1
+
+
+# How they are translated.
+
+
+def test_samples_of_dropout(unet, resnet, tmp_path):
+  source = put(tmp_path / 'in.png')
+  assert translate(unet, [source], tmp_path / 'out', samples=3) == []
+  names = ['in_1.png', 'in_2.png', 'in_3.png']
+  assert files_in(tmp_path / 'out') == names
+  drawn = {pixels(tmp_path / 'out' / name).tobytes() for name in names}
+  assert len(drawn) == 3
+  with pytest.raises(ConfigError, match='--samples=2, but this generator has'):
+    translate(resnet, [source], tmp_path / 'out', samples=2)
+
+
+@pytest.mark.parametrize(
+  'size, expected',
+  [((24, 8), (8, 24)), ((32, 0), (16, 32)), ((0, 32), (32, 64))],
+)
+def test_another_size(resnet, tmp_path, size, expected):
+  source = put(tmp_path / 'in.png', 20, 40, 3)
+  assert translate(resnet, [source], tmp_path / 'out', size=size) == []
+  assert pixels(tmp_path / 'out' / 'in.png').shape == expected
+
+
+def test_batches_give_what_single_images_give(resnet, tmp_path):
+  for i in range(7):
+    shape = (16, 16, 3) if i % 3 else (12, 20, 3)
+    put(tmp_path / 'in' / f'{i}.png', *shape, seed=i)
+  inputs = [tmp_path / 'in']
+  assert translate(resnet, inputs, tmp_path / 'one') == []
+  assert translate(resnet, inputs, tmp_path / 'four', batch_size=4) == []
+  for i in range(7):
+    one = pixels(tmp_path / 'one' / f'{i}.png').astype(int)
+    four = pixels(tmp_path / 'four' / f'{i}.png').astype(int)
+    assert abs(one - four).max() <= 1  # sums in another order
+
+
+def test_formats(unet, tmp_path):
+  source = put(tmp_path / 'in.jpg')
+  for name, ending in (('tiff', 'tif'), ('jpeg', 'jpg'), ('webp', 'webp')):
+    assert translate(unet, [source], tmp_path / name, file_format=name) == []
+    path = tmp_path / name / f'in.{ending}'
+    with Image.open(path) as image:
+      assert image.format == name.upper()
+
+
+def test_a_page_of_them(resnet, tmp_path):
+  for name in ('in/a.png', 'in/deep/b.png'):
+    put(tmp_path / name)
+  options = Options(gallery=True)
+  inputs, to = [tmp_path / 'in'], tmp_path / 'out'
+  outcome = translate_files(resnet, inputs, to, options)
+  assert outcome.failed == []
+  assert outcome.page == to / 'index.html'
+  page = outcome.page.read_text()
+  assert '"deep/b.png"' in page
+  assert 'a → b and back' in page
+  # One that the page lacks is made again, the others are kept.
+  put(tmp_path / 'in' / 'c.png')
+  (to / 'a.png').unlink()
+  outcome = translate_files(resnet, inputs, to, options)
+  assert (outcome.num_made, outcome.num_kept) == (2, 1)
+  assert '"c.png"' in (to / 'index.html').read_text()
+
+
+def test_depth_and_metadata_are_kept(resnet, tmp_path):
+  fine = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+  grey = tmp_path / 'in' / 'grey.png'
+  grey.parent.mkdir()
+  Image.fromarray(fine).save(grey)
+  clear = noise(16, 16, 4)
+  exif = Image.Exif()
+  exif[0x010E] = 'a horse'
+  Image.fromarray(clear).save(tmp_path / 'in' / 'clear.png', exif=exif)
+  assert translate(resnet, [tmp_path / 'in'], tmp_path / 'out', 'ba') == []
+  with Image.open(tmp_path / 'out' / 'clear.png') as image:
+    assert image.mode == 'RGBA'
+    assert image.getexif()[0x010E] == 'a horse'
+    np.testing.assert_array_equal(np.asarray(image)[..., 3], clear[..., 3])
+  data = (tmp_path / 'out' / 'grey.png').read_bytes()
+  assert (data[24], data[25]) == (16, 2)  # bits a channel, RGB
+
+
+def test_a_video(unet, tmp_path):
+  av = pytest.importorskip('av')
+  source = tmp_path / 'in.mp4'
+  with av.open(str(source), 'w') as writer:
+    stream = writer.add_stream('libx264', rate=10)
+    stream.height, stream.width, stream.pix_fmt = 16, 32, 'yuv420p'
+    for i in range(5):
+      frame = av.VideoFrame.from_ndarray(noise(16, 32, 3, seed=i), 'rgb24')
+      writer.mux(stream.encode(frame))
+    writer.mux(stream.encode(None))
+  assert translate(unet, [source], tmp_path / 'out') == []
+  with av.open(str(tmp_path / 'out' / 'in.mp4')) as reader:
+    frames = [frame.to_ndarray() for frame in reader.decode(video=0)]
+  assert len(frames) == 5
+
+
+# Clips.
+
+
+def put_gif(path, frames=4):
+  drawn = [Image.fromarray(noise(16, 24, 3, seed=i)) for i in range(frames)]
+  drawn[0].save(
+    path, save_all=True, append_images=drawn[1:], duration=[40, 60] * 2, loop=2
+  )
+  return path
+
+
+def test_an_animated_gif(unet, tmp_path):
+  source = put_gif(tmp_path / 'in.gif')
+  assert translate(unet, [source], tmp_path / 'out') == []
+  with Image.open(tmp_path / 'out' / 'in.gif') as image:
+    assert (image.n_frames, image.size, image.info['loop']) == (4, (24, 16), 2)
+    durations = []
+    for frame in range(4):
+      image.seek(frame)
+      durations.append(image.info['duration'])
+  assert durations == [40, 60, 40, 60]
+
+
+@pytest.mark.parametrize('content', [b'', b'GIF89a', b'no picture'])
+def test_a_broken_gif(unet, tmp_path, content):
+  source = tmp_path / 'in.gif'
+  source.write_bytes(content)
+  (failure,) = translate(unet, [source], tmp_path / 'out')
+  assert failure.startswith(f"{source} can't be read: ")
+  assert files_in(tmp_path / 'out') == []
 
 
 # What can't be begun.
@@ -260,9 +464,11 @@ def message_of(kind, *args):
 
 
 def test_no_images(unet, tmp_path):
-  (tmp_path / 'notes.txt').write_text('no image')
-  assert message_of(DataError, unet, [tmp_path], tmp_path / 'out') == (
-    f'no images in {tmp_path}: give images, or folders of them'
+  source = tmp_path / 'in'
+  source.mkdir()
+  (source / 'notes.txt').write_text('no image')
+  assert message_of(DataError, unet, [source], tmp_path / 'out') == (
+    f'no images in {source}: give images, or folders of them'
   )
   assert not (tmp_path / 'out').exists()
 
@@ -302,7 +508,7 @@ def test_an_output_folder_that_is_a_file(unet, tmp_path):
   [
     (
       ['RUN'],
-      'the following arguments are required: inputs, --to: see cyclegan '
+      'the following arguments are required: input, --to: see cyclegan '
       'translate --help',
     ),
     (
@@ -315,12 +521,28 @@ def test_an_output_folder_that_is_a_file(unet, tmp_path):
     ),
     (
       ['RUN', 'IN', '--to', 'OUT', '--seed', 'x'],
-      "argument --seed: invalid int value: 'x': see cyclegan translate --help",
+      "argument --seed: 'x' is not from 0 to 2**63 - 1: see cyclegan translate "
+      '--help',
     ),
     (
       ['RUN', 'IN', '--to', 'OUT', '--seed', '-1'],
-      'argument --seed: -1 is not from 0 to 2**63 - 1: see cyclegan translate '
-      '--help',
+      "argument --seed: '-1' is not from 0 to 2**63 - 1: see cyclegan "
+      'translate --help',
+    ),
+    (
+      ['RUN', 'IN', '--to', 'OUT', '--shard', '3/2'],
+      "argument --shard: '3/2' is not a share such as 1/4, from 1/N to N/N: "
+      'see cyclegan translate --help',
+    ),
+    (
+      ['RUN', 'IN', '--to', 'OUT', '--size', 'x'],
+      "argument --size: 'x' is not a size such as 512x384, '512x' or 'x384': "
+      'see cyclegan translate --help',
+    ),
+    (
+      ['RUN', 'IN', '--to', 'OUT', '--samples', '0'],
+      "argument --samples: '0' is not a count, 1 or more: see cyclegan "
+      'translate --help',
     ),
   ],
 )

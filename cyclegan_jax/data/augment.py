@@ -22,7 +22,8 @@ def augment(
   """Crops and flips each image by its own key.
 
   Args:
-    raw: {'a', 'b'}: uint8 [B, H, W, C], H and W at least config.size.
+    raw: {'a', 'b'}: [B, H, W, C], H and W at least config.size: uint8, or
+      float32 in [-1, 1].
     key: from `augment_key`.
     config: size and flip.
     axis_name: the devices' axis under `parallel.data_parallel`.

@@ -1,6 +1,7 @@
 """Encoded images to uint8 arrays, whatever was put into the file.
 
-Every source decodes here, so that a file means the same wherever it lies.
+Every source decodes here, so that a file means the same wherever it lies;
+what has more than 8 bits or four channels is read by `depth.py`.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from PIL import Image
 
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data.headers import check_header, check_size, check_tags
-from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.errors import ConfigError, DataError, UserError
 
 # Pillow has about forty more decoders: what nobody needs isn't exposed to
 # files of unknown origin.
@@ -23,10 +24,10 @@ FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF')
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 CHANNELS = {1: 'grey', 2: 'grey and alpha', 3: 'RGB', 4: 'RGBA'}
 
-_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 _ORIENTATION = 0x0112  # the EXIF tag
 _IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257  # the TIFF tags
-_TURNS = {
+TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
   4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -60,7 +61,8 @@ class Images:
 
   Attributes:
     names: path or id of each, for messages and names of outputs.
-    read: index -> uint8 [h, w, C], from any thread; raises ImageError.
+    read: index -> [h, w, C], from any thread: uint8, or float32 in [-1, 1]
+      where files hold more than 8 bits; raises ImageError.
     shape_of: index -> (height, width) of what `read` gives, from the header
       alone, raising ImageError; None where that is not cheap.
     root: what all names of files begin with, '/' included.
@@ -69,6 +71,10 @@ class Images:
     version: what else tells these images from others of the same names.
     changed: index -> whether its file is another than was listed; None where
       it can't change unnoticed.
+    stored: index -> [h, w, C] of the type that the file has: uint8, uint16 or
+      float32; None where all have 8 bits.
+    dtype_of: index -> the name of that type, from the header alone, raising
+      ImageError; None likewise.
   """
 
   names: Sequence[str]
@@ -78,6 +84,8 @@ class Images:
   sizes: Sequence[int | None] | None = None
   version: str = ''
   changed: Callable[[int], str] | None = None
+  stored: Callable[[int], np.ndarray] | None = None
+  dtype_of: Callable[[int], str] | None = None
 
   def __len__(self) -> int:
     return len(self.names)
@@ -121,9 +129,9 @@ def decode(
   Raises:
     ImageError: it is of another format, damaged or too large.
   """
-  with _opened(file, name, max_pixels) as image:
+  with opened_image(file, name, max_pixels) as image:
     # Pillow's TIFF reader turns the pixels itself as it loads them.
-    turn = None if image.format == 'TIFF' else _TURNS.get(_orientation(image))
+    turn = None if image.format == 'TIFF' else TURNS.get(orientation_of(image))
     pixels = _convert(image, channels)
     pixels = pixels if turn is None else pixels.transpose(turn)
     return np.array(pixels).reshape(pixels.height, pixels.width, channels)
@@ -137,13 +145,13 @@ def decoded_shape(
   Raises:
     ImageError: the header can't be read or tells of too large an image.
   """
-  with _opened(file, name, max_pixels) as image:
+  with opened_image(file, name, max_pixels) as image:
     width, height = image.size
     if image.format == 'TIFF':
       # Some versions of Pillow swap `size` in the header already.
       tags = image.tag_v2  # type: ignore[attr-defined]
       width, height = tags[_IMAGE_WIDTH], tags[_IMAGE_LENGTH]
-    upright = _orientation(image) < 5  # the others lie on their sides
+    upright = orientation_of(image) < 5  # the others lie on their sides
     return (height, width) if upright else (width, height)
 
 
@@ -156,16 +164,23 @@ def decode_bytes(
 
 
 @contextlib.contextmanager
-def _opened(
+def opened_image(
   file: BinaryIO, name: str, max_pixels: int
 ) -> Iterator[Image.Image]:
   """The image with its header read; what goes wrong inside is ImageError."""
-  try:
+  with explained(file, name):
     check_header(file, max_pixels=max_pixels)
     with _NO_LIMIT, Image.open(file, formats=FORMATS) as image:
       check_size(image.width, image.height, max_pixels=max_pixels)
       yield image
-  except (ImageError, MemoryError):
+
+
+@contextlib.contextmanager
+def explained(file: BinaryIO, name: str) -> Iterator[None]:
+  """Makes an ImageError of what goes wrong with the file inside."""
+  try:
+    yield
+  except (UserError, MemoryError):
     raise
   except Exception as error:  # damaged bytes end in nearly any of them
     raise ImageError(name, _reason(file, error)) from error
@@ -215,10 +230,10 @@ class _PillowLimit:
 _NO_LIMIT = _PillowLimit()
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
   """The EXIF orientation, 1 (upright) to 8, as the header has it."""
   try:
-    check_tags(io.BytesIO(_exif(image)))
+    check_tags(io.BytesIO(exif_of(image)))
     # PngImageFile's own getexif decodes the pixels in search of late tags.
     found = int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     return found if 1 <= found <= 8 else 1
@@ -226,7 +241,7 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _exif(image: Image.Image) -> bytes:
+def exif_of(image: Image.Image) -> bytes:
   """The EXIF data that Pillow would parse; of TIFF it is the file itself."""
   if 'exif' in image.info:
     # Some writers put the prefix twice.
@@ -242,14 +257,14 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
   if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
     image = _to_8_bits(image)
   if not image.has_transparency_data:
-    return image.convert(_MODES[channels])
+    return image.convert(MODES[channels])
   # By way of RGBA, in which Pillow turns colour keys and palettes to alpha.
   image = image.convert('RGBA')
   if channels in (1, 3):
     white = Image.new('RGB', image.size, 'white')
     white.paste(image, mask=image.getchannel('A'))
     image = white
-  return image.convert(_MODES[channels])
+  return image.convert(MODES[channels])
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -2,18 +2,22 @@
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from cyclegan_jax.data.archive import Archive, Member, read_member
-from cyclegan_jax.data.decoding import (
-  Images,
-  decode,
-  decode_bytes,
-  decoded_shape,
+from cyclegan_jax.data.decoding import CHANNELS, Images, decode, explained
+from cyclegan_jax.data.depth import (
+  decode_opaque,
+  stored_dtype,
+  stored_shape,
+  to_bytes,
 )
 from cyclegan_jax.data.files import Stamp, has_changed, natural, open_file
+
+_Opener = Callable[[int], BinaryIO]
 
 
 def images_of_files(
@@ -28,18 +32,17 @@ def images_of_files(
 
   Args:
     paths: of the files, which are also their names.
-    channels: of every image: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    channels: of every image: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; more
+      are a TIFF file's own.
     max_pixels: an image with more is an ImageError when it is read.
     root: what all paths begin with, '/' included.
     stamps: of the files as they were listed, by which a change is noticed.
   """
   paths = tuple(paths)
+  opener = functools.partial(_open, paths)
   return Images(
     names=paths,
-    read=functools.partial(
-      _read, paths, channels=channels, max_pixels=max_pixels
-    ),
-    shape_of=functools.partial(_shape_of, paths, max_pixels=max_pixels),
+    **_readers(paths, opener, channels=channels, max_pixels=max_pixels),
     root=root,
     sizes=None if stamps is None else [each and each.size for each in stamps],
     changed=None
@@ -48,20 +51,43 @@ def images_of_files(
   )
 
 
-def _read(
-  paths: Sequence[str], index: int, *, channels: int, max_pixels: int
-) -> np.ndarray:
-  path = paths[index]
-  with open_file(path) as file:
-    return decode(file, path, channels=channels, max_pixels=max_pixels)
+def _readers(
+  names: Sequence[str], opener: _Opener, *, channels: int, max_pixels: int
+) -> dict[str, Any]:
+  """What `Images` reads by."""
+  options = {'channels': channels, 'max_pixels': max_pixels}
+
+  def reader(function: Callable[..., Any], **options: int) -> Any:
+    return functools.partial(_call, function, names, opener, **options)
+
+  return {
+    # The usual files take the shortest way.
+    'read': reader(decode if channels in CHANNELS else _decode_many, **options),
+    'shape_of': reader(stored_shape, max_pixels=max_pixels),
+    'stored': reader(decode_opaque, **options),
+    'dtype_of': reader(stored_dtype, max_pixels=max_pixels),
+  }
 
 
-def _shape_of(
-  paths: Sequence[str], index: int, *, max_pixels: int
-) -> tuple[int, int]:
-  path = paths[index]
-  with open_file(path) as file:
-    return decoded_shape(file, path, max_pixels=max_pixels)
+def _call(
+  function: Callable[..., Any],
+  names: Sequence[str],
+  opener: _Opener,
+  index: int,
+  **options: int,
+) -> Any:
+  with opener(index) as file:
+    return function(file, names[index], **options)
+
+
+def _decode_many(file: BinaryIO, name: str, **options: int) -> np.ndarray:
+  """More channels than Pillow has, as uint8."""
+  with explained(file, name):
+    return to_bytes(decode_opaque(file, name, **options))
+
+
+def _open(paths: Sequence[str], index: int) -> BinaryIO:
+  return open_file(paths[index])
 
 
 def _changed(
@@ -85,18 +111,11 @@ def images_of_members(
     (each for each in archive.images if each.name.startswith(inner)),
     key=lambda member: natural(member.name[len(inner) :]),
   )
+  names = tuple(f'{archive.path}/{each.name}' for each in members)
+  opener = functools.partial(_open_member, archive.path, members)
   return Images(
-    names=tuple(f'{archive.path}/{each.name}' for each in members),
-    read=functools.partial(
-      _read_member,
-      archive.path,
-      members,
-      channels=channels,
-      max_pixels=max_pixels,
-    ),
-    shape_of=functools.partial(
-      _shape_of_member, archive.path, members, max_pixels=max_pixels
-    ),
+    names=names,
+    **_readers(names, opener, channels=channels, max_pixels=max_pixels),
     root=f'{archive.path}/{inner}',
     sizes=[each.size for each in members],
     changed=functools.partial(_changed_archive, archive),
@@ -108,26 +127,5 @@ def _changed_archive(archive: Archive, index: int) -> str:
   return archive.path if has_changed(archive.path, archive.stamp) else ''
 
 
-def _read_member(
-  path: str,
-  members: Sequence[Member],
-  index: int,
-  *,
-  channels: int,
-  max_pixels: int,
-) -> np.ndarray:
-  member = members[index]
-  return decode_bytes(
-    read_member(path, member),
-    f'{path}/{member.name}',
-    channels=channels,
-    max_pixels=max_pixels,
-  )
-
-
-def _shape_of_member(
-  path: str, members: Sequence[Member], index: int, *, max_pixels: int
-) -> tuple[int, int]:
-  member = members[index]
-  file = io.BytesIO(read_member(path, member))
-  return decoded_shape(file, f'{path}/{member.name}', max_pixels=max_pixels)
+def _open_member(path: str, members: Sequence[Member], index: int) -> BinaryIO:
+  return io.BytesIO(read_member(path, members[index]))

@@ -44,7 +44,9 @@ class Listing(NamedTuple):
   stamps: list[Stamp | None]
 
 
-def list_images(folder: str) -> Listing:
+def list_images(
+  folder: str, *, extensions: tuple[str, ...] = EXTENSIONS
+) -> Listing:
   """Lists the images in a folder and in all folders below it.
 
   The order is natural, by path: a2 before a10. Hidden files and folders are
@@ -79,7 +81,7 @@ def list_images(folder: str) -> Listing:
         continue
       if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
         (linked if entry.is_symlink() else waiting).append(name)
-      elif _is_image(entry):
+      elif _is_image(entry, extensions):
         found[name] = _stamp(entry)
       else:
         num_others += 1
@@ -91,9 +93,9 @@ def list_images(folder: str) -> Listing:
   )
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
+def _is_image(entry: os.DirEntry[str], extensions: tuple[str, ...]) -> bool:
   """Whether it is a file (pipes would block) or a lost link, by its name."""
-  if not entry.name.lower().endswith(EXTENSIONS):
+  if not entry.name.lower().endswith(extensions):
     return False
   if entry.is_symlink():  # its own is_file raises where links go in circles
     return os.path.isfile(entry.path) or not os.path.exists(entry.path)

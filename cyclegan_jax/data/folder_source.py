@@ -14,14 +14,15 @@ from typing import NamedTuple
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data.archive import Archive, is_archive, open_archive
 from cyclegan_jax.data.decoding import (
+  CHANNELS,
   EXTENSIONS,
   Images,
-  check_channels,
   one_line,
   printable,
 )
 from cyclegan_jax.data.file_images import images_of_files, images_of_members
 from cyclegan_jax.data.files import list_images
+from cyclegan_jax.data.tiffs import MAX_CHANNELS, check_installed
 from cyclegan_jax.errors import ConfigError, DataError
 
 _NUM_LISTED = 8  # entries of a folder that a message shows
@@ -44,10 +45,11 @@ def open_folder(config: DataConfig) -> dict[str, Images]:
 
   Raises:
     ConfigError: no folder is named, or the channels can't be had.
+    UserError: a package is missing that reads so many channels.
     DataError: a folder is missing, can't be listed or holds no images, or a
       zip archive holds what could do harm.
   """
-  check_channels(config)
+  _check_channels(config)
   opener = functools.cache(open_archive)
   images = {}
   for domain in ('a', 'b'):
@@ -61,6 +63,22 @@ def open_folder(config: DataConfig) -> dict[str, Images]:
       else images[f'train_{domain}']
     )
   return images
+
+
+def _check_channels(config: DataConfig) -> None:
+  """Raises ConfigError where files can't have the channels asked for.
+
+  And UserError where a package is missing that reads them.
+  """
+  for option in ('channels_a', 'channels_b'):
+    count = getattr(config, option)
+    if count > MAX_CHANNELS:
+      raise ConfigError(
+        f'config.data.{option}={count} is too large: at most {MAX_CHANNELS} '
+        'channels are read from files'
+      )
+    if count not in CHANNELS:
+      check_installed(f'config.data.{option}={count}')
 
 
 def _train_folder(config: DataConfig, domain: str, opener: _Opener) -> _Folder:

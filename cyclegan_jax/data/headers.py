@@ -6,14 +6,14 @@ a file of a kilobyte can take all memory. Here it's held against limits first.
 
 import io
 import struct
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 # What JPEG can hold. Resizing takes memory by the side, not by the area, and
 # an image that is longer is no photograph.
 MAX_SIDE = 65_535
 
-# Four channels of 16 bits, twice; and profiles, thumbnails and comments.
-_BYTES_PER_PIXEL = 16
+# Channels of 16 bits, twice; and profiles, thumbnails and comments.
+_BYTES_PER_CHANNEL = 4
 _BYTES_OF_METADATA = 2**26
 
 # Progressive files have about ten. Each is a pass over the whole image.
@@ -23,14 +23,15 @@ _MAX_NUMBERS = 2**21
 # Larger tiles than these have to fit into the image.
 _TILE_PIXELS = 2**24
 
-_TIFF_STARTS = (b'II*\0', b'MM\0*', b'MM*\0', b'II\0*', b'II+\0', b'MM\0+')
-_BYTES_OF_TYPE = {
+TIFF_STARTS = (b'II*\0', b'MM\0*', b'MM*\0', b'II\0*', b'II+\0', b'MM\0+')
+BYTES_OF_TYPE = {
   **dict.fromkeys((1, 2, 6, 7), 1),
   **dict.fromkeys((3, 8), 2),
   **dict.fromkeys((4, 9, 11, 13), 4),
   **dict.fromkeys((5, 10, 12, 16), 8),
 }
 _BYTE_STRINGS = (1, 2, 7)  # the others are unpacked, number by number
+_WHOLE_NUMBERS = {3: 'H', 4: 'I', 13: 'I'}
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _SHARED_BYTES = 2**16  # tags may share values, such as a resolution
 
@@ -39,17 +40,23 @@ _EXIF, _MULTI_PICTURE = b'Exif\0\0', b'MPF\0'
 _BARE_MARKERS = (0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
 
 
-def check_header(file: BinaryIO, *, max_pixels: int) -> None:
+def check_header(file: BinaryIO, *, max_pixels: int, channels: int = 4) -> None:
   """Checks what Pillow would not check in time, and leaves the file at 0.
 
   Files of no known format and damaged headers pass: the decoder tells.
+
+  Args:
+    file: to check.
+    max_pixels: that an image may have.
+    channels: that it may have; four always.
 
   Raises:
     ValueError: decoding could take far more memory or time than an image of
       max_pixels does.
   """
   num_bytes = file.seek(0, io.SEEK_END)
-  limit = max_pixels * _BYTES_PER_PIXEL + _BYTES_OF_METADATA
+  per_pixel = _BYTES_PER_CHANNEL * max(4, channels)
+  limit = max_pixels * per_pixel + _BYTES_OF_METADATA
   if num_bytes > limit:
     raise ValueError(
       f'{num_bytes} bytes, more than an image of '
@@ -59,7 +66,7 @@ def check_header(file: BinaryIO, *, max_pixels: int) -> None:
   start = file.read(30)
   if start[:4] == b'RIFF' and start[8:12] == b'WEBP':
     _check_webp(start, max_pixels)
-  elif start[:4] in _TIFF_STARTS:
+  elif start[:4] in TIFF_STARTS:
     _check_tiles(check_tags(file), max_pixels)
   elif start[:2] == b'\xff\xd8':
     file.seek(0)
@@ -80,13 +87,30 @@ def check_size(width: int, height: int, *, max_pixels: int) -> None:
     )
 
 
-def check_tags(file: BinaryIO) -> dict[int, int]:
-  """Checks the first directory of a TIFF file, or of EXIF data.
+class Directory(NamedTuple):
+  """What a TIFF file holds of one image.
+
+  Attributes:
+    order: of bytes: '<' or '>'.
+    is_big: whether it is a BigTIFF file, whose offsets take 8 bytes.
+    entries: (tag, type, count, value or offset) of each tag.
+    next_offset: of the next directory, 0 for none.
+  """
+
+  order: str
+  is_big: bool
+  entries: list[tuple[int, int, int, bytes]]
+  next_offset: int
+
+
+def check_tags(file: BinaryIO, offset: int | None = None) -> dict[int, int]:
+  """Checks a directory of a TIFF file, or of EXIF data.
 
   Tags may all point at the same bytes, of which each gets a copy.
 
   Args:
     file: at whose position 0 the TIFF header is.
+    offset: of the directory; None for the first.
 
   Returns:
     Value by tag, of those that are a single whole number.
@@ -94,43 +118,54 @@ def check_tags(file: BinaryIO) -> dict[int, int]:
   Raises:
     ValueError: the tags would take far more memory than the file.
   """
+  directory = read_directory(file, offset)
   num_bytes = file.seek(0, io.SEEK_END)
   claimed, values = 0, {}
-  for tag, kind, count, value, order in _entries(file):
-    size = count * _BYTES_OF_TYPE.get(kind, 0)
+  for tag, kind, count, value in directory.entries:
+    size = count * BYTES_OF_TYPE.get(kind, 0)
     if count > _MAX_NUMBERS and size and kind not in _BYTE_STRINGS:
       raise ValueError(
         f'its tag {tag} claims {count} numbers, more than {_MAX_NUMBERS}'
       )
     if size > len(value):
       claimed += size
-    elif count == 1 and kind in (3, 4):
-      (values[tag],) = struct.unpack_from(order + '_HI'[kind - 2], value)
+    elif count == 1 and kind in _WHOLE_NUMBERS:
+      code = directory.order + _WHOLE_NUMBERS[kind]
+      (values[tag],) = struct.unpack_from(code, value)
   if claimed > num_bytes + _SHARED_BYTES:
     raise ValueError(f'its tags claim {claimed} bytes of a file of {num_bytes}')
   return values
 
 
-def _entries(file: BinaryIO) -> list[tuple[int, int, int, bytes, str]]:
-  """(tag, type, count, value or offset, byte order) of a directory."""
+def read_directory(file: BinaryIO, offset: int | None = None) -> Directory:
+  """The tags at an offset, None for the first; none where it is damaged.
+
+  Raises:
+    ValueError: it claims too many.
+  """
   file.seek(0)
   head = file.read(16)
   order = '<' if head[:2] == b'II' else '>'
-  is_big = head[2:3] == b'+'
+  is_big = head[2:3] == b'+'  # as Pillow does: never of the order '>'
   at, count, entry = ('Q', 'Q', 'HHQ8s') if is_big else ('I', 'H', 'HHI4s')
   try:
-    (offset,) = struct.unpack_from(order + at, head, 8 if is_big else 4)
+    if offset is None:
+      (offset,) = struct.unpack_from(order + at, head, 8 if is_big else 4)
     file.seek(offset)
     num_bytes = struct.calcsize(order + count)
     (num,) = struct.unpack(order + count, file.read(num_bytes))
   except (struct.error, OSError, OverflowError, ValueError):
-    return []  # damaged, which the decoder tells
+    return Directory(order, is_big, [], 0)  # damaged, which the decoder tells
   if num > 2**16:
     raise ValueError(f'its directory claims {num} tags')
   step = struct.calcsize(order + entry)
   found = file.read(num * step)
+  after = file.read(struct.calcsize(order + at))
+  is_whole = len(after) == struct.calcsize(order + at)
+  (following,) = struct.unpack(order + at, after) if is_whole else (0,)
   found = found[: len(found) // step * step]
-  return [(*each, order) for each in struct.iter_unpack(order + entry, found)]
+  entries = list(struct.iter_unpack(order + entry, found))
+  return Directory(order, is_big, entries, following)
 
 
 def _check_tiles(tags: dict[int, int], max_pixels: int) -> None:

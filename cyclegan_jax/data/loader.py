@@ -27,7 +27,8 @@ from cyclegan_jax.data.resizing import (
 from cyclegan_jax.data.sources import ImageError, Images
 from cyclegan_jax.errors import DataError
 
-RawBatch = dict[str, np.ndarray]  # uint8 [B, H, W, C] by domain
+# uint8 [B, H, W, C] by domain; float32 in [-1, 1] of files of more than 8 bits.
+RawBatch = dict[str, np.ndarray]
 
 _Request: TypeAlias = 'dict[str, list[Future[np.ndarray]]]'
 
@@ -39,8 +40,9 @@ _ORDER, _CROP = 0, 1  # keep the streams of random numbers apart
 class TrainBatches:
   """Batches of unpaired images, decoded ahead in threads.
 
-  Each is {'a', 'b'}: uint8 [B, H, W, C]. H = W is load_size where the device
-  crops ('resize_and_crop'), else size.
+  Each is {'a', 'b'}: [B, H, W, C], uint8 or, where files hold more than 8 bits,
+  float32 in [-1, 1]. H = W is load_size where the device crops
+  ('resize_and_crop'), else size.
 
   Attributes:
     step: of the batch that comes next.
@@ -315,7 +317,7 @@ def sample_images(
     images: 'test_a' and 'test_b'.
 
   Returns:
-    {'a', 'b'}: uint8 [N, size, size, C], N the same for both.
+    {'a', 'b'}: [N, size, size, C] as in a raw batch, N the same for both.
 
   Raises:
     DataError: none can be read, or one is smaller than the crop.
@@ -348,7 +350,9 @@ def _readable_test_image(
 def read_test_image(
   config: DataConfig, images: Images, index: int
 ) -> np.ndarray:
-  """A test image as the networks see it: uint8 [size, size, C].
+  """A test image of the size that the networks see: [size, size, C].
+
+  Of uint8, or float32 in [-1, 1] where files hold more than 8 bits.
 
   Raises:
     DataError: it can't be read or is smaller than the crop.

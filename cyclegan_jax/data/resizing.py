@@ -20,13 +20,13 @@ def resize(
   """Everything of the preprocessing that is not random.
 
   Args:
-    image: uint8 [h, w, C].
+    image: [h, w, C]: uint8, or float32.
     config: preprocess, size, load_size, interpolation.
     is_test: resize straight to what the network sees, where training would
       crop at random from something larger.
 
   Returns:
-    uint8 [H, W, C]; for a test image H = W = size.
+    [H, W, C] of the same type; for a test image H = W = size.
   """
   height, width = image.shape[:2]
   target = config.size if is_test else config.load_size
@@ -88,10 +88,24 @@ def too_small(name: str, height: int, width: int, config: DataConfig) -> str:
 def resize_to(
   image: np.ndarray, height: int, width: int, config: DataConfig
 ) -> np.ndarray:
-  """uint8 [h, w, C] to [height, width, C] by config.interpolation."""
+  """[h, w, C] to [height, width, C] by config.interpolation.
+
+  Args:
+    image: uint8, uint16 or float32; the last two stay in their own range,
+      beyond which curves would swing.
+    height: of the result.
+    width: likewise.
+    config: its interpolation.
+  """
   if image.shape[:2] == (height, width):
     return image
   method = _RESAMPLING[config.interpolation]
+  if image.dtype != np.uint8:
+    planes = [
+      _resized_plane(plane, height, width, method)
+      for plane in np.moveaxis(image, -1, 0)
+    ]
+    return np.stack(planes, axis=-1)
   if image.shape[2] == 3:
     return np.asarray(Image.fromarray(image).resize((width, height), method))
   # Channel by channel: PIL would take a second or fourth one for alpha.
@@ -100,6 +114,17 @@ def resize_to(
     for plane in np.moveaxis(image, -1, 0)
   ]
   return np.stack(planes, axis=-1)
+
+
+def _resized_plane(
+  plane: np.ndarray, height: int, width: int, method: Image.Resampling
+) -> np.ndarray:
+  """[h, w] of more than 8 bits to [height, width], of the same type."""
+  exact = Image.fromarray(plane.astype(np.float32))
+  resized = np.asarray(exact.resize((width, height), method))
+  if plane.dtype != np.float32:
+    resized = np.rint(resized)
+  return np.clip(resized, plane.min(), plane.max()).astype(plane.dtype)
 
 
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data import embedded
 from cyclegan_jax.data.decoding import ImageError, Images
 from cyclegan_jax.data.folder_source import open_folder
+from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.tfds_source import open_tfds
 from cyclegan_jax.errors import ConfigError
 
@@ -20,7 +21,8 @@ __all__ = ['SOURCES', 'ImageError', 'Images', 'open_embedded', 'open_images']
 def open_images(config: DataConfig) -> dict[str, Images]:
   """The images of 'train_a', 'train_b', 'test_a' and 'test_b'.
 
-  Nothing is decoded yet. Where a domain has no test images of its own, its
+  Nothing is decoded yet. Images are of 8 bits unless the config is resolved:
+  see `ranges.with_values`. Where a domain has no test images of its own, its
   training images take their place, and a warning is logged.
 
   Raises:
@@ -28,7 +30,7 @@ def open_images(config: DataConfig) -> dict[str, Images]:
     DataError: a folder or a data set is missing, empty or of another kind.
     UserError: the source needs a package that is not installed.
   """
-  return SOURCES[config.name](config)
+  return with_values(SOURCES[config.name](config), config)
 
 
 def open_embedded(config: DataConfig) -> dict[str, Images]:

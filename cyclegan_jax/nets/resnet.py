@@ -1,11 +1,89 @@
 """The paper's generator: residual blocks between two samplings."""
 
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from cyclegan_jax.config import GeneratorConfig
 from cyclegan_jax.nets.layers import Conv, Dropout, Norm, Upsample
 from cyclegan_jax.types import Array
+
+
+class Stage(NamedTuple):
+  """One convolution of the network, and what is done to what it gives.
+
+  In this order: the norm, ReLU, dropout, the sum.
+  """
+
+  name: str  # of the convolution's parameters
+  features: int
+  size: int  # of the kernel
+  padding: str
+  use_bias: bool
+  stride: int = 1
+  is_up: bool = False  # doubles height and width
+  norm: str = ''  # name of its parameters; '' for no norm
+  relu: bool = False
+  dropout: str = ''
+  opens_block: bool = False  # its input is kept, ...
+  closes_block: bool = False  # ... and added to what this one gives
+
+
+def stages(config: GeneratorConfig, channels: int) -> Iterator[Stage]:
+  """The network as data, from the image in to what tanh is applied to.
+
+  Args:
+    config: number of blocks, filters, norm, padding.
+    channels: of the output.
+  """
+  c = config
+  # As in PyTorch's code: none before a batch norm, which has its own.
+  common: dict[str, Any] = {'use_bias': c.norm != 'batch', 'relu': True}
+  yield Stage('stem', c.filters, 7, c.padding, norm='stem_norm', **common)
+  for level in (1, 2):
+    yield Stage(
+      f'down_{level}',
+      c.filters * 2**level,
+      3,
+      # The paper reflects around the 7x7 and in the blocks alone.
+      'zero',
+      stride=2,
+      norm=f'down_norm_{level}',
+      **common,
+    )
+  for block in range(c.blocks):
+    first = Stage(
+      f'block_{block}_conv_0',
+      c.filters * 4,
+      3,
+      c.padding,
+      norm=f'block_{block}_norm_0',
+      dropout=f'block_{block}_dropout',
+      opens_block=True,
+      **common,
+    )
+    yield first
+    yield first._replace(
+      name=f'block_{block}_conv_1',
+      norm=f'block_{block}_norm_1',
+      relu=False,
+      dropout='',
+      opens_block=False,
+      closes_block=True,
+    )
+  for level in (1, 0):
+    yield Stage(
+      f'up_{level}',
+      c.filters * 2**level,
+      3,
+      c.padding,
+      is_up=True,
+      norm=f'up_norm_{level}',
+      **common,
+    )
+  yield Stage('head', channels, 7, c.padding, use_bias=True)
 
 
 class ResNetGenerator(nn.Module):
@@ -32,57 +110,35 @@ class ResNetGenerator(nn.Module):
     c = self.config
     if any(size % 4 for size in x.shape[1:3]):
       raise ValueError(f'takes multiples of 4, not {x.shape[1:3]}')
-    x = self._conv(x, c.filters, 7, 'stem')
-    x = nn.relu(self._norm(x, 'stem_norm'))
-    for level in (1, 2):
-      x = self._conv(x, c.filters * 2**level, 3, f'down_{level}', stride=2)
-      x = nn.relu(self._norm(x, f'down_norm_{level}'))
-    for block in range(c.blocks):
-      y = self._conv(x, x.shape[-1], 3, f'block_{block}_conv_0')
-      y = nn.relu(self._norm(y, f'block_{block}_norm_0'))
-      y = Dropout(c.dropout, self.axis_name, name=f'block_{block}_dropout')(y)
-      y = self._conv(y, x.shape[-1], 3, f'block_{block}_conv_1')
-      x = x + self._norm(y, f'block_{block}_norm_1')
-    for level in (1, 0):
-      x = Upsample(
-        c.filters * 2**level,
-        3,
-        c.upsample,
-        padding=c.padding,
-        use_bias=self._use_bias,
-        initializer=c.init,
-        dtype=c.dtype,
-        name=f'up_{level}',
-      )(x)
-      x = nn.relu(self._norm(x, f'up_norm_{level}'))
-    return jnp.tanh(self._conv(x, self.channels, 7, 'head', use_bias=True))
+    kept = x
+    for stage in stages(c, self.channels):
+      if stage.opens_block:
+        kept = x
+      x = self._convolve(x, stage)
+      if stage.norm:
+        x = self._norm(x, stage.norm)
+      if stage.relu:
+        x = nn.relu(x)
+      if stage.dropout:
+        x = Dropout(c.dropout, self.axis_name, name=stage.dropout)(x)
+      if stage.closes_block:
+        x = kept + x
+    return jnp.tanh(x)
 
-  @property
-  def _use_bias(self) -> bool:
-    # As in PyTorch's code: none before a batch norm, which has its own.
-    return self.config.norm != 'batch'
-
-  def _conv(
-    self,
-    x: Array,
-    features: int,
-    size: int,
-    name: str,
-    stride: int = 1,
-    use_bias: bool | None = None,
-  ) -> Array:
-    c = self.config
+  def _convolve(self, x: Array, stage: Stage) -> Array:
+    common: dict[str, Any] = {
+      'padding': stage.padding,
+      'use_bias': stage.use_bias,
+      'initializer': self.config.init,
+      'dtype': self.config.dtype,
+      'name': stage.name,
+    }
+    if stage.is_up:
+      method = self.config.upsample
+      return Upsample(stage.features, stage.size, method, **common)(x)
+    pads = (stage.size // 2, stage.size // 2)
     return Conv(
-      features,
-      size,
-      stride=stride,
-      pads=(size // 2, size // 2),
-      # The paper reflects around the 7x7 and in the blocks alone.
-      padding='zero' if stride == 2 else c.padding,
-      use_bias=self._use_bias if use_bias is None else use_bias,
-      initializer=c.init,
-      dtype=c.dtype,
-      name=name,
+      stage.features, stage.size, stride=stage.stride, pads=pads, **common
     )(x)
 
   def _norm(self, x: Array, name: str) -> Array:

@@ -18,7 +18,9 @@ from cyclegan_jax.report.progress import Progress
 from cyclegan_jax.report.samples import draw_samples, translate_samples
 from cyclegan_jax.report.writer import METRICS_FILE, MetricWriter, read_metrics
 from cyclegan_jax.types import Params
+from cyclegan_jax.workdir import replace_text
 
+_RECORDED = ('doctor/', 'evaluation/')
 _WORTH_TELLING = 0.02  # the least share of time lost on data that is told
 
 
@@ -102,8 +104,9 @@ class Recorder:
     }
     self._progress.update(step, shown)
     is_due = step % self._config.log.metrics_every_steps == 0
-    # The signs make a record at any step: on one line with the losses.
-    if is_due or any(name.startswith('doctor/') for name in metrics):
+    # Signs and evaluations make a record at any step: on one line with the
+    # losses.
+    if is_due or any(name.startswith(_RECORDED) for name in metrics):
       self._record(step, {name: float(x) for name, x in metrics.items()})
 
   def step_skipped(self, step: int) -> None:
@@ -153,6 +156,13 @@ class Recorder:
         step=step,
         total_steps=self._config.steps,
       )
+
+  def evaluation(self, name: str, text: str) -> None:
+    """Writes a file of an evaluation, whole, below the run's folder."""
+    path = self._workdir / name
+    with self._tell_refusal('an evaluation'):
+      path.parent.mkdir(exist_ok=True)
+      replace_text(path, text)
 
   def rewind(self, step: int) -> None:
     """Takes back the records of all steps after this one."""

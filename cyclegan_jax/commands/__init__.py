@@ -1,0 +1,1 @@
+"""The commands of `cyclegan`, a file each, with a function `run`."""

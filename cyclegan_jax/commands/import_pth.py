@@ -1,0 +1,294 @@
+"""`cyclegan import-pth`."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from cyclegan_jax.checkpoint import Saver, reason_of
+from cyclegan_jax.commands.parser import Parser
+from cyclegan_jax.config import Config, DiscriminatorConfig, Section
+from cyclegan_jax.errors import WeightsError, WorkdirError
+from cyclegan_jax.interop.pth import read_pth
+from cyclegan_jax.interop.torch_infer import (
+  Network,
+  infer_discriminator,
+  infer_generator,
+)
+from cyclegan_jax.interop.torch_names import params_from_torch, rename
+from cyclegan_jax.state import TrainState, create_train_state
+from cyclegan_jax.types import Params
+from cyclegan_jax.workdir import explain_disk_errors
+
+_SIZE = 256  # the authors'
+
+
+class _Generator(NamedTuple):
+  path: pathlib.Path
+  network: Network
+  params: Params
+
+
+class _Discriminator(NamedTuple):
+  path: pathlib.Path
+  config: DiscriminatorConfig
+  params: Params
+
+
+def run(argv: list[str], program: str) -> int:
+  """Makes a checkpoint of the authors' PyTorch weights."""
+  parser = _parser(program)
+  given = parser.parse_args(argv)
+  if len(given.generators) > 2:
+    parser.error('give one or two generators')
+  if len(given.generators) == 2 and given.direction:
+    parser.error('argument --direction: is for one generator alone')
+  if given.to.is_file() or (given.to.is_dir() and any(given.to.iterdir())):
+    raise WorkdirError(f'{given.to} is not empty: give another --to')
+  renames = _read_map(given.map) if given.map else {}
+  ways = (given.direction,) if given.direction else ('ab', 'ba')
+  generators = {
+    way: _read_generator(path, renames, given.dropout)
+    for way, path in zip(ways, given.generators, strict=False)
+  }
+  # The authors' D_A judges what G_A makes: images of b.
+  judges = {
+    domain: _read_discriminator(path, renames)
+    for domain, path in (('b', given.d_a), ('a', given.d_b))
+    if path
+  }
+  config = _make_config(generators, judges, given.size)
+  _check_channels(config, judges)
+  state = create_train_state(config, jax.random.key(config.seed))
+  state = state.replace(
+    gen=state.gen | {way: each.params for way, each in generators.items()},
+    disc=state.disc | {domain: each.params for domain, each in judges.items()},
+  )
+  _save(given.to, state, config, tuple(generators))
+  for way, each in generators.items():
+    print(f'{way}: {each.path}, {_describe(each.network)}')
+  way = next(iter(generators))
+  print(
+    'Translate a folder of images with\n  python -m cyclegan_jax translate '
+    f'{shlex.quote(str(given.to))} FOLDER --to OUT --direction {way}'
+  )
+  return 0
+
+
+def _parser(program: str) -> Parser:
+  parser = Parser(
+    program,
+    description="Makes a checkpoint of the authors' PyTorch weights: a "
+    'ResnetGenerator or UnetGenerator of pytorch-CycleGAN-and-pix2pix. Torch '
+    'is not needed, and nothing that a file asks for is run.',
+  )
+  add = parser.add_argument
+  path: Any = pathlib.Path
+  add(
+    'generators',
+    type=path,
+    nargs='+',
+    metavar='pth',
+    help='latest_net_G_A.pth, which maps a to b, and latest_net_G_B.pth',
+  )
+  add('--to', type=path, required=True, help='folder for the checkpoint')
+  add(
+    '--direction',
+    choices=('ab', 'ba'),
+    help='of a generator that comes alone (default: ab)',
+  )
+  add('--d-a', type=path, help='latest_net_D_A.pth, which judges images of b')
+  add('--d-b', type=path, help='latest_net_D_B.pth, which judges images of a')
+  add(
+    '--size',
+    type=int,
+    help='height and width of the training images (default: 256)',
+  )
+  add(
+    '--dropout',
+    type=float,
+    help="of a U-Net, whose weights don't show it (default: 0)",
+  )
+  add(
+    '--map',
+    type=path,
+    help="JSON of the authors' names by the file's; a name that ends in a dot "
+    'stands for all that begin so, null leaves a tensor out',
+  )
+  add('--debug', action='store_true', help='show tracebacks')
+  return parser
+
+
+def _read_map(path: pathlib.Path) -> dict[str, str | None]:
+  try:
+    renames = json.loads(path.read_text(encoding='utf-8'))
+    if not isinstance(renames, dict) or not all(
+      each is None or isinstance(each, str) for each in renames.values()
+    ):
+      raise ValueError('it is not an object of texts')
+  except (OSError, ValueError, RecursionError) as error:
+    raise WeightsError(
+      f'{path} can not be read ({reason_of(error)}): give JSON such as '
+      '{"encoder.": "model."}'
+    ) from error
+  return renames
+
+
+def _read_generator(
+  path: pathlib.Path,
+  renames: Mapping[str, str | None],
+  dropout: float | None,
+) -> _Generator:
+  tensors = rename(read_pth(path), renames)
+  network = infer_generator(tensors, source=str(path))
+  config = network.config
+  if dropout is not None:
+    if config.name != 'torch_unet':
+      raise WeightsError(
+        f'{path} shows its dropout, {config.dropout}: leave --dropout out'
+      )
+    config = dataclasses.replace(config, dropout=dropout)
+  params = params_from_torch(
+    tensors,
+    config,
+    channels_in=network.channels_in,
+    channels_out=network.channels_out,
+    source=str(path),
+  )
+  if config.norm == 'batch':
+    logging.getLogger('cyclegan_jax').warning(
+      '%s: its running statistics are left out, as batch norm takes those of '
+      "the images at hand here, like the authors' test.py without --eval",
+      path,
+    )
+  return _Generator(path, network._replace(config=config), params)
+
+
+def _read_discriminator(
+  path: pathlib.Path, renames: Mapping[str, str | None]
+) -> _Discriminator:
+  tensors = rename(read_pth(path), renames)
+  config = infer_discriminator(tensors, source=str(path))
+  first = tensors[
+    'net.0.weight' if config.name == 'pixelgan' else 'model.0.weight'
+  ]
+  params = params_from_torch(
+    tensors, config, channels_in=first.shape[1], source=str(path)
+  )
+  return _Discriminator(path, config, params)
+
+
+def _make_config(
+  generators: Mapping[str, _Generator],
+  judges: Mapping[str, _Discriminator],
+  size: int | None,
+) -> Config:
+  """The paper's recipe around the networks of the files."""
+  (way, first), *others = generators.items()
+  network = first.network
+  for _, other in others:
+    _check_same(first.path, network.config, other.path, other.network.config)
+    back = other.network.channels_out, other.network.channels_in
+    if back != (network.channels_in, network.channels_out):
+      raise WeightsError(
+        f'{other.path} maps {back[1]} channels to {back[0]}, but {first.path} '
+        f'{network.channels_in} to {network.channels_out}: give two generators '
+        'of one run'
+      )
+  judge = DiscriminatorConfig(
+    name='patchgan',
+    filters=network.config.filters,
+    norm='instance',
+    affine=False,
+    init='normal',
+  )
+  if judges:
+    one, *rest = judges.values()
+    judge = one.config
+    for each in rest:
+      _check_same(one.path, judge, each.path, each.config)
+  is_unet = network.config.name == 'torch_unet'
+  size = size or max(_SIZE, network.config.isize if is_unet else 0)
+  data = {'name': 'folder', 'size': size, 'load_size': size * 143 // 128}
+  data |= {
+    f'channels_{way[0]}': network.channels_in,
+    f'channels_{way[1]}': network.channels_out,
+  }
+  for domain in 'ab':
+    data |= {f'dtype_{domain}': 'uint8', f'high_{domain}': 255.0}
+  return Config().replace(
+    batch_size=1,
+    epochs=200,
+    pool_size=50,
+    data=data,
+    generator=dataclasses.asdict(network.config),
+    discriminator=dataclasses.asdict(judge),
+    loss={
+      'adversarial': 'lsgan',
+      'discriminator': 0.5,
+      'identity_a': 5.0,
+      'identity_b': 5.0,
+    },
+    optimizer={'learning_rate': 2e-4},
+    schedule={'name': 'linear', 'decay_epochs': 100},
+  )
+
+
+def _check_same(
+  path: pathlib.Path, config: Section, other: pathlib.Path, second: Section
+) -> None:
+  one, two = dataclasses.asdict(config), dataclasses.asdict(second)
+  differences = [
+    f'{name} {one[name]!r} and {two[name]!r}'
+    for name in one
+    if one[name] != two[name]
+  ]
+  if differences:
+    raise WeightsError(
+      f'{path} and {other} are of two networks ({"; ".join(differences)}): a '
+      'checkpoint has two of a kind, so import each into one of its own'
+    )
+
+
+def _check_channels(
+  config: Config, judges: Mapping[str, _Discriminator]
+) -> None:
+  for domain, judge in judges.items():
+    found = judge.params['conv_0']['kernel'].shape[2]
+    if found != config.channels(domain):
+      raise WeightsError(
+        f'{judge.path} judges images of {found} channels, but those of '
+        f'{domain} have {config.channels(domain)}: give discriminators of the '
+        'same run'
+      )
+
+
+def _save(
+  folder: pathlib.Path,
+  state: TrainState,
+  config: Config,
+  directions: tuple[str, ...],
+) -> None:
+  with explain_disk_errors(folder, option='--to'):
+    with Saver(folder / 'checkpoints', config, directions=directions) as saver:
+      saver.save(state)
+    if failure := saver.take_failure():
+      raise failure[1]
+
+
+def _describe(network: Network) -> str:
+  config = network.config
+  size = f'isize {config.isize}'
+  if config.name == 'resnet':
+    size = f'{config.blocks} blocks'
+  affine = ', affine' * config.affine
+  return (
+    f'{config.name}, {size}, {config.filters} filters, {config.norm} norm'
+    f'{affine}, dropout {config.dropout}, {network.channels_in} to '
+    f'{network.channels_out} channels'
+  )

