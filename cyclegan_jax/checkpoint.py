@@ -23,14 +23,14 @@ import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
 import orbax.checkpoint as ocp
 
 from cyclegan_jax.config import Config, from_config_dict
-from cyclegan_jax.errors import ConfigError, WorkdirError
+from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.manifest import (
   DamagedError,
   check_manifest,
@@ -320,17 +320,14 @@ def restore(path: pathlib.Path) -> Checkpoint:
     config = from_config_dict(record['config'])
     with ocp.StandardCheckpointer() as reader:
       state = reader.restore(path.absolute() / 'state', _abstract_state(config))
-  except OSError as error:
-    raise DamagedError(f'state is unreadable ({reason_of(error)})') from error
-  except (
-    ConfigError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-  ) as error:
-    if _ERROR_NUMBER.search(str(error)):
-      raise DamagedError(f'state is unreadable ({reason_of(error)})') from error
+  except MemoryError:
+    raise
+  except Exception as error:  # Orbax wraps the disk's in ones of its own
+    for cause in _chain(error):
+      if isinstance(cause, OSError) or _ERROR_NUMBER.search(str(cause)):
+        raise DamagedError(
+          f'state is unreadable ({reason_of(cause)})'
+        ) from error
     # It is what was saved: so what can't be read is ours.
     versions = ', '.join(f'{k} {v}' for k, v in record['versions'].items())
     raise WorkdirError(
@@ -424,6 +421,13 @@ def reason_of(error: Exception) -> str:
   if number:
     return os.strerror(int(number[1] or number[2]))
   return text.splitlines()[0][:200]
+
+
+def _chain(error: BaseException | None) -> Iterator[Exception]:
+  """An error, and those that it came from."""
+  while isinstance(error, Exception):
+    yield error
+    error = error.__cause__ or error.__context__
 
 
 def _check_format(path: pathlib.Path) -> None:
