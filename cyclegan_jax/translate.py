@@ -252,7 +252,10 @@ class _Work:
   ):
     self._config = config
     self._options = options
-    make = functools.partial(Translator, config, generators, seed=options.seed)
+    # Scratch files go where the outputs do: /tmp may be in memory.
+    make = functools.partial(
+      Translator, config, generators, seed=options.seed, scratch=to
+    )
     direction = options.direction
     self._translators = [
       make(direction, sample=sample) for sample in range(options.samples)

@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import gc
 import importlib
 import os
 import pathlib
@@ -41,6 +42,18 @@ hypothesis.settings.register_profile(
   max_examples=30,
 )
 hypothesis.settings.load_profile('cyclegan_jax')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_programs() -> Iterator[None]:
+  """Forgets a file's compiled programs at its end.
+
+  Each maps memory, of which a process of Linux has 65,530 pieces; with one
+  more, XLA crashes.
+  """
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 @pytest.fixture(scope='module')

@@ -620,6 +620,7 @@ def test_on_another_folder(finished, tmp_path, capsys, monkeypatch):
   assert call(finished, '--data', folder, '--features', 'none') == 0
   content = json.loads((finished / 'evaluation' / '8_mine.json').read_text())
   assert content['images']['a']['root'] == f'{folder}/testA/'
+  assert content['images']['a']['split'] == 'test_a'
   assert content['pairs'] == {'ab': 3, 'ba': 3}
   l1 = content['directions']['ab']['l1']
   assert l1['copy']['value'] == pytest.approx(0.2, abs=1e-6)

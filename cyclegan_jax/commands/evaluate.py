@@ -141,6 +141,7 @@ def _with_data(config: Config, folder: pathlib.Path | None) -> Config:
   return config.replace(data=data)
 
 
+_SPLITS = ('train', 'test')
 _PLACES = (
   'train_a',
   'train_b',
@@ -154,13 +155,18 @@ _PLACES = (
 
 def _open(config: Config, options: argparse.Namespace) -> dict[str, Images]:
   try:
-    return open_images(config.data)
+    images = open_images(config.data)
   except (ConfigError, DataError) as error:
     if options.data is not None:
       raise
     raise DataError(
       f"{error}; or give another folder's images with --data"
     ) from error
+  for domain in 'ab':
+    train, test = (getattr(config.data, f'{s}_{domain}') for s in _SPLITS)
+    if train and train == test:
+      del images[f'train_{domain}']  # of `_with_data`: no such images
+  return images
 
 
 def _default_path(

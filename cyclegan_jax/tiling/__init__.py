@@ -51,7 +51,7 @@ def translate_tiled(
   network takes, and the output is cut back.
 
   Memory, beside the parameters and what JAX takes for itself: less than
-  128 * filters * tile ** 2 bytes for the ResNet in float32, whatever the
+  200 * filters * tile ** 2 bytes for the ResNet in float32, whatever the
   image's size (experiments/bench_tiling.py). Scratch files: 6 * filters bytes
   a pixel of the image, and 4 * C' where tiles are blended.
 
@@ -66,7 +66,7 @@ def translate_tiled(
     shape: height and width of the image, at least 1.
     key: for dropout, where the network has it; the same masks in each tile.
     tile: side of a tile in pixels, rounded up to what the network takes; 0
-      for one that takes at most half a gigabyte.
+      for one that takes less than a gigabyte.
     scratch: folder of the scratch files, on a disk rather than in memory;
       None for the system's folder of temporary files.
     on_progress: called with (tiles done, tiles in all).
