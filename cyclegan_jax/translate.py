@@ -2,8 +2,11 @@
 
 import collections
 import dataclasses
+import errno
 import functools
 import glob
+import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,22 +26,37 @@ from cyclegan_jax.data.large_tiff import TiffReader, TiffWriter
 from cyclegan_jax.data.photo import (
   Photo,
   holds,
+  read_icc,
   read_photo,
   values_for,
   write_photo,
 )
 from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.data.values import values_of
-from cyclegan_jax.errors import ConfigError, DataError
-from cyclegan_jax.report.translations import TranslationGallery
+from cyclegan_jax.errors import (
+  ConfigError,
+  DataError,
+  UserError,
+  WorkdirError,
+)
+from cyclegan_jax.manifest import MANIFEST_FILE
+from cyclegan_jax.report.translations import PAGE_FILE, TranslationGallery
 from cyclegan_jax.translator import Translator
-from cyclegan_jax.workdir import explain_disk_errors
+from cyclegan_jax.workdir import explain_disk_errors, replace_text
 
+RECORD_FILE = '.translated.json'
 ENDINGS = {'png': '.png', 'tiff': '.tif', 'jpeg': '.jpg', 'webp': '.webp'}
 
 _CLIPS = clips.GIF_EXTENSIONS + clips.VIDEO_EXTENSIONS
 _TIFF_ENDINGS = ('.tif', '.tiff')
 _KEPT_ENDINGS = ('.png', *_TIFF_ENDINGS)  # what holds any depth
+# Above it a TIFF file is read and written by windows, where that can be.
+_IN_MEMORY_PIXELS = 2**25
+# What is wrong with one path, not with the disk.
+_OF_ONE_FILE = (
+  *(errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP),
+  *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM),
+)
 _NUM_THREADS = 2  # that read and write while the network works
 
 
@@ -117,16 +135,18 @@ def translate_files(
     UserError: the checkpoint, the options or the output folder can't be used,
       or there is no input.
   """
-  state, config = checkpoint.load(run, direction=options.direction)
+  found = checkpoint.find(run, direction=options.direction)
+  config = found.config
   if options.samples > 1 and not config.generator.dropout:
     raise ConfigError(
       f'--samples={options.samples}, but this generator has no dropout: it '
       'gives the same each time'
     )
   jobs, failed, num_stills = _plan(inputs, to, config, options)
-  work = _Work(config, state.translators, to, options, num_stills)
+  work = _Work(config, found.state.translators, to, options, num_stills)
   with explain_disk_errors(to, option='--to'):
     to.mkdir(parents=True, exist_ok=True)
+    jobs = _claim(to, jobs, _description(found.path, options), options, failed)
     done = [job for job in jobs if not options.overwrite and work.is_done(job)]
     kept = set(done)
     left = [job for job in jobs if job not in kept]
@@ -140,6 +160,68 @@ def translate_files(
   return Outcome(work.num_made, len(done), failed, page)
 
 
+def _description(path: pathlib.Path, options: Options) -> dict[str, Any]:
+  """What the outputs in a folder have in common."""
+  manifest = (path / MANIFEST_FILE).read_bytes()
+  return {
+    'checkpoint': f'{path} {hashlib.sha256(manifest).hexdigest()[:16]}',
+    'direction': options.direction,
+    'seed': options.seed,
+    'size': None if options.size is None else list(options.size),
+  }
+
+
+def _claim(
+  to: pathlib.Path,
+  jobs: list[_Job],
+  description: dict[str, Any],
+  options: Options,
+  failed: list[str],
+) -> list[_Job]:
+  """The jobs whose outputs may be there, or be replaced.
+
+  A record in the folder tells that files in it are outputs, and of what.
+
+  Raises:
+    ConfigError: they are of something else.
+  """
+  record = to / RECORD_FILE
+  try:
+    known = json.loads(record.read_text(encoding='utf-8'))
+    old = {name: known[name] for name in description}
+  except FileNotFoundError:
+    page = to / PAGE_FILE
+    if options.gallery and page.exists():
+      raise ConfigError(
+        f'{page} is there and was not made by this command: give another --to'
+      ) from None
+    foreign = {job for job in jobs if job.target.exists()}
+    failed += [
+      f'{printable(str(job.source))} is not translated: '
+      f'{printable(str(job.target))} is there and was not made by this '
+      'command: give another --to'
+      for job in jobs
+      if job in foreign
+    ]
+    replace_text(record, json.dumps(description))
+    return [job for job in jobs if job not in foreign]
+  except (ValueError, TypeError, KeyError):
+    old = dict.fromkeys(description)
+  differs = [
+    f'{name}: {old[name]} -> {new}'
+    for name, new in description.items()
+    if old[name] != new
+  ]
+  if differs and not options.overwrite:
+    raise ConfigError(
+      f'{to} holds translations of another kind ({"; ".join(differs)}): give '
+      'another --to, or --overwrite to make them anew'
+    )
+  if differs:
+    replace_text(record, json.dumps(description))
+  return jobs
+
+
 def _plan(
   inputs: Sequence[pathlib.Path],
   to: pathlib.Path,
@@ -147,8 +229,12 @@ def _plan(
   options: Options,
 ) -> _Plan:
   pairs: dict[pathlib.Path, pathlib.Path] = {}
+  jobs, failed, taken = list[_Job](), list[str](), dict[pathlib.Path, Any]()
   for each in inputs:
-    pairs |= dict(_find(each, to))
+    found = dict(_find(each, to))
+    if not found:
+      failed.append(f'{printable(str(each))} holds no images')
+    pairs |= found
   if not pairs:
     names = ', '.join(printable(str(each)) for each in inputs)
     raise DataError(f'no images in {names}: give images, or folders of them')
@@ -158,7 +244,6 @@ def _plan(
   }
   counts = collections.Counter(targets.values())
   sources = {source.resolve() for source in pairs}
-  jobs, failed, taken = [], [], dict[pathlib.Path, pathlib.Path]()
   for source, target in targets.items():
     if counts[target] > 1 and target.suffix != source.suffix:
       # a.jpg beside a.png: both names are kept whole.
@@ -277,7 +362,7 @@ class _Work:
 
   def is_done(self, job: _Job) -> bool:
     """Whether the job's output is there, and shown where it has to be."""
-    return job.target.exists() and (
+    return job.target.is_file() and (
       self.gallery is None
       or job.source.suffix.lower() in _CLIPS
       or self.gallery.has(job.name)
@@ -299,17 +384,19 @@ class _Work:
         try:
           self._clip(job, progress)
           self.num_made += 1
-        except DataError as error:
+        except WorkdirError:
+          raise
+        except UserError as error:  # of the file, or a package is missing
           failed.append(str(error))
         progress.advance(bar)
     return failed
 
   def _stills(self, jobs: Sequence[_Job]) -> Iterator[str]:
     """Yields for each job what went wrong, or ''."""
-    large = [job for job in jobs if self._is_large(job)]
+    large = {job for job in jobs if self._is_large(job)}
     for job in large:
       yield self._large(job)
-    jobs = [job for job in jobs if job not in set(large)]
+    jobs = [job for job in jobs if job not in large]
     size = self._options.batch_size
     groups: _Groups = collections.defaultdict(list)
     writes = collections.deque[Future[str]]()
@@ -322,7 +409,7 @@ class _Work:
       for job, read in _ahead(pool, self._read, jobs, size + _NUM_THREADS):
         try:
           photo = read()
-        except DataError as error:
+        except UserError as error:
           yield str(error)
           continue
         group = groups[photo.pixels.shape, photo.pixels.dtype.str, job.sample]
@@ -347,7 +434,8 @@ class _Work:
     try:
       with self._open_large(job) as image:
         height, width, _ = image.shape
-        return height * width > self._translators[0].whole_pixels
+        most = max(self._translators[0].whole_pixels, _IN_MEMORY_PIXELS)
+        return height * width > most
     except (DataError, ValueError):  # which is told when it is read whole
       return False
 
@@ -373,7 +461,8 @@ class _Work:
         )
         channels = self._config.channels(self._options.direction[1])
         shape = (height, width, channels)
-        with TiffWriter(job.target, shape, of_output.dtype) as output:
+        icc = read_icc(str(job.source), channels, self._max_pixels)
+        with TiffWriter(job.target, shape, of_output.dtype, icc) as output:
           translator.translate_windows(
             image.read,
             output.write,
@@ -384,7 +473,9 @@ class _Work:
             ),
           )
           output.finish()
-    except DataError as error:
+    except WorkdirError:
+      raise
+    except UserError as error:
       return str(error)
     finally:
       self._progress.remove_task(bar)
@@ -404,15 +495,27 @@ class _Work:
       self._options.direction,
       name=str(job.source),
     )
-    return self._resized(photo)
+    return self._resized(photo, job)
 
-  def _resized(self, photo: Photo) -> Photo:
-    if self._options.size is None:
-      return photo
-    height, width = photo.pixels.shape[:2]
+  def _new_size(self, shape: tuple[int, ...], job: _Job) -> tuple[int, int]:
+    """(height, width) by --size."""
+    assert self._options.size is not None
+    height, width = shape
     new_width, new_height = self._options.size
     new_width = new_width or max(1, round(width * new_height / height))
     new_height = new_height or max(1, round(height * new_width / width))
+    if new_width * new_height > self._max_pixels:
+      raise DataError(
+        f'{printable(str(job.source))} is not translated: {new_width} x '
+        f'{new_height} are more than {self._max_pixels} pixels: lower --size, '
+        'or raise --max-pixels'
+      )
+    return new_height, new_width
+
+  def _resized(self, photo: Photo, job: _Job) -> Photo:
+    if self._options.size is None:
+      return photo
+    new_height, new_width = self._new_size(photo.pixels.shape[:2], job)
 
     def resize(pixels: np.ndarray) -> np.ndarray:
       return resize_to(pixels, new_height, new_width, self._config.data)
@@ -442,11 +545,16 @@ class _Work:
       yield job, photo, each
 
   def _write(self, job: _Job, photo: Photo, pixels: np.ndarray) -> str:
-    job.target.parent.mkdir(parents=True, exist_ok=True)
     try:
+      job.target.parent.mkdir(parents=True, exist_ok=True)
       write_photo(str(job.target), pixels, like=photo)
-    except DataError as error:
+    except UserError as error:
       return str(error)
+    except OSError as error:
+      if error.errno not in _OF_ONE_FILE:
+        raise
+      name = printable(str(job.target))
+      return f"{name} can't be written: {error.strerror}"
     self.num_made += 1
     return ''
 
@@ -462,7 +570,7 @@ class _Work:
       'batch_size': self._options.batch_size,
       'max_pixels': self._max_pixels,
     }
-    convert = functools.partial(self._convert, self._translators[job.sample])
+    convert = functools.partial(self._convert, job)
     if job.source.suffix.lower() in clips.GIF_EXTENSIONS:
       clips.convert_gif(job.source, job.target, convert, **common)
       return
@@ -480,16 +588,13 @@ class _Work:
     finally:
       progress.remove_task(bar)
 
-  def _convert(self, translator: Translator, frames: np.ndarray) -> np.ndarray:
+  def _convert(self, job: _Job, frames: np.ndarray) -> np.ndarray:
     if self._options.size is not None:
-      width, height = self._options.size
-      width = width or max(1, round(frames.shape[2] * height / frames.shape[1]))
-      height = height or max(
-        1, round(frames.shape[1] * width / frames.shape[2])
-      )
+      height, width = self._new_size(frames.shape[1:3], job)
       frames = np.stack(
         [resize_to(each, height, width, self._config.data) for each in frames]
       )
+    translator = self._translators[job.sample]
     return images.to_uint8(translator(images.to_float(frames)))
 
 

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,10 @@ class Translator:
     self.config = config
     self.direction = direction
     self.whole_pixels = whole_pixels or default_whole_pixels(config.generator)
+    if config.generator.name == 'seed_unet' and (
+      config.generator.fixed_input_size
+    ):
+      self.whole_pixels = sys.maxsize  # it is resized, never cut
     self._params = generators[direction]
     key = jax.random.key(seed)
     self._key = jax.random.fold_in(key, sample) if sample else key

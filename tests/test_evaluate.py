@@ -703,13 +703,20 @@ def test_without_any_network_the_rest_is_scored(finished, caplog, monkeypatch):
   importlib.util.find_spec(features._EFFNET_PACKAGE) is None,
   reason='the extra effnet is not installed',
 )
-def test_with_a_real_network(finished):
+def test_with_a_real_network(finished, judged):
   assert call(finished) == 0
   content = json.loads((finished / 'evaluation' / '8.json').read_text())
   assert content['features']['name'] == 'effnet'
   for direction in ('ab', 'ba'):
     row = content['directions'][direction]['fd_effnet']
     assert row['copy']['value'] < row['translated']['value']
+  # The same inside of training.
+  config = judged.replace(log={'evaluate_features': 'auto'})
+  interim = interim_module.Interim(config, open_images(config.data))
+  assert 'evaluation/ab/kd_effnet' in interim.names
+  assert interim.describe() == (
+    'every 3 steps, on 3 + 3 images, features: effnet'
+  )
 
 
 # Inside of training.

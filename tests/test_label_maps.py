@@ -35,7 +35,8 @@ def test_scores_by_hand():
   assert scores.pixel_accuracy == 3 / 5  # void is not scored
   assert scores.class_accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)
   # Red: 2 of 3, as what is painted on void is no mistake. Green: 1 of 3.
-  assert scores.mean_iou == pytest.approx((2 / 3 + 1 / 3) / 2)
+  # Blue is painted where none is.
+  assert scores.mean_iou == pytest.approx((2 / 3 + 1 / 3 + 0) / 3)
 
 
 def test_scores_are_of_all_images_together():

@@ -115,6 +115,7 @@ def test_a_translation_that_is_never_in_memory(tmp_path, monkeypatch):
   monkeypatch.setattr(
     'cyclegan_jax.translator.default_whole_pixels', lambda config: 64 * 64
   )
+  monkeypatch.setattr('cyclegan_jax.translate._IN_MEMORY_PIXELS', 0)
   outcome = translate_files(
     tmp_path / 'run', [path], tmp_path / 'out', Options()
   )

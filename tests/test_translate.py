@@ -16,7 +16,7 @@ from cyclegan_jax.errors import (
 )
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.translate import Options, translate_files
+from cyclegan_jax.translate import RECORD_FILE, Options, translate_files
 
 UNET = Config().replace(
   data={'size': 16, 'load_size': 16},
@@ -66,7 +66,7 @@ def files_in(folder):
   return sorted(
     str(path.relative_to(folder))
     for path in pathlib.Path(folder).rglob('*')
-    if path.is_file()
+    if path.is_file() and path.name != RECORD_FILE
   )
 
 
@@ -279,12 +279,60 @@ def test_names_that_only_their_endings_tell_apart(unet, tmp_path):
 
 
 def test_translations_that_are_there_are_kept(unet, tmp_path):
-  source = put(tmp_path / 'in.png')
-  old = put(tmp_path / 'out' / 'in.png', 3, 3, 3)
-  assert translate(unet, [source], tmp_path / 'out') == []
+  source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
+  assert translate(unet, [source], to) == []
+  old = put(to / 'in.png', 3, 3, 3)
+  assert translate(unet, [source], to) == []
   assert pixels(old).shape == (3, 3, 3)
-  assert translate(unet, [source], tmp_path / 'out', overwrite=True) == []
+  assert translate(unet, [source], to, overwrite=True) == []
   assert pixels(old).shape == (16, 16, 3)
+
+
+def test_what_others_made_is_not_overwritten(unet, tmp_path):
+  source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
+  old = put(to / 'in.png', 3, 3, 3)
+  for _ in range(2):
+    assert translate(unet, [source], to, overwrite=True) == [
+      f'{source} is not translated: {old} is there and was not made by this '
+      'command: give another --to'
+    ]
+    (to / RECORD_FILE).unlink()
+  assert pixels(old).shape == (3, 3, 3)
+  (to / 'index.html').write_text('precious')
+  with pytest.raises(ConfigError, match='html is there and was not made'):
+    translate(unet, [source], to, gallery=True)
+  assert (to / 'index.html').read_text() == 'precious'
+
+
+def test_translations_of_another_kind(unet, tmp_path):
+  source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
+  assert translate(unet, [source], to) == []
+  before = pixels(to / 'in.png')
+  with pytest.raises(ConfigError) as caught:
+    translate(unet, [source], to, 'ba', seed=1)
+  assert str(caught.value) == (
+    f'{to} holds translations of another kind (direction: ab -> ba; seed: 0 '
+    '-> 1): give another --to, or --overwrite to make them anew'
+  )
+  np.testing.assert_array_equal(pixels(to / 'in.png'), before)
+  assert translate(unet, [source], to, 'ba', overwrite=True) == []
+  assert (pixels(to / 'in.png') != before).any()
+
+
+def test_a_name_that_is_too_long_is_one_file_s_matter(unet, tmp_path):
+  long = put(tmp_path / f'{"a" * 251}.png')
+  good = put(tmp_path / 'good.png')
+  (failure,) = translate(unet, [long, good], tmp_path / 'out')
+  assert failure.endswith("can't be written: File name too long")
+  assert (tmp_path / 'out' / 'good.png').exists()
+
+
+def test_an_input_that_holds_nothing(unet, tmp_path):
+  source, empty = put(tmp_path / 'in.png'), tmp_path / 'empty'
+  empty.mkdir()
+  assert translate(unet, [empty, source], tmp_path / 'out') == [
+    f'{empty} holds no images'
+  ]
 
 
 # Which files are meant.
@@ -344,6 +392,14 @@ def test_another_size(resnet, tmp_path, size, expected):
   source = put(tmp_path / 'in.png', 20, 40, 3)
   assert translate(resnet, [source], tmp_path / 'out', size=size) == []
   assert pixels(tmp_path / 'out' / 'in.png').shape == expected
+
+
+def test_a_size_that_is_too_large(resnet, tmp_path):
+  source = put(tmp_path / 'in.png', 20, 40, 3)
+  assert translate(resnet, [source], tmp_path / 'out', size=(0, 9999)) == [
+    f'{source} is not translated: 19998 x 9999 are more than 100000000 pixels: '
+    'lower --size, or raise --max-pixels'
+  ]
 
 
 def test_batches_give_what_single_images_give(resnet, tmp_path):

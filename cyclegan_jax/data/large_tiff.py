@@ -92,9 +92,13 @@ class TiffWriter:
   """
 
   def __init__(
-    self, path: pathlib.Path, shape: tuple[int, int, int], dtype: str
+    self,
+    path: pathlib.Path,
+    shape: tuple[int, int, int],
+    dtype: str,
+    icc: bytes | None = None,
   ):
-    """Takes the room on the disk.
+    """Takes the room on the disk; `icc` is the colour profile.
 
     Raises:
       UserError: a package is missing.
@@ -114,6 +118,7 @@ class TiffWriter:
       photometric='rgb' if channels == 3 else 'minisblack',
       planarconfig=None if channels == 1 else 'contig',
       metadata=None,
+      iccprofile=icc,
       returnoffset=True,
     )
     assert place is not None  # it is one contiguous array

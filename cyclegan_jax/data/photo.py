@@ -79,6 +79,17 @@ def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
   return Photo(pixels, alpha, found.exif, found.icc, found.format)
 
 
+def read_icc(path: str, channels: int, max_pixels: int) -> bytes | None:
+  """The profile of a file, if it fits so many channels.
+
+  Raises:
+    ImageError: it can't be read.
+  """
+  with open_file(path) as file:
+    icc = read_metadata(file, path, max_pixels=max_pixels).icc
+  return icc if icc and _COLOURS.get(icc[16:20]) == channels else None
+
+
 def write_photo(
   path: str, pixels: np.ndarray, *, like: Photo | None = None
 ) -> None:

@@ -77,8 +77,8 @@ class LabelScores(NamedTuple):
     pixel_accuracy: pixels of the right class.
     class_accuracy: the same within each class of the target, then their mean:
       small classes count as much as large ones.
-    mean_iou: pixels of both over pixels of either, likewise a mean over the
-      classes that the target has.
+    mean_iou: pixels of both over pixels of either, their mean over the classes
+      that either has.
   """
 
   pixel_accuracy: float
@@ -157,12 +157,14 @@ def label_scores(
   right, real = np.diag(confusion), confusion.sum(axis=1)
   either = real + confusion.sum(axis=0) - right
   present = real > 0
+  # A class that is painted where none is has an IoU of 0.
+  seen = (either > 0) & ~np.asarray(palette.is_void)
   if not present.any():
     return LabelScores(np.nan, np.nan, np.nan)
   return LabelScores(
     pixel_accuracy=float(right.sum() / real.sum()),
     class_accuracy=float(np.mean(right[present] / real[present])),
-    mean_iou=float(np.mean(right[present] / either[present])),
+    mean_iou=float(np.mean(right[seen] / either[seen])),
   )
 
 
