@@ -31,6 +31,7 @@ from cyclegan_jax.metrics.distances import frechet_distance, gather_statistics
 from cyclegan_jax.metrics.label_maps import Palette
 from cyclegan_jax.metrics.reference import (
   cached_features,
+  choose_extractor,
   default_cache,
 )
 from cyclegan_jax.report.writer import read_metrics
@@ -680,11 +681,19 @@ def test_the_run_s_images_are_gone(tiny, tmp_path):
   assert call(tmp_path / 'run', *moved, '--features', 'none') == 0
 
 
-def test_a_network_that_is_asked_for_must_be_there(finished, tmp_path):
+def test_a_network_that_is_asked_for_must_be_there(
+  finished, tmp_path, monkeypatch
+):
   missing = tmp_path / 'missing.pth'
   with pytest.raises(UserError, match=f'{missing} is no file'):
     call(finished, '--inception', missing)
-  with pytest.raises(UserError, match='which are not here'):
+  # Found, so it is not fetched; but it is another file.
+  monkeypatch.setenv('CYCLEGAN_INCEPTION', str(tmp_path / 'other.pth'))
+  (tmp_path / 'other.pth').write_bytes(b'other')
+  for name in ('inception', 'auto'):
+    with pytest.raises(UserError, match='is damaged or another file'):
+      choose_extractor(name, weights=tmp_path / 'other.pth')
+  with pytest.raises(UserError, match='is damaged or another file'):
     call(finished, '--features', 'inception')
   assert not (finished / 'evaluation' / '8.json').exists()
 

@@ -13,7 +13,7 @@ sys.path.append(str(EXPERIMENTS))
 fault_kinds, faults = map(importlib.import_module, ('fault_kinds', 'faults'))
 
 KILLS = 50  # a tenth of the table's
-FEW = 10  # as many faults as come with ten kills: hardly more than one of each
+FEW = 5  # as many faults as come with five kills: hardly more than one of each
 
 
 @pytest.fixture(scope='module')
@@ -75,6 +75,7 @@ def try_once(lab, monkeypatch):
   monkeypatch.setattr(fault_kinds, 'MAX_TRIES', 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('try_once')
 def test_a_kill_that_never_hits_is_not_counted(lab):
   def strike(lab, workdir, rng, at, **_):

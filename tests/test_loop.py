@@ -96,7 +96,9 @@ def test_the_steps_that_lose_it_are_left_out_and_written_down(
   assert told.count('doctor: the loss was NaN or infinite') == 1
 
 
-@pytest.mark.parametrize('num_devices', [1, 2])
+@pytest.mark.parametrize(
+  'num_devices', [1, pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_several_are_lost_since_the_last_checkpoint(
   config, tmp_path, num_devices
 ):

@@ -446,6 +446,7 @@ def test_checkpoints_that_are_there_need_no_more_room(make_disk):
   )
 
 
+@pytest.mark.slow  # test_faults.py fills one too
 def test_a_disk_that_fills_up_in_mid_run(make_disk):
   disk = make_disk('size=8m')
   workdir = disk / 'run'

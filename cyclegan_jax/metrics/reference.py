@@ -52,8 +52,9 @@ def choose_extractor(
   """The network of features.
 
   Args:
-    name: 'inception', 'effnet', 'none', or 'auto' for the first of these that
-      can be had; a warning tells how, where none can.
+    name: 'inception', which is fetched where it is not found; 'effnet',
+      'none', or 'auto' for the first of these that is here; a warning tells
+      how to get one, where none is.
     weights: of Inception, as a file.
 
   Raises:
