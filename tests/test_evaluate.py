@@ -172,15 +172,15 @@ def test_a_copy_of_the_same_domain_has_no_distance(tiny, gen, tmp_path):
 
 
 def test_translations_are_what_the_translator_gives(tiny, gen, tmp_path):
-  folder = folder_of(tmp_path, reds(20, 90, 200), reds(0, 255, 30))
+  folder = folder_of(tmp_path, reds(20, 90, 200, 5), reds(0, 255, 30, 90))
   evaluation = evaluated(tiny, gen, folder, seed=7)
-  red = np.uint8([20, 90, 200])[:, None, None, None]
-  real = np.zeros((3, 16, 16, 3), np.uint8) + red * np.uint8([1, 0, 0])
+  red = np.uint8([20, 90, 200, 5])[:, None, None, None]
+  real = np.zeros((4, 16, 16, 3), np.uint8) + red * np.uint8([1, 0, 0])
   forth = make_translator(tiny, gen, 'ab', key=jax.random.key(7))
   back = make_translator(tiny, gen, 'ba', key=jax.random.key(7))
   fake = np.asarray(forth(to_float(real)))
   means = MeanColours()(to_rgb(fake))
-  target = np.array([[0, 0], [1, 0], [30 / 255, 0]])
+  target = np.array([[0, 0], [255, 0], [30, 0], [90, 0]]) / 255
   expected = frechet_distance(
     gather_statistics(means), gather_statistics(target)
   )
@@ -195,8 +195,10 @@ def test_translations_are_what_the_translator_gives(tiny, gen, tmp_path):
 
 @pytest.mark.parametrize('num, has_real', [(1, None), (3, False), (4, True)])
 def test_few_images(tiny, gen, tmp_path, num, has_real):
-  values = reds(*range(10, 10 + 30 * num, 30))
-  evaluation = evaluated(tiny, gen, folder_of(tmp_path, values, values))
+  # Mostly four images a side: batches of one size are compiled once.
+  values = reds(10, 40, 70, 100)
+  folder = folder_of(tmp_path, values, values[:num])
+  evaluation = evaluated(tiny, gen, folder)
   found = metrics_of(evaluation, 'ab')
   if has_real is None:
     assert 'fd_means' not in found
@@ -218,10 +220,10 @@ def test_at_most_so_many_images_spread_over_all(tiny, gen, tmp_path):
 
 
 def test_the_network_sees_batches_of_one_shape(tiny, gen, tmp_path):
-  folder = folder_of(tmp_path, reds(*range(5)), reds(*range(3)))
+  folder = folder_of(tmp_path, reds(*range(4)), reds(*range(3)))
   extractor = MeanColours()
   evaluated(tiny, gen, folder, extractor=extractor)
-  assert set(extractor.shapes) == {(5, 16, 16, 3)}
+  assert set(extractor.shapes) == {(4, 16, 16, 3)}
 
 
 # Pairs.
@@ -242,7 +244,11 @@ def test_pairs_are_files_of_one_name(
   tiny, gen, tmp_path, name_a, name_b, is_paired
 ):
   folder = folder_of(
-    tmp_path, [0, 100, 200], [51, 151, 251], name_a=name_a, name_b=name_b
+    tmp_path,
+    [0, 100, 200, 9],
+    [51, 151, 251, 60],
+    name_a=name_a,
+    name_b=name_b,
   )
   evaluation = evaluated(tiny, gen, folder, extractor=None)
   if not is_paired:
@@ -252,7 +258,7 @@ def test_pairs_are_files_of_one_name(
   for direction in ('ab', 'ba'):
     l1 = row_of(evaluation, direction, 'l1')
     assert l1.copy.value == pytest.approx(0.2, abs=1e-6)
-    assert l1.copy.images == l1.translated.images == (3,)
+    assert l1.copy.images == l1.translated.images == (4,)
     psnr = row_of(evaluation, direction, 'psnr')
     assert psnr.copy.value == pytest.approx(20 * np.log10(5), abs=1e-4)
     # Two flat images: their means alone differ.
@@ -260,27 +266,27 @@ def test_pairs_are_files_of_one_name(
 
 
 def test_pairs_can_be_left_out(tiny, gen, tmp_path):
-  folder = folder_of(tmp_path, [0, 100], [51, 151])
+  folder = folder_of(tmp_path, [0, 100, 1, 2], [51, 151, 3, 4])
   evaluation = evaluated(tiny, gen, folder, extractor=None, pairs='none')
   assert metrics_of(evaluation, 'ab') == ['cycle_l1']
 
 
 def test_a_few_equal_names_are_chance(tiny, gen, tmp_path):
-  folder = folder_of(tmp_path, [1, 2, 3], [4, 5, 6], name_b='n{}.png')
+  folder = folder_of(tmp_path, [1, 2, 3, 4], [4, 5, 6], name_b='n{}.png')
   write(folder / 'testB' / '0.png', 7)
   evaluation = evaluated(tiny, gen, folder, extractor=None)
   assert metrics_of(evaluation, 'ab') == ['cycle_l1']
 
 
 def test_equal_pairs_are_infinitely_good_copies(tiny, gen, tmp_path):
-  folder = folder_of(tmp_path, [1, 2], [1, 2])
+  folder = folder_of(tmp_path, [1, 2, 3, 4], [1, 2, 3, 4])
   evaluation = evaluated(tiny, gen, folder, extractor=None)
   row = row_of(evaluation, 'ab', 'psnr')
   assert row.copy.value == np.inf
   content = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
   assert content['directions']['ab']['psnr']['copy'] == {
     'value': 'Infinity',
-    'images': [2],
+    'images': [4],
   }
 
 
@@ -298,7 +304,7 @@ def test_channels_that_differ(tiny, tmp_path):
 def test_label_maps(tiny, gen, tmp_path):
   palette = Palette(('sky', 'road'), np.uint8([[0, 0, 255], [90, 90, 90]]))
   labels = [(0, 0, 255), (90, 90, 90)]
-  folder = folder_of(tmp_path, reds(120, 240), labels)
+  folder = folder_of(tmp_path, reds(120, 240, 120, 240), labels * 2)
   evaluation = evaluated(tiny, gen, folder, extractor=None, palette=palette)
   names = ['pixel_accuracy', 'class_accuracy', 'mean_iou']
   assert metrics_of(evaluation, 'ab')[3:-1] == names
@@ -380,12 +386,12 @@ def test_nothing_can_be_read(tiny, gen, tmp_path):
 
 
 def test_training_images_that_stand_in_are_told(tiny, gen, tmp_path, caplog):
-  folder = folder_of(tmp_path, [0, 9], [51, 70])
+  folder = folder_of(tmp_path, [0, 9, 3, 4], [51, 70, 60, 70])
   for path in (folder / 'testA').iterdir():
     path.unlink()
   (folder / 'testA').rmdir()
   evaluation = evaluated(tiny, gen, folder)
-  assert 'train_a: 2 of 2 images' in evaluation.to_markdown()
+  assert 'train_a: 4 of 4 images' in evaluation.to_markdown()
   row = row_of(evaluation, 'ab', 'fd_means')
   assert row.sources == 'train_a translated, test_b'
   assert 'its training images take their place' in caplog.text
