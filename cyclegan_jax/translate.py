@@ -111,6 +111,7 @@ class _Plan(NamedTuple):
   jobs: list[_Job]  # of this shard
   failed: list[str]  # what can't be one
   num_stills: int  # of all shards
+  names: list[str]  # of all shards' outputs
 
 
 def translate_files(
@@ -142,11 +143,20 @@ def translate_files(
       f'--samples={options.samples}, but this generator has no dropout: it '
       'gives the same each time'
     )
-  jobs, failed, num_stills = _plan(inputs, to, config, options)
+  jobs, failed, num_stills, names = _plan(inputs, to, config, options)
   work = _Work(config, found.state.translators, to, options, num_stills)
   with explain_disk_errors(to, option='--to'):
     to.mkdir(parents=True, exist_ok=True)
-    jobs = _claim(to, jobs, _description(found.path, options), options, failed)
+    description = _description(found.path, options)
+    foreign = _claim(to, names, description, options)
+    failed += [
+      f'{printable(str(job.source))} is not translated: '
+      f'{printable(str(job.target))} is there and was not made by this '
+      'command: give another --to'
+      for job in jobs
+      if job.name in foreign
+    ]
+    jobs = [job for job in jobs if job.name not in foreign]
     done = [job for job in jobs if not options.overwrite and work.is_done(job)]
     kept = set(done)
     left = [job for job in jobs if job not in kept]
@@ -173,14 +183,13 @@ def _description(path: pathlib.Path, options: Options) -> dict[str, Any]:
 
 def _claim(
   to: pathlib.Path,
-  jobs: list[_Job],
+  names: list[str],
   description: dict[str, Any],
   options: Options,
-  failed: list[str],
-) -> list[_Job]:
-  """The jobs whose outputs may be there, or be replaced.
+) -> set[str]:
+  """The names that are taken by files which are not this command's.
 
-  A record in the folder tells that files in it are outputs, and of what.
+  A record in the folder tells that the others are its outputs, and of what.
 
   Raises:
     ConfigError: they are of something else.
@@ -189,24 +198,20 @@ def _claim(
   try:
     known = json.loads(record.read_text(encoding='utf-8'))
     old = {name: known[name] for name in description}
+    foreign = set(map(str, known['foreign']))
   except FileNotFoundError:
     page = to / PAGE_FILE
     if options.gallery and page.exists():
       raise ConfigError(
         f'{page} is there and was not made by this command: give another --to'
       ) from None
-    foreign = {job for job in jobs if job.target.exists()}
-    failed += [
-      f'{printable(str(job.source))} is not translated: '
-      f'{printable(str(job.target))} is there and was not made by this '
-      'command: give another --to'
-      for job in jobs
-      if job in foreign
-    ]
-    replace_text(record, json.dumps(description))
-    return [job for job in jobs if job not in foreign]
-  except (ValueError, TypeError, KeyError):
-    old = dict.fromkeys(description)
+    old = description
+    foreign = {name for name in names if (to / name).exists()}
+  except (ValueError, TypeError, KeyError) as error:
+    raise ConfigError(
+      f'{record} is damaged, so what is beside it may not be ours: give '
+      'another --to'
+    ) from error
   differs = [
     f'{name}: {old[name]} -> {new}'
     for name, new in description.items()
@@ -217,9 +222,10 @@ def _claim(
       f'{to} holds translations of another kind ({"; ".join(differs)}): give '
       'another --to, or --overwrite to make them anew'
     )
-  if differs:
-    replace_text(record, json.dumps(description))
-  return jobs
+  # Theirs for as long as they are there, whatever is asked for later.
+  foreign = {name for name in foreign if (to / name).exists()}
+  replace_text(record, json.dumps({**description, 'foreign': sorted(foreign)}))
+  return foreign
 
 
 def _plan(
@@ -273,7 +279,10 @@ def _plan(
   share, num_shares = options.shard
   num_stills = sum(job.source.suffix.lower() not in _CLIPS for job in jobs)
   return _Plan(
-    jobs[share - 1 :: num_shares], failed if share == 1 else [], num_stills
+    jobs[share - 1 :: num_shares],
+    failed if share == 1 else [],
+    num_stills,
+    [job.name for job in jobs],
   )
 
 

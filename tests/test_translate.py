@@ -291,17 +291,29 @@ def test_translations_that_are_there_are_kept(unet, tmp_path):
 def test_what_others_made_is_not_overwritten(unet, tmp_path):
   source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
   old = put(to / 'in.png', 3, 3, 3)
-  for _ in range(2):
-    assert translate(unet, [source], to, overwrite=True) == [
+  for overwrite in (False, True, True):
+    assert translate(unet, [source], to, overwrite=overwrite) == [
       f'{source} is not translated: {old} is there and was not made by this '
       'command: give another --to'
     ]
-    (to / RECORD_FILE).unlink()
   assert pixels(old).shape == (3, 3, 3)
+
+
+def test_a_page_that_others_made_is_not_overwritten(unet, tmp_path):
+  source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
+  to.mkdir()
   (to / 'index.html').write_text('precious')
   with pytest.raises(ConfigError, match='html is there and was not made'):
     translate(unet, [source], to, gallery=True)
   assert (to / 'index.html').read_text() == 'precious'
+
+
+def test_a_record_that_is_damaged(unet, tmp_path):
+  source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
+  assert translate(unet, [source], to) == []
+  (to / RECORD_FILE).write_text('{')
+  with pytest.raises(ConfigError, match='is damaged, so what is beside it'):
+    translate(unet, [source], to, overwrite=True)
 
 
 def test_translations_of_another_kind(unet, tmp_path):
