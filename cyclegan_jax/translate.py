@@ -429,10 +429,15 @@ class _Work:
         elif sum(map(len, groups.values())) > 4 * size:
           _each_alone(groups, translate)
         while len(writes) > 2 * size:
-          yield writes.popleft().result()
+          yield self._counted(writes.popleft())
       _each_alone(groups, translate)
       for each in writes:
-        yield each.result()
+        yield self._counted(each)
+
+  def _counted(self, write: Future[str]) -> str:
+    failure = write.result()
+    self.num_made += not failure
+    return failure
 
   def _is_large(self, job: _Job) -> bool:
     """Whether it is better not to have the whole image in memory."""
@@ -564,7 +569,6 @@ class _Work:
         raise
       name = printable(str(job.target))
       return f"{name} can't be written: {error.strerror}"
-    self.num_made += 1
     return ''
 
   def _clip(self, job: _Job, progress: rich.progress.Progress) -> None:

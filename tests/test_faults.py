@@ -13,7 +13,7 @@ sys.path.append(str(EXPERIMENTS))
 fault_kinds, faults = map(importlib.import_module, ('fault_kinds', 'faults'))
 
 KILLS = 50  # a tenth of the table's
-FEW = 5  # as many faults as come with five kills: hardly more than one of each
+FEW = 10  # as many faults as come with ten kills: hardly more than one of each
 
 
 @pytest.fixture(scope='module')
