@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import sys
 from typing import NoReturn
 
@@ -21,7 +20,7 @@ def run(*command: str, program: str = '') -> NoReturn:
 
   argv = [*command, *sys.argv[1:]]
   cli.load_command(argv)  # with JAX, which takes seconds
-  signal.signal(signal.SIGINT, signal.default_int_handler)
+  signals.interrupt()
   status = cli.main(argv, program=program)
   # A thread may still be inside of the compiler, or wait for a disk: Python
   # would wait for it, or crash it.

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from cyclegan_jax.errors import ConfigError, UserError
-from cyclegan_jax.signals import StoppedError
+from cyclegan_jax.signals import StoppedError, TerminatedError
 
 # A file each, imported when it is called: no command waits for another's
 # libraries.
@@ -110,6 +110,7 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
   except StoppedError as stopped:
     print('stopped before the first step', file=sys.stderr)
     return 128 + stopped.signal
-  except KeyboardInterrupt:
+  except KeyboardInterrupt as stopped:
     print('stopped', file=sys.stderr)
-    return 128 + signal.SIGINT
+    is_ctrl_c = not isinstance(stopped, TerminatedError)
+    return 128 + (signal.SIGINT if is_ctrl_c else signal.SIGTERM)

@@ -4,7 +4,6 @@ Raw images are uint8 in [0, 255], or floats in [-1, 1] where files hold more
 than 8 bits; the networks see floats in [-1, 1].
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +11,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from cyclegan_jax.atomic import replacing
 
 AnyArray = TypeVar('AnyArray', np.ndarray, jax.Array)
 
@@ -134,10 +135,9 @@ def save_png(path: Path, image: np.ndarray) -> None:
     path: of the PNG file.
     image: uint8 [h, w, C], C 1 to 4: grey, with alpha, RGB, with alpha.
   """
-  temporary = path.with_name(path.name + '.tmp')
   image = image[..., 0] if image.shape[-1] == 1 else image
-  Image.fromarray(image).save(temporary, format='PNG')
-  os.replace(temporary, path)
+  with replacing(path) as temporary:
+    Image.fromarray(image).save(temporary, format='PNG')
 
 
 def _enlarge(images: np.ndarray, least: int) -> np.ndarray:

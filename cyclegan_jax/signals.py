@@ -26,6 +26,20 @@ class StoppedError(Exception):
     self.signal = signal
 
 
+class TerminatedError(KeyboardInterrupt):
+  """SIGTERM, as Python has Ctrl-C: what is half written is removed."""
+
+
+def interrupt() -> None:
+  """Lets SIGINT and SIGTERM raise KeyboardInterrupt or its subclass."""
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: types.FrameType | None) -> None:
+  raise TerminatedError
+
+
 def leave_at_once() -> None:
   """Lets the first signal end the process, with its usual exit status.
 

@@ -4,7 +4,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -28,6 +28,8 @@ from cyclegan_jax.types import Params
 _WHOLE_PIXELS = 2**21
 _FILTERS = 64
 _SIZES_AN_OCTAVE = 8
+
+OnProgress: TypeAlias = Callable[[int, int], None]
 
 
 class Translator:
@@ -107,7 +109,7 @@ class Translator:
     if images.dtype.kind == 'f':
       return self._floats(images.astype(np.float32))
     if math.prod(images.shape[1:3]) > self.whole_pixels:
-      return np.stack([self._windows_of(each) for each in images])
+      return np.stack([self.translate_large(each) for each in images])
     of_input, of_output = values_for(images, self.config.data, self.direction)
     return of_output.from_network(self._floats(of_input.to_network(images)))
 
@@ -134,8 +136,18 @@ class Translator:
     chunks = np.split(images, range(most, len(images), most))
     return np.concatenate([np.asarray(self._translate(x)) for x in chunks])
 
-  def _windows_of(self, image: np.ndarray) -> np.ndarray:
-    """By windows, so that floats of the whole image are never there."""
+  def translate_large(
+    self, image: np.ndarray, *, on_progress: OnProgress | None = None
+  ) -> np.ndarray:
+    """Translates by tiles, so that floats of the whole image are never there.
+
+    Args:
+      image: [H, W, C] in the values of the files, floats too.
+      on_progress: called with (tiles done, tiles in all).
+
+    Returns:
+      The same with C' channels, in the values of the output's files.
+    """
     of_output = values_for(image, self.config.data, self.direction)[1]
     channels = self.config.channels(self.direction[1])
     output = np.empty((*image.shape[:2], channels), of_output.dtype)
@@ -147,7 +159,11 @@ class Translator:
       return image[y0:y1, x0:x1]
 
     self.translate_windows(
-      read, write, (image.shape[0], image.shape[1]), image.dtype
+      read,
+      write,
+      (image.shape[0], image.shape[1]),
+      image.dtype,
+      on_progress=on_progress,
     )
     return output
 
@@ -158,7 +174,7 @@ class Translator:
     shape: tuple[int, int],
     dtype: Any,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
   ) -> None:
     """Translates an image that need not be in memory, by tiles.
 

@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Iterator
 from io import FileIO
 
+from cyclegan_jax.atomic import remove_abandoned, replace_text
 from cyclegan_jax.config import Config, differences, from_config_dict
 from cyclegan_jax.errors import ConfigError, WorkdirError
-from cyclegan_jax.manifest import sync_folder
 
 _LOCK_FILE = 'lock'
 
@@ -107,6 +107,7 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
         'started': now.isoformat(sep=' ', timespec='seconds'),
       }
       file.write(json.dumps(owner).encode())
+    remove_abandoned(folder)
     try:
       yield
     finally:
@@ -180,22 +181,6 @@ def read_config(folder: pathlib.Path) -> Config | None:
       f'{path} can not be read ({reason}): delete it to go on with the '
       'options of that run, or give another --workdir'
     ) from error
-
-
-def replace_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all, so that it survives a loss of power."""
-  replace_bytes(path, text.encode())
-
-
-def replace_bytes(path: pathlib.Path, data: bytes) -> None:
-  """As `replace_text`."""
-  temporary = path.with_name(f'.{path.name}.tmp')
-  with temporary.open('wb') as file:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
-  sync_folder(path.parent)
 
 
 @contextlib.contextmanager

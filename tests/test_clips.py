@@ -1,4 +1,7 @@
+import fractions
+import io
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -6,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax.data.clips import clip_target, convert_gif, convert_video
+from cyclegan_jax.data.clips import clip_target, convert_video
 from cyclegan_jax.data.decoding import ImageError
+from cyclegan_jax.errors import DataError, UserError
 
 av = pytest.importorskip('av')
 
@@ -38,6 +42,12 @@ def put_video(path, height=32, width=48, *, sound='aac', codec='libx264'):
         writer.mux(tone.encode(frame))
       writer.mux(tone.encode(None))
   return path
+
+
+def mdat_end(content):
+  """Where the pixels and the sound of an MP4 file end."""
+  at = content.index(b'mdat') - 4
+  return at + int.from_bytes(content[at : at + 4])
 
 
 def frames_of(path):
@@ -111,11 +121,24 @@ def test_an_old_container_is_read(tmp_path):
   assert len(frames_of(target)) == NUM_FRAMES
 
 
+def test_an_older_package(tmp_path, monkeypatch):
+  monkeypatch.setattr(av, '__version__', '17.0.0')
+  with pytest.raises(UserError) as caught:
+    convert_video(
+      tmp_path / 'in.mp4', tmp_path, invert, channels=3, max_pixels=MANY
+    )
+  assert str(caught.value) == (
+    'videos need av 18 or later, and this is 17.0.0: '
+    "pip install --upgrade 'cyclegan_jax[video]'"
+  )
+
+
 @pytest.mark.parametrize('kind', ['empty', 'text', 'half', 'sound', 'large'])
 def test_what_is_no_video(tmp_path, kind):
   source, target = tmp_path / 'in.mp4', tmp_path / 'out.mp4'
   put_video(source)
   content = source.read_bytes()
+  missing = mdat_end(content) - len(content) // 2
   if kind == 'half':
     source.write_bytes(content[: len(content) // 2])
   elif kind == 'sound':
@@ -135,7 +158,7 @@ def test_what_is_no_video(tmp_path, kind):
   reasons = {
     'empty': 'as a video: Invalid data found when processing input',
     'text': 'as a video: Invalid data found when processing input',
-    'half': 'as a video: Invalid data found when processing input',
+    'half': f'as a video: it is truncated: {missing} of its bytes are missing',
     'sound': 'it holds no pictures',
     'large': '48 x 32 = 1536 pixels, more than config.data.max_pixels=100',
   }
@@ -143,16 +166,35 @@ def test_what_is_no_video(tmp_path, kind):
   assert [path.name for path in tmp_path.iterdir()] == ['in.mp4']
 
 
-def test_nothing_is_left_of_a_translation_that_fails(tmp_path):
+@pytest.mark.parametrize(
+  'error',
+  [
+    ValueError('a bug'),
+    OSError('a disk'),
+    MemoryError(),
+    UserError('a network that is not there'),
+    KeyboardInterrupt(),
+    SystemExit(3),
+  ],
+  ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize('num_good', [0, 5])
+def test_what_the_network_raises_is_raised(num_good, error, tmp_path):
   source = put_video(tmp_path / 'in.mp4')
+  num_calls = 0
 
   def fail(frames):
-    raise MemoryError
+    nonlocal num_calls
+    num_calls += 1
+    if num_calls > num_good:
+      raise error
+    return frames
 
-  with pytest.raises(MemoryError):
+  with pytest.raises(type(error)) as caught:
     convert_video(
       source, tmp_path / 'out.mp4', fail, channels=3, max_pixels=MANY
     )
+  assert caught.value is error
   assert [path.name for path in tmp_path.iterdir()] == ['in.mp4']
 
 
@@ -176,32 +218,261 @@ def test_without_the_extra(tmp_path):
   )
 
 
-def test_clear_parts_of_a_gif_stay_clear(tmp_path):
-  frames = []
-  for shift in range(3):
-    pixels = np.zeros((12, 16, 4), np.uint8)
-    pixels[2:8, shift : shift + 6] = (200, 40, 40, 255)
-    frames.append(Image.fromarray(pixels))
-  source, target = tmp_path / 'in.gif', tmp_path / 'out.gif'
-  frames[0].save(
-    source, save_all=True, append_images=frames[1:], duration=50, disposal=2
+def put_noise(path, codec, options=None):
+  """A video that takes many bytes, with the index before them where it can."""
+  rng = np.random.default_rng(0)
+  with av.open(str(path), 'w', options=options or {}) as writer:
+    video = writer.add_stream(codec, rate=RATE)
+    video.height, video.width, video.pix_fmt = 48, 64, 'yuv420p'
+    for _ in range(NUM_FRAMES):
+      pixels = rng.integers(0, 255, (48, 64, 3), np.uint8)
+      frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+      writer.mux(video.encode(frame))
+    writer.mux(video.encode(None))
+  return path
+
+
+@pytest.mark.parametrize(
+  'name, codec, options',
+  [
+    ('in.mp4', 'libx264', {'movflags': 'faststart'}),
+    ('in.mov', 'libx264', {'movflags': 'faststart'}),
+    ('in.mkv', 'libx264', {}),
+    ('in.webm', 'libvpx-vp9', {}),
+    ('in.avi', 'mpeg4', {}),
+  ],
+)
+def test_a_file_that_was_cut_off(name, codec, options, tmp_path):
+  source = put_noise(tmp_path / name, codec, options)
+  whole = source.read_bytes()
+  target = clip_target(tmp_path / 'out').with_suffix(
+    '.webm' if name.endswith('webm') else '.mkv'
   )
-  convert_gif(source, target, invert, channels=3, max_pixels=MANY)
-  with Image.open(target) as image:
-    assert image.n_frames == 3
-    for shift in range(3):
-      image.seek(shift)
-      pixels = np.asarray(image.convert('RGBA'))
-      opaque = pixels[..., 3] == 255
-      assert opaque[2:8, shift : shift + 6].all()
-      assert opaque.sum() == 36
-      assert tuple(pixels[4, shift + 2]) == (55, 215, 215, 255)
+  num_read = []
 
+  def count(frames):
+    num_read.append(len(frames))
+    return frames
 
-def test_a_gif_of_too_many_pixels(tmp_path):
-  source = tmp_path / 'in.gif'
-  Image.new('L', (20, 10)).save(source)
-  with pytest.raises(ImageError, match='20 x 10 = 200 pixels, more than'):
-    convert_gif(
-      source, tmp_path / 'out.gif', invert, channels=1, max_pixels=100
+  convert_video(source, target, count, channels=3, max_pixels=MANY)
+  assert sum(num_read) == NUM_FRAMES
+  target.unlink()
+  num_read.clear()
+  for share in (0.4, 0.7, 0.95):
+    cut = int(len(whole) * share)
+    source.write_bytes(whole[:cut])
+    with pytest.raises(ImageError) as caught:
+      convert_video(source, target, count, channels=3, max_pixels=MANY)
+    found = re.fullmatch(
+      r"(.+) can't be read: as a video: it is truncated: (\d+) of its bytes "
+      'are missing',
+      str(caught.value),
     )
+    assert found[1] == str(source)
+    # AVI and QuickTime files may end in what is not pictures.
+    assert 0 <= len(whole) - cut - int(found[2]) < 2000
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+  assert not num_read  # before anything is translated
+
+
+def test_what_is_behind_a_video(tmp_path):
+  source = put_video(tmp_path / 'in.mp4')
+  for junk in (b'\0' * 99, b'junk', b'\xff' * 40, b'\0\0\1\0free'):
+    with source.open('ab') as file:
+      file.write(junk)
+    target = tmp_path / 'out.mp4'
+    convert_video(source, target, invert, channels=3, max_pixels=MANY)
+    assert len(frames_of(target)) == NUM_FRAMES
+
+
+def test_frames_that_are_damaged(tmp_path):
+  source = put_noise(tmp_path / 'in.mkv', 'ffv1')
+  content = bytearray(source.read_bytes())
+  middle = len(content) // 2
+  content[middle : middle + 3000] = b'\xaa' * 3000
+  source.write_bytes(content)
+  with pytest.raises(ImageError, match=r"can't be read: as a video: \w+"):
+    convert_video(
+      source, tmp_path / 'out.mkv', invert, channels=3, max_pixels=MANY
+    )
+  assert [path.name for path in tmp_path.iterdir()] == ['in.mkv']
+
+
+@pytest.mark.parametrize('name', ['in.mp4', 'in.mkv'])
+def test_no_frames(name, tmp_path):
+  source = tmp_path / name
+  with av.open(str(source), 'w') as writer:
+    video = writer.add_stream('libx264', rate=RATE)
+    video.width, video.height, video.pix_fmt = 16, 16, 'yuv420p'
+    writer.start_encoding()
+  with pytest.raises(ImageError) as caught:
+    convert_video(
+      source, tmp_path / 'out.mkv', invert, channels=3, max_pixels=MANY
+    )
+  reasons = {
+    'in.mp4': 'it holds no pictures',
+    'in.mkv': 'as a video: End of file',
+  }
+  assert str(caught.value) == f"{source} can't be read: {reasons[name]}"
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 7), (7, 1), (17, 16)])
+@pytest.mark.parametrize('ending', ['mp4', 'webm'])
+def test_small_and_odd_sizes(ending, size, tmp_path):
+  source, target = tmp_path / 'in.mkv', tmp_path / f'out.{ending}'
+  with av.open(str(source), 'w') as writer:
+    video = writer.add_stream('libx264', rate=RATE, options={'crf': '1'})
+    (video.height, video.width), video.pix_fmt = size, 'yuv444p'
+    for value in (50, 100, 150):
+      pixels = np.full((*size, 3), value, np.uint8)
+      frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+      writer.mux(video.encode(frame))
+    writer.mux(video.encode(None))
+  convert_video(
+    source, target, invert, channels=3, batch_size=2, max_pixels=MANY
+  )
+  made = [pixels for _, pixels in frames_of(target)]
+  assert [each.shape for each in made] == [(*size, 3)] * 3
+  for pixels, value in zip(made, (205, 155, 105), strict=True):
+    assert abs(pixels.astype(int) - value).max() < 6
+
+
+def test_frames_of_several_sizes(tmp_path):
+  source, target = tmp_path / 'in.mkv', tmp_path / 'out.mp4'
+  with av.open(str(source), 'w') as writer:
+    video = writer.add_stream('mjpeg', rate=10)
+    video.width, video.height, video.pix_fmt = 64, 48, 'yuvj420p'
+    for index, size in enumerate([(64, 48), (32, 80), (20, 10), (64, 48)]):
+      buffer = io.BytesIO()
+      Image.new('RGB', size, (60 * index, 0, 200)).save(buffer, 'JPEG')
+      packet = av.Packet(buffer.getvalue())
+      packet.stream, packet.time_base = video, fractions.Fraction(1, 1000)
+      packet.pts = packet.dts = index * 100
+      packet.is_keyframe = True
+      writer.mux(packet)
+  seen = []
+
+  def remember(frames):
+    seen.append(frames.shape)
+    return frames
+
+  convert_video(
+    source, target, remember, channels=3, batch_size=3, max_pixels=MANY
+  )
+  assert seen == [(3, 48, 64, 3), (1, 48, 64, 3)]  # as a player shows them
+  for index, (time, pixels) in enumerate(frames_of(target)):
+    assert time == pytest.approx(index / 10, abs=1e-3)
+    middle = pixels[24, 32].astype(int)
+    assert abs(middle - (60 * index, 0, 200)).max() < 12
+
+
+def test_two_sounds_and_subtitles(tmp_path):
+  source = tmp_path / 'in.mkv'
+  (tmp_path / 'in.srt').write_text(
+    '1\n00:00:00,100 --> 00:00:00,500\nhello\n\n'
+    '2\n00:00:00,600 --> 00:00:00,900\nworld\n'
+  )
+  with (
+    av.open(str(source), 'w') as writer,
+    av.open(str(tmp_path / 'in.srt')) as texts,
+  ):
+    video = writer.add_stream('libx264', rate=RATE)
+    video.height, video.width, video.pix_fmt = 16, 16, 'yuv420p'
+    sounds = []
+    for language in ('eng', 'fra'):
+      sound = writer.add_stream('pcm_s16le', rate=SOUND_RATE, layout='mono')
+      sound.metadata['language'] = language
+      sounds.append(sound)
+    text = writer.add_stream_from_template(texts.streams[0])
+    for index in range(RATE):
+      pixels = np.full((16, 16, 3), index, np.uint8)
+      frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+      writer.mux(video.encode(frame))
+    for level, sound in enumerate(sounds):
+      wave = np.full((1, SOUND_RATE), 1000 * (level + 1), np.int16)
+      frame = av.AudioFrame.from_ndarray(wave, format='s16', layout='mono')
+      frame.sample_rate, frame.pts = SOUND_RATE, 0
+      writer.mux(sound.encode(frame))
+    for packet in texts.demux():
+      if packet.dts is not None:
+        packet.stream = text
+        writer.mux(packet)
+    for stream in (video, *sounds):
+      writer.mux(stream.encode(None))
+  target = tmp_path / 'out.mkv'
+  convert_video(source, target, invert, channels=3, max_pixels=MANY)
+  with av.open(str(target)) as reader:
+    kinds = [stream.type for stream in reader.streams]
+    assert kinds == ['video', 'audio', 'audio', 'subtitle']
+    languages = [each.metadata['language'] for each in reader.streams.audio]
+    assert languages == ['eng', 'fra']
+    found = [
+      (bytes(packet), float(packet.pts * packet.time_base))
+      for packet in reader.demux(subtitles=0)
+      if packet.dts is not None
+    ]
+    assert found == [(b'hello', 0.1), (b'world', 0.6)]
+  for level in (0, 1):
+    with av.open(str(target)) as reader:
+      frames = [each.to_ndarray() for each in reader.decode(audio=level)]
+    wave = np.concatenate(frames, axis=-1)
+    assert wave.size == SOUND_RATE
+    assert (wave == 1000 * (level + 1)).all()
+  # MP4 files have no room for these subtitles.
+  convert_video(
+    source, tmp_path / 'out.mov', invert, channels=3, max_pixels=MANY
+  )
+  with av.open(str(tmp_path / 'out.mov')) as reader:
+    assert [stream.type for stream in reader.streams] == [
+      'video',
+      'audio',
+      'audio',
+    ]
+
+
+def test_a_container_that_has_no_room_for_the_sound(tmp_path):
+  source = put_video(tmp_path / 'in.mp4')
+  target = tmp_path / 'out.webm'
+  with pytest.raises(DataError) as caught:
+    convert_video(source, target, invert, channels=3, max_pixels=MANY)
+  assert str(caught.value) == (
+    f"{target} can't be written: 'webm' format does not support 'aac' codec"
+  )
+  assert [path.name for path in tmp_path.iterdir()] == ['in.mp4']
+
+
+def test_a_disk_that_is_full(tmp_path):
+  source = put_noise(tmp_path / 'in.mkv', 'libx264')
+  code = (
+    'import resource, pathlib\n'
+    'resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n'
+    'from cyclegan_jax.data.clips import convert_video\n'
+    'try:\n'
+    f'  convert_video(pathlib.Path({str(source)!r}), '
+    f'pathlib.Path({str(tmp_path / "out.mkv")!r}), lambda x: x, channels=3, '
+    'max_pixels=10**6)\n'
+    'except OSError as error:\n'
+    '  print(type(error).__name__, error.strerror, error.filename)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert done.stdout == f'OSError File too large {tmp_path / "out.mkv"}\n'
+  assert [path.name for path in tmp_path.iterdir()] == ['in.mkv']
+
+
+def test_a_cut_that_only_the_pictures_tell(tmp_path):
+  source = put_noise(tmp_path / 'in.mpg', 'mpeg2video')
+  whole = source.read_bytes()
+  target = tmp_path / 'out.mkv'
+  convert_video(source, target, invert, channels=3, max_pixels=MANY)
+  assert len(frames_of(target)) == NUM_FRAMES
+  target.unlink()
+  source.write_bytes(whole[: len(whole) * 7 // 10])
+  with pytest.raises(ImageError) as caught:
+    convert_video(source, target, invert, channels=3, max_pixels=MANY)
+  assert str(caught.value) == (
+    f"{source} can't be read: as a video: it is damaged or truncated"
+  )
+  assert [path.name for path in tmp_path.iterdir()] == ['in.mpg']

@@ -1,6 +1,8 @@
 """Photographs read and written: what is in the file comes back out."""
 
 import io
+import struct
+import time
 
 import numpy as np
 import pytest
@@ -411,3 +413,101 @@ def test_an_image_in_memory_is_closed(tmp_path, recwarn):
   (tmp_path / 'x.png').write_bytes(buffer.getvalue())
   read(tmp_path / 'x.png')
   assert not recwarn.list
+
+
+# Files of more than one picture.
+
+
+def flat_pages(count, shape=(9, 8)):
+  return [Image.new('L', shape[::-1], 10 * index) for index in range(count)]
+
+
+@pytest.mark.parametrize('name', ['x.png', 'x.webp', 'x.tif'])
+def test_frames_are_counted(name, tmp_path):
+  first, *others = flat_pages(3)
+  path = tmp_path / name
+  options = {} if name == 'x.tif' else {'duration': 20}
+  first.save(path, save_all=True, append_images=others, **options)
+  photo = read(path)
+  assert photo.num_frames == 3
+  assert photo.pixels.max() < 3  # of the first
+  first.save(path)
+  assert read(path).num_frames == 1
+
+
+def test_a_picture_before_the_animation_counts(tmp_path):
+  first, *others = flat_pages(3)
+  first.save(
+    tmp_path / 'x.png',
+    save_all=True,
+    append_images=others,
+    duration=20,
+    default_image=True,
+  )
+  assert read(tmp_path / 'x.png').num_frames == 3
+
+
+@pytest.mark.parametrize('is_big', [False, True])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16'])
+def test_thumbnails_and_masks_are_no_pages(dtype, is_big, tmp_path):
+  path = tmp_path / 'x.tif'
+  page = noise((9, 8), dtype)
+  with tifffile.TiffWriter(path, bigtiff=is_big) as writer:
+    for kind, pixels in (
+      (0, page),
+      (1, page[::2, ::2]),
+      (1, page),
+      (2, page),  # one page of many
+      (4, page > 99),  # a mask
+      (0, page[:5]),
+    ):
+      writer.write(
+        pixels, subfiletype=kind, photometric='minisblack', metadata=None
+      )
+  assert read(path, 1).num_frames == 2
+  with tifffile.TiffWriter(path) as writer:  # as the older tag says it
+    for kind in (1, 2, 3):
+      writer.write(
+        page,
+        photometric='minisblack',
+        metadata=None,
+        extratags=[(255, 'H', 1, kind, True)],
+      )
+  assert read(path, 1).num_frames == 2
+
+
+def test_pages_that_are_channels_are_one_image(tmp_path):
+  pages = noise((5, 9, 8), 'uint16')
+  tifffile.imwrite(tmp_path / 'x.tif', pages, photometric='minisblack')
+  photo = read(tmp_path / 'x.tif', 5)
+  assert photo.pixels.shape == (9, 8, 5)
+  assert photo.num_frames == 1
+  assert read(tmp_path / 'x.tif', 1).num_frames == 5
+  # Three grey pages of 8 bits are not red, green and blue.
+  tifffile.imwrite(
+    tmp_path / 'x.tif', pages[:3].astype(np.uint8), photometric='minisblack'
+  )
+  assert read(tmp_path / 'x.tif', 3).num_frames == 3
+
+
+def test_a_circle_of_pages(tmp_path):
+  path = tmp_path / 'x.tif'
+  tifffile.imwrite(
+    path, noise((3, 9, 8), 'uint8'), photometric='minisblack', metadata=None
+  )
+  with tifffile.TiffFile(path) as tiff:
+    offsets = [page.offset for page in tiff.pages]
+    num_tags = len(tiff.pages[2].tags)
+  data = bytearray(path.read_bytes())
+  struct.pack_into('<I', data, offsets[2] + 2 + 12 * num_tags, offsets[1])
+  path.write_bytes(data)
+  assert read(path, 1).num_frames == 3
+
+
+def test_a_large_number_of_pages_is_counted_fast(tmp_path):
+  path = tmp_path / 'x.tif'
+  pages = np.zeros((3000, 8, 8), np.uint8)
+  tifffile.imwrite(path, pages, photometric='minisblack')
+  start = time.perf_counter()
+  assert read(path, 1).num_frames == 3000
+  assert time.perf_counter() - start < 5

@@ -1,4 +1,8 @@
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -207,6 +211,60 @@ def test_all_is_well(unet, tmp_path, capsys):
   )
 
 
+def test_what_is_left_out_is_told(unet, tmp_path, capsys):
+  put(tmp_path / 'in' / 'a.png')
+  for name in ('b.txt', 'c.txt'):
+    (tmp_path / 'in' / name).touch()
+  pages = [Image.fromarray(noise(16, 16, 3, seed=i)) for i in range(5)]
+  tiff = tmp_path / 'in' / 'd.tif'
+  pages[0].save(tiff, save_all=True, append_images=pages[1:])
+  argv = ['translate', unet, tmp_path / 'in', '--to', tmp_path / 'out']
+  assert cli.main(list(map(str, argv))) == 0
+  told = capsys.readouterr().err.splitlines()
+  assert [line for line in told if line.startswith('note')] == [
+    f'note: {tmp_path}/in holds 2 other files that are no image by their names',
+    f'note: {tiff} has 5 pages: only the first is translated',
+  ]
+
+
+def test_a_page_of_large_images(resnet, tmp_path, monkeypatch):
+  """They are shown smaller, whatever their shape."""
+  monkeypatch.setattr('cyclegan_jax.translate.work._PREVIEW_SIDE', 16)
+  put(tmp_path / 'in' / 'a.png', 70, 53, 3)
+  put(tmp_path / 'in' / 'line.png', 1, 100, 3)
+  options = Options(gallery=True)
+  outcome = translate_files(
+    resnet, [tmp_path / 'in'], tmp_path / 'out', options
+  )
+  assert outcome.failed == []
+  assert '[53,70]' in outcome.page.read_text()
+  for width, height in ((13, 17), (16, 1)):
+    shown = [
+      path
+      for path in (tmp_path / 'out').rglob('*_*.png')
+      if pixels(path).shape[:2] == (height, width)
+    ]
+    assert len(shown) == 3, (width, height)
+
+
+def test_sigterm_leaves_no_half_of_a_file(resnet, tmp_path):
+  for i in range(200):
+    put(tmp_path / 'in' / f'{i}.png', 256, 256, 3, seed=i)
+  to = tmp_path / 'out'
+  command = [sys.executable, '-m', 'cyclegan_jax', 'translate']
+  command += map(str, [resnet, tmp_path / 'in', '--to', to])
+  with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    while process.poll() is None and len(files_in(to)) < 3:
+      time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+  assert process.returncode == 128 + signal.SIGTERM
+  assert told.endswith('stopped\n')
+  made = files_in(to)
+  assert 3 <= len(made) < 200
+  assert all(pixels(to / name).shape == (256, 256) for name in made)
+
+
 def test_an_image_over_the_pixel_cap(unet, tmp_path):
   state, config = checkpoint.load(unet)
   config = config.replace(data={'max_pixels': 100})
@@ -253,6 +311,16 @@ def test_outputs_do_not_become_inputs(unet, tmp_path):
     f'--to {to} lies in {tmp_path}/in, which is an input: outputs would be '
     'inputs next time; give a folder outside of it'
   )
+
+
+def test_pictures_of_a_page_do_not_become_inputs(resnet, tmp_path):
+  put(tmp_path / 'in' / 'a.png')
+  put(tmp_path / 'in' / 'gallery' / 'b.png')
+  first, second = tmp_path / '1', tmp_path / '2'
+  assert translate(resnet, [tmp_path / 'in'], first, gallery=True) == []
+  assert len(list(first.rglob('*.png'))) > 2
+  assert translate(resnet, [tmp_path / '1'], second, 'ba') == []
+  assert files_in(second) == ['a.png']
 
 
 def test_two_inputs_of_one_name(unet, tmp_path):
@@ -332,11 +400,12 @@ def test_translations_of_another_kind(unet, tmp_path):
 
 
 def test_a_name_that_is_too_long_is_one_file_s_matter(unet, tmp_path):
-  long = put(tmp_path / f'{"a" * 251}.png')
-  good = put(tmp_path / 'good.png')
-  (failure,) = translate(unet, [long, good], tmp_path / 'out')
-  assert failure.endswith("can't be written: File name too long")
-  assert (tmp_path / 'out' / 'good.png').exists()
+  longest = 'a' * 251
+  put(tmp_path / 'in' / f'{longest}.png')
+  put(tmp_path / 'in' / f'{longest}.bmp')  # becomes '.bmp.png'
+  (failure,) = translate(unet, [tmp_path / 'in'], tmp_path / 'out')
+  assert failure.endswith(".bmp.png can't be written: File name too long")
+  assert files_in(tmp_path / 'out') == [f'{longest}.png']
 
 
 def test_an_input_that_holds_nothing(unet, tmp_path):
@@ -510,6 +579,43 @@ def test_an_animated_gif(unet, tmp_path):
       image.seek(frame)
       durations.append(image.info['duration'])
   assert durations == [40, 60, 40, 60]
+
+
+def put_animation(path):
+  drawn = [Image.fromarray(noise(16, 24, 4, seed=i)) for i in range(3)]
+  path.parent.mkdir(exist_ok=True)
+  drawn[0].save(
+    path, save_all=True, append_images=drawn[1:], duration=50, lossless=True
+  )
+  return path
+
+
+@pytest.mark.parametrize('name', ['in.webp', 'in.png'])
+def test_an_animation_that_could_be_a_still(unet, tmp_path, name):
+  source = put_animation(tmp_path / 'in' / name)
+  put(tmp_path / 'in' / 'still.webp')
+  inputs, to = [source.parent], tmp_path / 'out'
+  assert translate(unet, inputs, to) == []
+  assert files_in(to) == ['in.png', 'still.png']
+  with Image.open(to / 'in.png') as image:
+    assert image.n_frames == 3
+    assert image.info['duration'] == 50
+  (failure,) = translate(unet, inputs, tmp_path / 'jpg', file_format='jpeg')
+  assert failure == (
+    f"{source} can't be read: it is an animation, which .jpg has no room for: "
+    'give --format png or webp'
+  )
+  assert files_in(tmp_path / 'jpg') == ['still.jpg']
+
+
+def test_clips_are_on_the_page_too(resnet, tmp_path):
+  source = put_gif(tmp_path / 'in.gif')
+  options = Options(gallery=True)
+  outcome = translate_files(resnet, [source], tmp_path / 'out', options)
+  assert (outcome.failed, outcome.num_made) == ([], 1)
+  assert '"in.gif"' in outcome.page.read_text()
+  again = translate_files(resnet, [source], tmp_path / 'out', options)
+  assert (again.num_made, again.num_kept) == (0, 1)
 
 
 @pytest.mark.parametrize('content', [b'', b'GIF89a', b'no picture'])

@@ -73,7 +73,7 @@ class Page(html.parser.HTMLParser):
 
   @property
   def names(self) -> list[str]:
-    return [name for name, _, _ in self.data['entries']]
+    return [entry[0] for entry in self.data['entries']]
 
 
 def plain(*shape, value=128):
@@ -94,7 +94,7 @@ def pictures(page, folder, name):
   """Paths of an entry's preview and thumbnail, by role, as the script does."""
   data = page.data
   found = {}
-  for other, key, sizes in data['entries']:
+  for other, key, sizes, _ in data['entries']:
     if other != name:
       continue
     for role, size in zip(data['roles'], sizes, strict=False):
@@ -116,8 +116,9 @@ def test_pictures_of_an_entry(tmp_path):
     plain(20, 30, 3, value=(1, 2, 3)),
   )
   page = finish(gallery)
-  ((name, _, sizes),) = page.data['entries']
+  ((name, _, sizes, kind),) = page.data['entries']
   assert (name, sizes) == ('a.tif', [[1500, 600], [200, 300], [30, 20]])
+  assert kind == 'image'
   expected = {
     'source': ((1024, 410), (256, 102), (200, 30, 40), 'JPEG'),
     'translated': ((200, 300), (171, 256), (77, 77, 77), 'JPEG'),
@@ -253,15 +254,8 @@ def test_page_refers_to_nothing_outside(tmp_path):
       assert path.is_file()
 
 
-@pytest.mark.skipif(not shutil.which('chromium'), reason='needs Chromium')
-def test_a_browser_shows_what_was_added(tmp_path):
-  gallery = make(tmp_path / 'page #1?')
-  # Chromium shows a name of no encoding too, but dumps none.
-  names = [name for name in HOSTILE if '\udcff' not in name]
-  for name in names:
-    gallery.add(name, plain(2, 3, 3), plain(2, 3, 3), plain(2, 3, 3))
-  place = finish(gallery).names.index('two  spaces .png') + 1
-  address = (tmp_path / 'page #1?' / 'index.html').as_uri()
+def dump(tmp_path, address, place):
+  """What a browser makes of a page, opened at an image."""
   # What it would fetch for itself is no concern of the page.
   flags = (
     '--headless --no-sandbox --disable-gpu --no-first-run --disable-sync '
@@ -275,10 +269,21 @@ def test_a_browser_shows_what_was_added(tmp_path):
     '--dump-dom',
     f'{address}#{place}',
   ]
-  shown = subprocess.run(
+  return subprocess.run(
     command, capture_output=True, check=True, timeout=120
   ).stdout.decode()
-  page = Page(shown)
+
+
+@pytest.mark.skipif(not shutil.which('chromium'), reason='needs Chromium')
+def test_a_browser_shows_what_was_added(tmp_path):
+  gallery = make(tmp_path / 'page #1?')
+  # Chromium shows a name of no encoding too, but dumps none.
+  names = [name for name in HOSTILE if '\udcff' not in name]
+  for name in names:
+    gallery.add(name, plain(2, 3, 3), plain(2, 3, 3), plain(2, 3, 3))
+  place = finish(gallery).names.index('two  spaces .png') + 1
+  address = (tmp_path / 'page #1?' / 'index.html').as_uri()
+  page = Page(dump(tmp_path, address, place))
   assert len(page.texts('script')) == 2
   cards = [e for e in page.elements if e[1].get('class') == 'card']
   assert len(cards) == len(names)
@@ -290,6 +295,37 @@ def test_a_browser_shows_what_was_added(tmp_path):
   assert len(sources) == 3 * len(names) + 2
   for each in sources:
     assert (tmp_path / 'page #1?' / each).is_file()
+  (link,) = [e[1]['href'] for e in page.elements if e[1].get('id') == 'file']
+  assert link == './two%20%20spaces%20.png'
+
+
+@pytest.mark.skipif(not shutil.which('chromium'), reason='needs Chromium')
+@pytest.mark.parametrize('name', ['a/#1?.png', '50%é &"\'.png'])
+def test_a_browser_finds_the_file(tmp_path, name):
+  gallery = make(tmp_path / 'page')
+  gallery.add(
+    name,
+    plain(2, 3, 3),
+    plain(2, 3, 3),
+    sizes=[(3000, 2000)] * 2,
+    kind='clip',
+  )
+  finish(gallery)
+  page = Page(dump(tmp_path, (tmp_path / 'page' / 'index.html').as_uri(), 1))
+  (link,) = [e[1]['href'] for e in page.elements if e[1].get('id') == 'file']
+  assert urllib.parse.unquote_to_bytes(link) == b'./' + name.encode()
+  assert 'clip' in ' '.join(page.texts('p'))
+  assert '3,000 \xd7 2,000' in ' '.join(page.texts('p'))
+
+
+def test_a_record_of_before_there_were_clips(tmp_path):
+  gallery = make(tmp_path)
+  gallery.add('a.png', plain(2, 3, 3), plain(2, 3, 3))
+  (record,) = tmp_path.rglob('*.json')
+  old = json.loads(record.read_text())
+  del old['kind']
+  record.write_text(json.dumps(old))
+  assert finish(gallery).data['entries'][0][3] == 'image'
 
 
 def test_natural_order(tmp_path):

@@ -365,14 +365,6 @@ def test_the_file_in_the_way_is_named(tmp_path):
   )
 
 
-def test_text_is_replaced_whole_or_not_at_all(tmp_path):
-  path = tmp_path / 'config.json'
-  replace_text(path, 'old é')
-  with pytest.raises(UnicodeEncodeError):
-    replace_text(path, 'new \udcff')
-  assert path.read_text(encoding='utf-8') == 'old é'
-
-
 # Disks that are full: real ones, which root can make.
 
 

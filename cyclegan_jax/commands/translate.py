@@ -33,8 +33,11 @@ def run(argv: list[str], program: str) -> int:
       file_format=given.format,
       gallery=given.gallery,
       max_pixels=given.max_pixels,
+      scratch=given.scratch,
     ),
   )
+  for note in outcome.notes:
+    print(f'note: {note}', file=sys.stderr)
   for message in outcome.failed:
     print(f'error: {message}', file=sys.stderr)
   kept = f', {outcome.num_kept:,} were there already' * bool(outcome.num_kept)
@@ -102,6 +105,12 @@ def _parser(program: str) -> Parser:
     type=_count,
     default=0,
     help="larger images are refused (default: the checkpoint's)",
+  )
+  add(
+    '--scratch',
+    type=pathlib.Path,
+    help='folder for what large images keep on the disk meanwhile (default: '
+    'that of the outputs)',
   )
   add('--debug', action='store_true', help='show tracebacks')
   return parser

@@ -6,7 +6,7 @@ a file of a kilobyte can take all memory. Here it's held against limits first.
 
 import io
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 # What JPEG can hold. Resizing takes memory by the side, not by the area, and
 # an image that is longer is no photograph.
@@ -97,7 +97,7 @@ class Directory(NamedTuple):
     next_offset: of the next directory, 0 for none.
   """
 
-  order: str
+  order: Literal['<', '>']
   is_big: bool
   entries: list[tuple[int, int, int, bytes]]
   next_offset: int
@@ -145,7 +145,7 @@ def read_directory(file: BinaryIO, offset: int | None = None) -> Directory:
   """
   file.seek(0)
   head = file.read(16)
-  order = '<' if head[:2] == b'II' else '>'
+  order: Literal['<', '>'] = '<' if head[:2] == b'II' else '>'
   is_big = head[2:3] == b'+'  # as Pillow does: never of the order '>'
   at, count, entry = ('Q', 'Q', 'HHQ8s') if is_big else ('I', 'H', 'HHI4s')
   try:

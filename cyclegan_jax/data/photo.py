@@ -1,8 +1,8 @@
 """Photographs: files whose depth, alpha, EXIF and profile come back out."""
 
-import contextlib
 import io
 import os
+import pathlib
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,10 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from cyclegan_jax.atomic import replacing
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data.decoding import ImageError, printable
 from cyclegan_jax.data.depth import decode_stored
 from cyclegan_jax.data.files import open_file
+from cyclegan_jax.data.frame_count import count_frames
 from cyclegan_jax.data.metadata import read_metadata
 from cyclegan_jax.data.tiff_writer import encode_tiff
 from cyclegan_jax.data.tiffs import check_installed
@@ -36,6 +38,8 @@ class Photo(NamedTuple):
     exif: with its prefix, the orientation set to upright; None for none.
     icc: the colour profile; None for none.
     format: 'JPEG', 'PNG', 'WEBP', 'BMP' or 'TIFF'.
+    num_frames: of an animation, or pages of the first one's size; `pixels`
+      are those of the first.
   """
 
   pixels: np.ndarray
@@ -43,6 +47,7 @@ class Photo(NamedTuple):
   exif: bytes | None = None
   icc: bytes | None = None
   format: str = ''
+  num_frames: int = 1
 
 
 class _Picture(NamedTuple):
@@ -73,21 +78,27 @@ def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
       file, path, channels=channels, max_pixels=max_pixels
     )
     found = read_metadata(file, path, max_pixels=max_pixels)
+    num_frames = count_frames(
+      file, path, channels=channels, max_pixels=max_pixels
+    )
   if alpha is not None and (alpha == 0).any():
     pixels = pixels.copy()
     pixels[alpha == 0] = FULL.get(str(pixels.dtype), 1)
-  return Photo(pixels, alpha, found.exif, found.icc, found.format)
+  return Photo(pixels, alpha, *found, num_frames)
 
 
-def read_icc(path: str, channels: int, max_pixels: int) -> bytes | None:
-  """The profile of a file, if it fits so many channels.
+def read_extras(
+  path: str, channels: int, max_pixels: int
+) -> tuple[bytes | None, bytes | None]:
+  """EXIF data and the profile of a file, the latter if it fits the channels.
 
   Raises:
     ImageError: it can't be read.
   """
   with open_file(path) as file:
-    icc = read_metadata(file, path, max_pixels=max_pixels).icc
-  return icc if icc and _COLOURS.get(icc[16:20]) == channels else None
+    found = read_metadata(file, path, max_pixels=max_pixels)
+  fits = found.icc and _COLOURS.get(found.icc[16:20]) == channels
+  return found.exif, found.icc if fits else None
 
 
 def write_photo(
@@ -113,15 +124,8 @@ def write_photo(
     known = ', '.join(_ENCODERS)
     raise _unfit(path, f'its ending is none of {known}')
   data = encode(path, _picture(pixels, like))
-  temporary = f'{path}.tmp'
-  try:
-    with open(temporary, 'wb') as file:
-      file.write(data)
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      os.remove(temporary)
-    raise
+  with replacing(pathlib.Path(path)) as temporary:
+    temporary.write_bytes(data)
 
 
 def holds(ending: str, dtype: str, channels: int) -> bool:

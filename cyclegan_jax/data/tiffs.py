@@ -9,9 +9,10 @@ import contextlib
 import functools
 import io
 import math
+import shutil
 import struct
-from collections.abc import Sequence
-from typing import BinaryIO, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,7 @@ ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by which colours are multiplied
 _MAX_TAGS = 4096  # of a page beyond the first
 # A tile may be larger than its image, but not by far.
 _TILE_BYTES = 2**26
+_PARTS_BYTES = 2**24  # of parts that are read ahead
 
 
 class Layout(NamedTuple):
@@ -226,7 +228,8 @@ def read_tiff(
     _check_page(file, directory, layout, num_bytes)
   planes = []
   with contextlib.ExitStack() as stack:
-    copy = stack.enter_context(_with_own_tags(file, directories))
+    copy = stack.enter_context(io.BytesIO())
+    _copy_with_own_tags(file, directories, copy)
     tiff = stack.enter_context(tifffile.TiffFile(copy))
     for index in range(len(directories)):
       # [planes, 1, height, width, values]; threads are the loader's matter.
@@ -240,7 +243,53 @@ def read_tiff(
   return pixels
 
 
-def row_offsets(file: BinaryIO, layout: Layout) -> tuple[np.ndarray, str]:
+def decode_parts(
+  file: BinaryIO, name: str, layout: Layout, copy: BinaryIO
+) -> Iterator[tuple[int, int, np.ndarray]]:
+  """Decodes an image strip by strip, or tile by tile.
+
+  Args:
+    file: open for reading, seekable, without planes.
+    name: for the message of an extra that is missing.
+    layout: from `read_layout`.
+    copy: an empty file that will be larger than `file`.
+
+  Yields:
+    (y0, x0, [h, w, samples]): what lies at (y0, x0), not turned.
+
+  Raises:
+    ValueError: it is damaged or of a kind that is not read; as do others.
+    UserError: a package is missing.
+  """
+  check_installed(name)
+  import tifffile
+
+  directory = read_directory(file)
+  _check_page(file, directory, layout, file.seek(0, io.SEEK_END))
+  _copy_with_own_tags(file, [directory], copy)
+  missing = layout.height * layout.width
+  with tifffile.TiffFile(copy, name=name) as tiff:
+    parts = tiff.pages[0].segments(maxworkers=1, buffersize=_PARTS_BYTES)
+    for part, (_, _, y0, x0, _), (_, height, width, _) in parts:
+      shape = (
+        min(height, layout.height - y0),
+        min(width, layout.width - x0),
+        layout.samples,
+      )
+      if part is None:  # of no bytes, which some write for black
+        part = np.zeros(shape, layout.dtype)
+      window = part[0, : shape[0], : shape[1]].reshape(shape)
+      if window.dtype != layout.dtype:
+        raise ValueError('its tags contradict each other')
+      missing -= shape[0] * shape[1]
+      yield y0, x0, window
+  if missing:
+    raise ValueError(f'{missing} of its pixels are missing')
+
+
+def row_offsets(
+  file: BinaryIO, layout: Layout
+) -> tuple[np.ndarray, Literal['<', '>']] | None:
   """Where each row of an image lies that is stored as it is.
 
   Args:
@@ -249,17 +298,20 @@ def row_offsets(file: BinaryIO, layout: Layout) -> tuple[np.ndarray, str]:
 
   Returns:
     int64 [height] offsets, of rows of `width * samples` values each; and
-    '<' or '>' for the order of their bytes.
+    '<' or '>' for the order of their bytes. None for one that is compressed,
+    or in tiles.
 
   Raises:
-    ValueError: it is damaged, compressed, or in tiles or planes.
+    ValueError: it is damaged, or in planes.
   """
   directory = read_directory(file)
   number = functools.partial(_number, file, directory)
   is_planar = number(_PLANAR, 1) != 1 and layout.samples > 1
-  if number(_COMPRESSION, 1) != 1 or number(_TILE_WIDTH, 0) or is_planar:
-    raise ValueError('its pixels are not stored row by row')
+  if is_planar:
+    raise ValueError('its pixels lie in planes')
   _check_page(file, directory, layout, file.seek(0, io.SEEK_END))
+  if number(_COMPRESSION, 1) != 1 or number(_TILE_WIDTH, 0):
+    return None
   rows = min(number(_ROWS, layout.height), layout.height)
   strips = np.array(_numbers(file, directory, _STRIP_OFFSETS), np.int64)
   of_row = layout.width * layout.samples * np.dtype(layout.dtype).itemsize
@@ -328,26 +380,28 @@ def _check_page(
       raise ValueError(f'it has {sum(counts)} bytes of pixels, not {whole}')
 
 
-def _with_own_tags(
-  file: BinaryIO, directories: Sequence[Directory]
-) -> io.BytesIO:
-  """A copy of the file with directories that hold nothing but `_SHOWN`."""
+def _copy_with_own_tags(
+  file: BinaryIO, directories: Sequence[Directory], copy: BinaryIO
+) -> None:
+  """Copies a file, with directories that hold nothing but `_SHOWN`."""
   file.seek(0)
-  data = bytearray(file.read())
+  shutil.copyfileobj(file, copy)
   order, is_big = directories[0].order, directories[0].is_big
   at, count, entry = ('Q', 'Q', 'HHQ8s') if is_big else ('I', 'H', 'HHI4s')
   place = 8 if is_big else 4  # of the offset of the next directory
   for directory in directories:
-    data += bytes(-len(data) % 8)
-    struct.pack_into(order + at, data, place, len(data))
+    end = -(-copy.seek(0, io.SEEK_END) // 8) * 8
+    copy.seek(place)
+    copy.write(struct.pack(order + at, end))
     # 'Black is zero', which leaves all values as they are.
     black = struct.pack(order + 'H', 1).ljust(8 if is_big else 4, b'\0')
     tags = {tag: _entry(directory, tag) for tag in _SHOWN}
     tags[_PHOTOMETRIC] = (3, 1, black)
     known = sorted((tag, found) for tag, found in tags.items() if found)
-    data += struct.pack(order + count, len(known))
+    copy.seek(end)
+    copy.write(struct.pack(order + count, len(known)))
     for tag, found in known:
-      data += struct.pack(order + entry, tag, *found)
-    place = len(data)
-    data += struct.pack(order + at, 0)
-  return io.BytesIO(data)
+      copy.write(struct.pack(order + entry, tag, *found))
+    place = copy.tell()
+    copy.write(struct.pack(order + at, 0))
+  copy.seek(0)

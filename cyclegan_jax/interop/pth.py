@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cyclegan_jax.atomic import replacing
 from cyclegan_jax.data.decoding import ImageError, one_line, printable
 from cyclegan_jax.data.files import open_file
 from cyclegan_jax.errors import WeightsError
@@ -98,18 +99,13 @@ def write_pth(
   }
   for place, each in enumerate(arrays.values()):
     members[f'data/{place}'] = each.astype(each.dtype.newbyteorder('<')).data
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    with temporary.open('wb') as file:
-      with zipfile.ZipFile(file, 'w') as archive:
-        for name, content in members.items():
-          # Of no date: what is equal is written equally.
-          archive.writestr(zipfile.ZipInfo(f'archive/{name}'), content)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with replacing(path) as temporary, temporary.open('wb') as file:
+    with zipfile.ZipFile(file, 'w') as archive:
+      for name, content in members.items():
+        # Of no date: what is equal is written equally.
+        archive.writestr(zipfile.ZipInfo(f'archive/{name}'), content)
+    file.flush()
+    os.fsync(file.fileno())
   sync_folder(path.parent)
 
 

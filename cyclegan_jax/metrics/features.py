@@ -10,12 +10,12 @@ import http.client
 import importlib.util
 import os
 import pathlib
-import tempfile
 import urllib.error
 import urllib.request
 
 import numpy as np
 
+from cyclegan_jax.atomic import replacing
 from cyclegan_jax.data.decoding import one_line
 from cyclegan_jax.errors import UserError, WeightsError
 from cyclegan_jax.interop.pth import read_pth
@@ -164,9 +164,8 @@ def download_file(
   checksum = checksum or _checksum_in(path.name)
   path.parent.mkdir(parents=True, exist_ok=True)
   hashed, total = hashlib.sha256(), 0
-  number, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-  try:
-    with os.fdopen(number, 'wb') as file:
+  with replacing(path) as temporary:
+    with temporary.open('wb') as file:
       try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
           while chunk := response.read(2**20):
@@ -191,10 +190,6 @@ def download_file(
         f'{url} is not the file {path.name}: its SHA-256 begins with '
         f'{hashed.hexdigest()[:8]}, not with {checksum}'
       )
-    os.chmod(temporary, 0o644)  # it is no secret
-    os.replace(temporary, path)
-  finally:
-    pathlib.Path(temporary).unlink(missing_ok=True)
   sync_folder(path.parent)
 
 

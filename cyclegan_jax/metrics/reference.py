@@ -5,12 +5,10 @@ pixels, as it has seen them: so preprocessing and decoding count too, a file
 never goes stale, and processes that write one at a time write the same.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -18,6 +16,7 @@ import jax
 import numpy as np
 
 from cyclegan_jax import images
+from cyclegan_jax.atomic import replacing
 from cyclegan_jax.data.image_set import ImageSet, padded
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.metrics.features import default_extractor, load_extractor
@@ -221,17 +220,7 @@ def _write(path: pathlib.Path, key: str, features: np.ndarray) -> None:
     if not folder.is_dir():
       folder.parent.mkdir(parents=True, exist_ok=True)
       folder.mkdir(mode=0o700, exist_ok=True)
-  # A name of its own, as another process may be writing the same.
-  number, temporary = tempfile.mkstemp(
-    prefix=f'.{path.stem[:16]}.', suffix='.tmp', dir=path.parent
-  )
-  try:
-    with os.fdopen(number, 'wb') as file:
-      np.savez(file, features=features, key=np.array(key))
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      os.unlink(temporary)
-    raise
+  with replacing(path) as temporary, temporary.open('wb') as file:
+    np.savez(file, features=features, key=np.array(key))
+    file.flush()
+    os.fsync(file.fileno())

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.report.curves import Curve
 from cyclegan_jax.report.run_tables import (
   Pictures,
@@ -25,7 +26,6 @@ from cyclegan_jax.report.run_tables import (
   plain,
   scores_table,
 )
-from cyclegan_jax.workdir import replace_text
 
 PAGE_MARK = '<meta name="generator" content="cyclegan compare">'
 

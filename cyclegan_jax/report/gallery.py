@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.report.writer import METRICS_FILE, read_metrics
-from cyclegan_jax.workdir import replace_text
 
 SAMPLES_FOLDER = 'samples'
 GALLERY_FILE = 'index.html'

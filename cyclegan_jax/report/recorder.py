@@ -10,6 +10,7 @@ import numpy as np
 import rich.console
 
 from cyclegan_jax import images
+from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.config import Config, to_config_dict
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.report.doctor import Doctor
@@ -18,7 +19,6 @@ from cyclegan_jax.report.progress import Progress
 from cyclegan_jax.report.samples import draw_samples, translate_samples
 from cyclegan_jax.report.writer import METRICS_FILE, MetricWriter, read_metrics
 from cyclegan_jax.types import Params
-from cyclegan_jax.workdir import replace_text
 
 _RECORDED = ('doctor/', 'evaluation/')
 _WORTH_TELLING = 0.02  # the least share of time lost on data that is told

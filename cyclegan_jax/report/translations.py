@@ -18,7 +18,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,7 @@ class _Entry(NamedTuple):
   name: str
   key: str
   sizes: tuple[Size, ...]  # of the images themselves, in the order of _ROLES
+  kind: str  # 'image' or 'clip'
 
 
 class TranslationGallery:
@@ -82,15 +83,22 @@ class TranslationGallery:
     source: np.ndarray | jax.Array,
     translated: np.ndarray | jax.Array,
     back: np.ndarray | jax.Array | None = None,
+    *,
+    sizes: Sequence[Size] | None = None,
+    kind: str = 'image',
   ) -> None:
     """Adds an entry, in place of the one of the same name.
 
     Args:
-      name: to be shown and searched; any text, with '/' between folders.
+      name: to be shown and searched; any text, with '/' between folders. The
+        page links to the file of this name beside it.
       source: [h, w, C], uint8 or floats in [-1, 1], like the other two; sizes
         and channels may differ. See `images.to_rgb` for how C are shown.
       translated: what became of it.
       back: and when that was translated back.
+      sizes: (width, height) of what these are smaller pictures of; None for
+        their own.
+      kind: 'image', or 'clip' where these are its first frames.
 
     Raises:
       ValueError: an array of another shape or dtype.
@@ -104,10 +112,10 @@ class TranslationGallery:
     record.parent.mkdir(exist_ok=True)
     # Gone before a picture changes: an entry never mixes two translations.
     record.unlink(missing_ok=True)
-    sizes, written = [], {}
-    for role, image in zip(_ROLES, shown, strict=False):
-      sizes.append((image.shape[1], image.shape[0]))
-      for file, data in _encode(f'{key}_{role}', np.asarray(image)):
+    sizes = sizes or [(image.shape[1], image.shape[0]) for image in shown]
+    written = {}
+    for role, image, size in zip(_ROLES, shown, sizes, strict=False):
+      for file, data in _encode(f'{key}_{role}', np.asarray(image), size):
         _replace(record.with_name(file), data)
         written[file] = len(data)
     for path in record.parent.glob(f'{key}_*'):
@@ -117,6 +125,7 @@ class TranslationGallery:
       'name': name,
       'direction': self._direction,
       'sizes': sizes,
+      'kind': kind,
       'files': written,
     }
     _replace(record, json.dumps(entry).encode())
@@ -156,7 +165,12 @@ class TranslationGallery:
       name, sizes, files = record['name'], record['sizes'], record['files']
       if record['direction'] != self._direction or _key(name) != path.stem:
         return None
-      entry = _Entry(name, path.stem, tuple((int(w), int(h)) for w, h in sizes))
+      entry = _Entry(
+        name,
+        path.stem,
+        tuple((int(w), int(h)) for w, h in sizes),
+        str(record.get('kind', 'image')),
+      )
       for file, num_bytes in files.items():
         if path.with_name(file).stat().st_size != num_bytes:
           return None
@@ -209,22 +223,23 @@ def _key(name: str) -> str:
   return hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]
 
 
-def _encode(stem: str, image: np.ndarray) -> Iterator[tuple[str, bytes]]:
-  """The files of one image: name, content.
+def _encode(
+  stem: str, image: np.ndarray, size: Size
+) -> Iterator[tuple[str, bytes]]:
+  """The files of one image of a size: name, content.
 
   Small images are shown with their pixels enlarged, where JPEG's blocks would
   be seen: they are kept as they are, and are their own thumbnails.
   """
-  height, width = image.shape[:2]
   picture = _to_picture(image)
-  if max(width, height) <= THUMBNAIL_SIDE:
+  if max(size) <= THUMBNAIL_SIDE:
     yield f'{stem}.png', _to_bytes(picture, 'PNG')
     return
-  preview = _shrink(picture, (width, height), PREVIEW_SIDE)
+  preview = _shrink(picture, size, PREVIEW_SIDE)
   # Full colour resolution: translations differ in colour more than in light.
   full = {'quality': 92, 'subsampling': 0}
   yield f'{stem}.jpg', _to_bytes(preview, 'JPEG', **full)
-  thumbnail = _shrink(preview, (width, height), THUMBNAIL_SIDE)
+  thumbnail = _shrink(preview, size, THUMBNAIL_SIDE)
   yield f'{stem}_thumb.jpg', _to_bytes(thumbnail, 'JPEG', quality=85)
 
 

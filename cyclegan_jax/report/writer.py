@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from cyclegan_jax.atomic import replace_bytes
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.report import events
 from cyclegan_jax.report.journal import Journal
-from cyclegan_jax.workdir import replace_bytes
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'

@@ -27,14 +27,14 @@ class Spool:
       WorkdirError: the folder can't be written; likewise of `write`.
     """
     self.shape = shape
-    self._dtype = np.dtype(dtype)
-    self._pixel = shape[2] * self._dtype.itemsize  # bytes
+    self.dtype = np.dtype(dtype)
+    self._pixel = shape[2] * self.dtype.itemsize  # bytes
     self._folder = folder
     with explain_disk_errors(folder, option='scratch folder'):
       self._file = tempfile.TemporaryFile(  # noqa: SIM115 (see `close`)
         dir=folder, buffering=0
       )
-    os.ftruncate(self._file.fileno(), math.prod(shape) * self._dtype.itemsize)
+    os.ftruncate(self._file.fileno(), math.prod(shape) * self.dtype.itemsize)
 
   def __enter__(self) -> Self:
     return self
@@ -48,7 +48,7 @@ class Spool:
 
   def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
     """The window [y1 - y0, x1 - x0, C]."""
-    window = np.empty((y1 - y0, x1 - x0, self.shape[2]), self._dtype)
+    window = np.empty((y1 - y0, x1 - x0, self.shape[2]), self.dtype)
     with explain_disk_errors(self._folder, option='scratch folder'):
       for row, offset in self._rows(window, y0, x0):
         while row:
@@ -60,7 +60,7 @@ class Spool:
 
   def write(self, y0: int, x0: int, window: np.ndarray) -> None:
     """Puts a window [h, w, C] where its first pixel is (y0, x0)."""
-    window = np.ascontiguousarray(window, self._dtype)
+    window = np.ascontiguousarray(window, self.dtype)
     with explain_disk_errors(self._folder, option='scratch folder'):
       for row, offset in self._rows(window, y0, x0):
         while row:

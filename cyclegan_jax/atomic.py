@@ -1,0 +1,59 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import secrets
+import time
+from collections.abc import Iterator
+
+from cyclegan_jax.manifest import sync_folder
+
+_NAME_CHARACTERS = 40  # of the file's own name: what it becomes with more fits
+_ABANDONED_SECONDS = 3600
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives another name to write to, which becomes `path` at the end.
+
+  The name is hidden and nobody else's, so that two processes that write the
+  same file do not meet. Where the body fails, nothing is left of it.
+
+  Raises:
+    OSError: the file can't be renamed, and so on.
+  """
+  name = path.name[:_NAME_CHARACTERS]
+  temporary = path.with_name(f'.{name}.{secrets.token_hex(4)}.tmp')
+  try:
+    yield temporary
+    os.replace(temporary, path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      temporary.unlink()
+    raise
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file whole or not at all, so that it survives a loss of power."""
+  replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: pathlib.Path, data: bytes) -> None:
+  """As `replace_text`."""
+  with replacing(path) as temporary, temporary.open('wb') as file:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+  sync_folder(path.parent)
+
+
+def remove_abandoned(folder: pathlib.Path) -> None:
+  """Removes what killed processes left in a folder and below it.
+
+  What was written to within the hour may still be somebody's.
+  """
+  for path in folder.rglob('.*.tmp'):
+    with contextlib.suppress(OSError):
+      if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+        path.unlink()

@@ -1,0 +1,177 @@
+"""Images: read ahead, translated in batches of equal sizes, and written."""
+
+import collections
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from cyclegan_jax.data.decoding import printable
+from cyclegan_jax.data.photo import Photo, read_photo, values_for, write_photo
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.translate.plan import Job
+from cyclegan_jax.translate.work import InMemory, Work
+from cyclegan_jax.translator import Translator
+
+# What is wrong with one path, not with the disk.
+OF_ONE_FILE = (
+  *(errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP),
+  *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM),
+)
+_NUM_THREADS = 2  # that read and write while the network works
+
+# What waits for a batch, by what has to be equal in it.
+_Groups: TypeAlias = 'dict[tuple, list[tuple[Job, Photo]]]'
+
+
+class _Made(NamedTuple):
+  job: Job
+  photo: Photo
+  pixels: np.ndarray  # its translation
+  back: np.ndarray | None  # and when that was translated back
+
+
+def translate_stills(
+  work: Work, jobs: Sequence[Job], on_animation: Callable[[Job], None]
+) -> Iterator[str]:
+  """Translates images.
+
+  Args:
+    work: what the jobs need.
+    jobs: of images by their names.
+    on_animation: is given those that are animations.
+
+  Yields:
+    What went wrong, or '', for each job that is done with.
+
+  Raises:
+    OSError: from the disk.
+  """
+  size = work.options.batch_size
+  groups: _Groups = collections.defaultdict(list)
+  writes = collections.deque[Future[str]]()
+  with ThreadPoolExecutor(_NUM_THREADS, 'files') as pool:
+
+    def translate(group: list[tuple[Job, Photo]]) -> None:
+      for made in _translate(work, group):
+        writes.append(pool.submit(_write, work, made))
+
+    def read(job: Job) -> Photo:
+      return _read(work, job)
+
+    for job, result in _ahead(pool, read, jobs, size + _NUM_THREADS):
+      try:
+        photo = result()
+      except UserError as error:
+        yield str(error)
+        continue
+      if photo.num_frames > 1 and photo.format != 'TIFF':
+        on_animation(job)
+        continue
+      work.note_pages(job, photo.num_frames)
+      group = groups[photo.pixels.shape, photo.pixels.dtype.str, job.sample]
+      group.append((job, photo))
+      if len(group) == size:
+        translate(group)
+        group.clear()
+      elif sum(map(len, groups.values())) > 4 * size:
+        _each_alone(groups, translate)
+      while len(writes) > 2 * size:
+        yield writes.popleft().result()
+    _each_alone(groups, translate)
+    for each in writes:
+      yield each.result()
+
+
+def _each_alone(
+  groups: _Groups, translate: Callable[[list[tuple[Job, Photo]]], None]
+) -> None:
+  """Translates what waits, one by one: each number would be compiled."""
+  for group in groups.values():
+    for each in group:
+      translate([each])
+  groups.clear()
+
+
+def _ahead(
+  pool: ThreadPoolExecutor,
+  read: Callable[[Job], Photo],
+  jobs: Sequence[Job],
+  depth: int,
+) -> Iterator[tuple[Job, Callable[[], Photo]]]:
+  """Each job with a function that waits for its photo, `depth` read ahead."""
+  futures = collections.deque[Future[Photo]]()
+  for index, job in enumerate(jobs):
+    while len(futures) < depth and index + len(futures) < len(jobs):
+      futures.append(pool.submit(read, jobs[index + len(futures)]))
+    yield job, futures.popleft().result
+
+
+def _read(work: Work, job: Job) -> Photo:
+  photo = read_photo(
+    str(job.source), channels=work.channels[0], max_pixels=work.max_pixels
+  )
+  values_for(
+    photo.pixels,
+    work.config.data,
+    work.options.direction,
+    name=str(job.source),
+  )
+  if work.options.size is None:
+    return photo
+  size = work.new_size(photo.pixels.shape[:2], job)
+  alpha = photo.alpha
+  if alpha is not None:
+    alpha = work.resize(alpha[..., None], *size)[..., 0]
+  return photo._replace(pixels=work.resize(photo.pixels, *size), alpha=alpha)
+
+
+def _translate(work: Work, group: list[tuple[Job, Photo]]) -> Iterator[_Made]:
+  job, photo = group[0]
+  pixels = np.stack([photo.pixels for _, photo in group])
+  name = printable(job.source.name)
+  made = _apply(work, work.translators[job.sample], pixels, name)
+  backs: Sequence[np.ndarray | None] = [None] * len(group)
+  if work.back:
+    backs = list(_apply(work, work.back, made, f'{name}, back'))
+  for (job, photo), each, back in zip(group, made, backs, strict=True):
+    yield _Made(job, photo, each, back)
+
+
+def _apply(
+  work: Work, translator: Translator, pixels: np.ndarray, name: str
+) -> np.ndarray:
+  """[B, h, w, C] to [B, h, w, C'], both in the values of their files."""
+  height, width = pixels.shape[1:3]
+  if height * width > translator.whole_pixels:
+    with work.bar(name) as on_progress:
+      return np.stack(
+        [
+          translator.translate_large(each, on_progress=on_progress)
+          for each in pixels
+        ]
+      )
+  of_input, of_output = values_for(
+    pixels, work.config.data, translator.direction
+  )
+  return of_output.from_network(translator(of_input.to_network(pixels)))
+
+
+def _write(work: Work, made: _Made) -> str:
+  job, photo, pixels, back = made
+  try:
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    write_photo(str(job.target), pixels, like=photo)
+    if back is not None:
+      shown = (photo.pixels, pixels, back)
+      work.show(job, [InMemory(each) for each in shown], 'image')
+  except UserError as error:
+    return str(error)
+  except OSError as error:
+    if error.errno not in OF_ONE_FILE:
+      raise
+    name = printable(str(job.target))
+    return f"{name} can't be written: {error.strerror}"
+  return ''
