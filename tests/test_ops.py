@@ -40,6 +40,17 @@ def conv_by_loops(x, kernel, stride, padding):
   return out
 
 
+def plain_conv(x, kernel, *, stride=1, padding=((0, 0), (0, 0))):
+  """With XLA's own derivatives."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    padding,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
 def conv_transpose_by_loops(x, kernel, stride, padding, extra):
   """Each input pixel stamps the kernel on the output; then the crop."""
   h, w = kernel.shape[:2]
@@ -95,18 +106,61 @@ def test_conv_values(stride, padding):
 @pytest.mark.parametrize('size', [(2, 2), (3, 3), (4, 2), (5, 6)])
 def test_conv_valid(size):
   x, kernel = random(0, 2, 5, 6, 3), random(1, *size, 3, 2)
-  padding = ((0, 0), (0, 0))
   out, pull_back = jax.vjp(conv_valid, x, kernel)
-  expected = conv_by_loops(x, kernel, 1, padding)
+  expected = conv_by_loops(x, kernel, 1, ((0, 0), (0, 0)))
   assert out.shape == expected.shape
   np.testing.assert_allclose(out, expected, atol=1e-5)
-  plain = functools.partial(conv, stride=1, padding=padding)
-  _, plain_pull_back = jax.vjp(plain, x, kernel)
+  _, plain_pull_back = jax.vjp(plain_conv, x, kernel)
   cotangent = random(2, *out.shape)
   for bar, plain_bar in zip(
     pull_back(cotangent), plain_pull_back(cotangent), strict=True
   ):
     np.testing.assert_allclose(bar, plain_bar, atol=1e-5)
+
+
+@given(
+  seed=st.integers(0, 1000),
+  batch=st.integers(1, 2),
+  sides=st.tuples(st.integers(4, 7), st.integers(4, 7)),
+  size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+  channels=st.tuples(st.integers(1, 5), st.integers(1, 6)),
+  padding=st.one_of(
+    st.just('SAME'),
+    st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2),
+  ),
+)
+@settings(max_examples=30, deadline=None)
+def test_conv_has_xlas_gradients(seed, batch, sides, size, channels, padding):
+  """To few channels, where its weight gradient is ours, and to more."""
+  x = random(seed, batch, *sides, channels[0])
+  kernel = random(seed + 1, *size, *channels)
+  options = {'stride': 1, 'padding': padding}
+  out, pull_back = jax.vjp(functools.partial(conv, **options), x, kernel)
+  expected, plain = jax.vjp(functools.partial(plain_conv, **options), x, kernel)
+  np.testing.assert_allclose(out, expected, atol=1e-4)
+  cotangent = random(seed + 2, *out.shape)
+  for bar, plain_bar in zip(
+    pull_back(cotangent), plain(cotangent), strict=True
+  ):
+    np.testing.assert_allclose(bar, plain_bar, atol=1e-4)
+
+
+@pytest.mark.parametrize('padding', [((0, 0), (0, 0)), ((1, 2), (0, 1))])
+def test_conv_to_few_has_second_derivatives(padding):
+  x, kernel = random(0, 1, 5, 5, 2), random(1, 3, 3, 2, 1)
+
+  def penalty(function, kernel):
+    gradient = jax.grad(lambda k: jnp.sum(jnp.sin(function(x, k))))(kernel)
+    return jnp.sum(jnp.square(gradient))
+
+  options = {'stride': 1, 'padding': padding}
+  got, expected = (
+    jax.grad(functools.partial(penalty, functools.partial(each, **options)))(
+      kernel
+    )
+    for each in (conv, plain_conv)
+  )
+  np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_conv_valid_has_second_derivatives():
@@ -116,10 +170,9 @@ def test_conv_valid_has_second_derivatives():
     gradient = jax.grad(lambda x: jnp.sum(jnp.sin(function(x, kernel))))(x)
     return jnp.sum(jnp.square(gradient))
 
-  plain = functools.partial(conv, stride=1, padding=((0, 0), (0, 0)))
   got, expected = (
     jax.grad(functools.partial(penalty, function))(kernel)
-    for function in (conv_valid, plain)
+    for function in (conv_valid, plain_conv)
   )
   np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
 
@@ -139,7 +192,8 @@ def test_conv_transpose_is_the_adjoint_of_conv(name):
   out = conv_transpose(x, kernel, **options)
   del options['extra']
   forward = functools.partial(conv, kernel=kernel, **options)
-  (expected,) = jax.linear_transpose(forward, out)(x)
+  _, pull_back = jax.vjp(forward, jnp.zeros_like(out))
+  (expected,) = pull_back(x)
   np.testing.assert_allclose(out, expected, atol=1e-5)
 
 

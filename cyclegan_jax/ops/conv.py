@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from cyclegan_jax.types import Array
@@ -10,12 +11,17 @@ from cyclegan_jax.types import Array
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+_NONE: Padding = ((0, 0), (0, 0))
+_FEW = 4  # output channels
 
 
 def conv(
   x: Array, kernel: Array, *, stride: int, padding: Padding | str
 ) -> Array:
   """Convolution (cross-correlation) with zero padding.
+
+  On CPUs XLA's weight gradient for few output channels is slow, so there it
+  is a matrix product (see `_gradient_of_few`).
 
   Args:
     x: [B, H, W, I].
@@ -26,8 +32,18 @@ def conv(
   Returns:
     [B, H', W', O] with H' = (H + top + bottom - h) // stride + 1.
   """
-  return lax.conv_general_dilated(
-    x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+  if isinstance(padding, str):
+    sides, window = x.shape[1:3], kernel.shape[:2]
+    rows, columns = lax.padtype_to_pads(sides, window, (stride,) * 2, padding)
+    padding = (rows, columns)
+  plain = functools.partial(_plain, stride=stride, padding=padding)
+  if stride > 1 or kernel.shape[3] > _FEW:
+    return plain(x, kernel)
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=lambda x, kernel: _to_few(x, kernel, padding),
+    default=plain,
   )
 
 
@@ -37,7 +53,8 @@ def conv_valid(x: Array, kernel: Array) -> Array:
   Forwards, XLA's CPU backend has a fast path for padded kernels alone, so
   there a border of zeros is added and what it gives is cut off again: 3 times
   faster for 3x3 and 256 channels, 20 times for 7x7 to 3 channels, a fifth
-  slower for small maps (experiments/bench_conv.py). Gradients are plain.
+  slower for small maps (experiments/bench_conv.py). Gradients are those of
+  `conv`.
 
   Args:
     x: [B, H, W, I].
@@ -51,13 +68,19 @@ def conv_valid(x: Array, kernel: Array) -> Array:
   )
 
 
+def _plain(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
+  return lax.conv_general_dilated(
+    x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+  )
+
+
 def _valid(x: Array, kernel: Array) -> Array:
-  return conv(x, kernel, stride=1, padding=((0, 0), (0, 0)))
+  return _plain(x, kernel, stride=1, padding=_NONE)
 
 
 @jax.custom_vjp
 def _padded_and_cropped(x: Array, kernel: Array) -> Array:
-  padded = conv(x, kernel, stride=1, padding=((1, 1), (1, 1)))
+  padded = _plain(x, kernel, stride=1, padding=((1, 1), (1, 1)))
   return padded[:, 1:-1, 1:-1]
 
 
@@ -70,11 +93,71 @@ def _valid_forward(
 def _valid_backward(
   saved: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
-  _, pull_back = jax.vjp(_valid, *saved)
-  return pull_back(cotangent)
+  return _gradients(_NONE, saved, cotangent)
 
 
 _padded_and_cropped.defvjp(_valid_forward, _valid_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _to_few(x: Array, kernel: Array, padding: Padding) -> Array:
+  return _plain(x, kernel, stride=1, padding=padding)
+
+
+def _to_few_forward(
+  x: Array, kernel: Array, padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+  return _to_few(x, kernel, padding), (x, kernel)
+
+
+def _gradients(
+  padding: Padding, saved: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+  """Of a convolution with stride 1, in its input and its kernel."""
+  x, kernel = saved
+  plain = functools.partial(_plain, stride=1, padding=padding)
+  if kernel.shape[3] > _FEW:
+    _, pull_back = jax.vjp(plain, x, kernel)
+    return pull_back(cotangent)
+  _, pull_back = jax.vjp(lambda x: plain(x, kernel), x)
+  (x_bar,) = pull_back(cotangent)
+  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  return x_bar, _gradient_of_few(x, cotangent, kernel.shape)
+
+
+_to_few.defvjp(_to_few_forward, _gradients)
+
+
+def _gradient_of_few(
+  x: Array, cotangent: Array, shape: tuple[int, ...]
+) -> Array:
+  """The weight gradient of a valid convolution, as one matrix product.
+
+  Of the cotangent, which has few channels, there is a copy for each place in
+  the kernel; of the input, which has many, there is none.
+
+  Args:
+    x: [B, H, W, I].
+    cotangent: [B, H - h + 1, W - w + 1, O].
+    shape: h, w, I, O.
+
+  Returns:
+    [h, w, I, O].
+  """
+  h, w, channels, few = shape
+  height, width = x.shape[1:3]
+  planes = jnp.pad(
+    cotangent.transpose(3, 0, 1, 2),
+    ((0, 0), (0, 0), (h - 1, h - 1), (w - 1, w - 1)),
+  )
+  shifted = [
+    planes[:, :, top : top + height, left : left + width]
+    for top in reversed(range(h))
+    for left in reversed(range(w))
+  ]
+  rows = jnp.stack(shifted).reshape(h * w * few, -1)
+  product = rows @ x.reshape(-1, channels)
+  return product.reshape(h, w, few, channels).swapaxes(2, 3)
 
 
 def conv_transpose(
@@ -149,7 +232,7 @@ def _backward(
 ) -> tuple[Array, Array]:
   x, kernel = saved
   # The strided convolution drops what `extra` added: it divides evenly.
-  strided = functools.partial(conv, stride=stride, padding=padding)
+  strided = functools.partial(_plain, stride=stride, padding=padding)
   x_bar, pull_back = jax.vjp(lambda k: strided(cotangent, k), kernel)
   (kernel_bar,) = pull_back(x)
   return x_bar, kernel_bar
