@@ -119,8 +119,8 @@ SHELVES = {
     ('__init__',),
   ),
   'report': (
-    ('curves', 'events', 'journal', 'progress', 'samples', 'translations'),
-    ('run_tables', 'writer'),
+    ('curves', 'events', 'journal', 'page', 'progress', 'samples'),
+    ('run_tables', 'translations', 'writer'),
     ('comparison', 'doctor', 'gallery'),
     ('recorder',),
   ),

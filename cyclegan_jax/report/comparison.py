@@ -4,18 +4,14 @@ The page is one file that holds its own styles, script, numbers and pictures
 and refers to nothing else, so that it opens from a disk and can be sent.
 """
 
-import datetime
 import html
-import importlib.resources
-import json
-import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.report.curves import Curve
+from cyclegan_jax.report.page import compact, fill
 from cyclegan_jax.report.run_tables import (
   Pictures,
   Run,
@@ -44,7 +40,6 @@ def write_comparison(
   Raises:
     OSError: it can't be written.
   """
-  now = datetime.datetime.now().astimezone()
   parts = {
     'mark': PAGE_MARK,
     'title': html.escape(plain(title)),
@@ -58,14 +53,8 @@ def write_comparison(
     ),
     'pictures_hidden': '' if pictures else ' hidden',
     'cell': str(_cell_size(pictures)),
-    'written': now.strftime('%Y-%m-%d %H:%M:%S %z'),
-    'data': _json_for_script(_chart_data(runs)),
   }
-  template = importlib.resources.files('cyclegan_jax.report')
-  page = template.joinpath('comparison.html').read_text(encoding='utf-8')
-  # One pass, so that braces in the runs' own texts stay as they are.
-  page = re.sub(r'\{\{(\w+)\}\}', lambda match: parts[match[1]], page)
-  replace_text(path, page)
+  replace_text(path, fill('comparison.html', parts, _chart_data(runs)))
 
 
 def shortest_labels(paths: Sequence[Path]) -> list[str]:
@@ -135,25 +124,12 @@ def _chart_data(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _curve_data(curve: Curve) -> dict[str, Any]:
   data: dict[str, Any] = {
-    'y': [_compact(value) for value in curve.means],
-    'last': _compact(curve.last),
+    'y': [compact(value) for value in curve.means],
+    'last': compact(curve.last),
   }
   if curve.lows != curve.means or curve.highs != curve.means:
-    data['low'] = [_compact(value) for value in curve.lows]
-    data['high'] = [_compact(value) for value in curve.highs]
+    data['low'] = [compact(value) for value in curve.lows]
+    data['high'] = [compact(value) for value in curve.highs]
   if curve.not_finite:
     data['odd'] = curve.not_finite
   return data
-
-
-def _compact(value: float | None) -> float | None:
-  """Five digits of a number; None if it is not one."""
-  if value is None or not math.isfinite(value):
-    return None
-  return float(f'{value:.5g}')
-
-
-def _json_for_script(data: Any) -> str:
-  """JSON that no text in it can end the script element it stands in."""
-  text = json.dumps(data, separators=(',', ':'), allow_nan=False)
-  return text.replace('<', '\\u003c')  # non-ASCII is escaped by dumps itself

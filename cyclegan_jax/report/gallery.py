@@ -4,10 +4,7 @@ The page holds its own styles, script and numbers, refers to the sheets beside
 it and to nothing else, so that it opens from a disk without a server.
 """
 
-import datetime
 import html
-import importlib.resources
-import json
 import math
 import re
 import urllib.parse
@@ -15,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclegan_jax.atomic import replace_text
+from cyclegan_jax.atomic import replace_bytes
+from cyclegan_jax.report.page import compact, fill
 from cyclegan_jax.report.writer import METRICS_FILE, read_metrics
 
 SAMPLES_FOLDER = 'samples'
@@ -84,7 +82,6 @@ def write_gallery(
   if samples:
     source = html.escape(_url(workdir, samples[-1].path))
     last_sheet = f'<img src="{source}" alt="The last sample sheet">'
-  now = datetime.datetime.now().astimezone()
   parts = {
     'title': html.escape(title),
     'status': html.escape(_status(step, total_steps)),
@@ -93,16 +90,10 @@ def write_gallery(
     'last_sheet': last_sheet,
     'facts': '\n'.join(rows),
     'config': html.escape(config_text),
-    'written': now.strftime('%Y-%m-%d %H:%M:%S %z'),
-    'data': _json_for_script(data),
   }
-  template = importlib.resources.files('cyclegan_jax.report')
-  page = template.joinpath('gallery.html').read_text(encoding='utf-8')
-  # One pass, so that braces in the run's own text stay as they are.
-  page = re.sub(r'\{\{(\w+)\}\}', lambda match: parts[match[1]], page)
   path = workdir / GALLERY_FILE
-  # A name that no encoding knows, from an old disk, shows as '?'.
-  replace_text(path, page.encode('utf-8', 'replace').decode('utf-8'))
+  page = fill('gallery.html', parts, data)
+  replace_bytes(path, page.encode('utf-8', 'replace'))
   return path
 
 
@@ -141,7 +132,7 @@ def _make_charts(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     entry = {
       'name': rest or prefix,
       'x': [step for step, _ in thin],
-      'y': [_compact(value) for _, value in thin],
+      'y': [compact(value) for _, value in thin],
     }
     charts.setdefault(prefix, []).append(entry)
   return [{'name': name, 'curves': each} for name, each in charts.items()]
@@ -170,14 +161,3 @@ def _thin(
 
 def _height(value: float) -> float:
   return value if math.isfinite(value) else math.inf
-
-
-def _compact(value: float) -> float | None:
-  """Five digits of a number; None, a gap in the curve, if it is not one."""
-  return float(f'{value:.5g}') if math.isfinite(value) else None
-
-
-def _json_for_script(data: Any) -> str:
-  """JSON that no text in it can end the script element it stands in."""
-  text = json.dumps(data, separators=(',', ':'), allow_nan=False)
-  return text.replace('<', '\\u003c')  # non-ASCII is escaped by dumps itself

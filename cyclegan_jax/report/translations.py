@@ -8,16 +8,12 @@ stopped goes on where it was, and several processes may add to one folder.
 """
 
 import contextlib
-import datetime
 import fcntl
 import hashlib
 import html
-import importlib.resources
 import io
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +22,9 @@ import jax
 import numpy as np
 from PIL import Image
 
+from cyclegan_jax.atomic import replacing
 from cyclegan_jax.images import to_float, to_rgb
+from cyclegan_jax.report.page import fill
 
 PICTURES_FOLDER = 'gallery'
 PAGE_FILE = 'index.html'
@@ -182,7 +180,6 @@ class TranslationGallery:
     a, b = self._direction[0], self._direction[1]
     total = self._total or 0
     done = len(entries) / total if len(entries) < total else None
-    now = datetime.datetime.now().astimezone()
     data = {
       'roles': _ROLES,
       'labels': [f'Input ({a})', f'Translated ({b})', f'Back again ({a})'],
@@ -198,13 +195,8 @@ class TranslationGallery:
       ),
       'done_hidden': ' hidden' if done is None else '',
       'done_percent': f'{100 * (done or 0):.2f}',
-      'written': now.strftime('%Y-%m-%d %H:%M:%S %z'),
-      'data': _json_for_script(data),
     }
-    template = importlib.resources.files('cyclegan_jax.report')
-    page = template.joinpath('translations.html').read_text(encoding='utf-8')
-    # One pass, so that braces in a name stay as they are.
-    return re.sub(r'\{\{(\w+)\}\}', lambda match: parts[match[1]], page)
+    return fill('translations.html', parts, data)
 
 
 def _check(image: np.ndarray | jax.Array) -> None:
@@ -276,15 +268,9 @@ def _to_bytes(picture: Image.Image, kind: str, **options: int) -> bytes:
 
 
 def _replace(path: Path, data: bytes) -> None:
-  """Writes a file whole or not at all, whoever else writes the same one."""
-  temporary = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.tmp')
-  try:
+  # Not synced: of an entry that a loss of power spoils its record tells.
+  with replacing(path) as temporary:
     temporary.write_bytes(data)
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      temporary.unlink()
-    raise
 
 
 @contextlib.contextmanager
@@ -316,9 +302,3 @@ def _count(number: int, total: int) -> str:
   if number < total:
     return f'{number:,} of {total:,} images'
   return f'{number:,} image{"" if number == 1 else "s"}'
-
-
-def _json_for_script(data: object) -> str:
-  """JSON that no text in it can end the script element it stands in."""
-  text = json.dumps(data, separators=(',', ':'), allow_nan=False)
-  return text.replace('<', '\\u003c')  # non-ASCII is escaped by dumps itself
