@@ -32,12 +32,14 @@ import orbax.checkpoint as ocp
 from cyclegan_jax.config import Config, from_config_dict
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.manifest import (
+  MANIFEST_FILE,
   DamagedError,
   check_manifest,
   read_format,
   sync_folder,
   write_manifest,
 )
+from cyclegan_jax.ranking import badness
 from cyclegan_jax.state import TrainState, create_train_state
 
 FORMAT = 2
@@ -248,9 +250,8 @@ def best_step(folder: pathlib.Path, metric: str, mode: str) -> int | None:
   Args:
     folder: `<workdir>/checkpoints`.
     metric: a name in the records' metrics; '' for none.
-    mode: 'min' or 'max', as `config.log.best_mode`.
+    mode: 'auto', 'min' or 'max', as `config.log.best_mode`.
   """
-  sign = 1 if mode == 'max' else -1
   ranked = []
   for step in find_steps(folder):
     try:
@@ -259,8 +260,25 @@ def best_step(folder: pathlib.Path, metric: str, mode: str) -> int | None:
     except (DamagedError, LookupError, TypeError, ValueError, OverflowError):
       continue
     if math.isfinite(value):
-      ranked.append((sign * value, step))
+      ranked.append((-badness(metric, value, mode=mode), step))
   return max(ranked)[1] if ranked else None
+
+
+def check_format(folder: pathlib.Path) -> None:
+  """Makes sure that a run's checkpoints were not written by a newer version.
+
+  That is the first thing to know of a run: all else of it may be new, too.
+
+  Args:
+    folder: `<workdir>/checkpoints`; it need not be there.
+
+  Raises:
+    WorkdirError: the newest that tells its format is of another.
+  """
+  for step in reversed(find_steps(folder)):
+    with contextlib.suppress(DamagedError):  # told when it is read
+      _check_format(folder / str(step))
+      return
 
 
 def restore_newest(folder: pathlib.Path) -> Checkpoint | None:
@@ -387,7 +405,8 @@ def find(
       f'{path} is not a folder: give the folder of a run, or of one of its '
       'checkpoints'
     )
-  if (path / 'state').is_dir():
+  # A newer version may have no such folder, but has a manifest.
+  if (path / 'state').is_dir() or (path / MANIFEST_FILE).is_file():
     try:
       found: Checkpoint | None = restore(path)
     except DamagedError as error:
@@ -433,8 +452,13 @@ def _chain(error: BaseException | None) -> Iterator[Exception]:
 def _check_format(path: pathlib.Path) -> None:
   # Format 1 was Orbax's own layout, without checksums.
   is_first = (path / 'record').is_dir()
-  written = 1 if is_first else read_format(path)
-  if written != FORMAT:
+  written = 1 if is_first else read_format(path, known=FORMAT)
+  if written > FORMAT:
+    raise WorkdirError(
+      f'checkpoint {path} is of format {written}, and this version reads '
+      f'format {FORMAT}: upgrade cyclegan_jax'
+    )
+  if written < FORMAT:
     raise WorkdirError(
       f'{path} has format {written}, but this version of cyclegan_jax reads '
       f'format {FORMAT}: use the version that wrote it'

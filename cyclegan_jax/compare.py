@@ -9,15 +9,17 @@ from typing import Any
 from cyclegan_jax import checkpoint
 from cyclegan_jax.data.decoding import printable
 from cyclegan_jax.errors import ConfigError, UserError, WorkdirError
+from cyclegan_jax.metrics.between_pairs import LABEL_METRICS
 from cyclegan_jax.metrics.report import shown_name
 from cyclegan_jax.pictures import make_pictures
+from cyclegan_jax.ranking import LOWER, badness, best_at
 from cyclegan_jax.report.comparison import (
   PAGE_MARK,
   shortest_labels,
   write_comparison,
 )
 from cyclegan_jax.report.curves import Records, read_curves
-from cyclegan_jax.report.run_tables import Run, Score, Scores, plain
+from cyclegan_jax.report.run_tables import Basis, Run, Score, Scores, plain
 from cyclegan_jax.report.writer import METRICS_FILE
 from cyclegan_jax.workdir import explain_disk_errors, read_config
 
@@ -129,6 +131,8 @@ def _read_run(
     home, end_step = folder.absolute().parents[1], int(folder.absolute().name)
   config = None
   try:
+    # Of a newer version's run nothing else is to be understood.
+    checkpoint.check_format(home / 'checkpoints')
     config = read_config(home)
     if config is None and any(
       (folder / each).is_dir() for each in ('checkpoints', 'state')
@@ -168,15 +172,38 @@ def _read_scores(home: pathlib.Path, end_step: int | None) -> Scores | None:
     return None
   content = json.loads(by_step[max(steps)].read_text(encoding='utf-8'))
   values = {
-    f'{direction[0]} → {direction[1]} {shown_name(metric)}': _score(row)
+    _name(direction, metric): _score(direction, metric, content)
     for direction, rows in content['directions'].items()
-    for metric, row in rows.items()
+    for metric in rows
   }
-  used = [str(each['sha256']) for each in content['images'].values()]
-  return Scores(max(steps), values, ' '.join(used))
+  return Scores(max(steps), values)
 
 
-def _score(row: Mapping[str, Any]) -> Score:
+def _name(direction: str, metric: str) -> str:
+  """Of a figure on the page, with what is better."""
+  name = f'{direction[0]} → {direction[1]} {shown_name(metric)}'
+  goal = best_at(f'evaluation/{direction}/{metric}')
+  if goal is None or goal == best_at(metric):
+    return name
+  # Best is another value in each direction, so the metric's name can't tell.
+  return f'{name} ↓' if goal == LOWER else f'{name} (best at {goal:g})'
+
+
+def _basis(metric: str, row: Mapping[str, Any], content: Any) -> Basis:
+  """What a figure was judged on, and with."""
+  features, palette = content.get('features'), content.get('palette')
+  counts = row['translated']['images']
+  is_of_sets = len(counts) > 1
+  return Basis(
+    images=' '.join(str(each['sha256']) for each in content['images'].values()),
+    counts=str(counts),
+    features=str(features['digest']) if features and is_of_sets else '',
+    palette=str(palette) if metric in LABEL_METRICS else '',
+  )
+
+
+def _score(direction: str, metric: str, content: Any) -> Score:
+  row = content['directions'][direction][metric]
   made = row['translated']
   beside = [
     f'{name} {_number(row[key])}'
@@ -184,10 +211,13 @@ def _score(row: Mapping[str, Any]) -> Score:
     if row.get(key)
   ]
   counts = ' / '.join(f'{int(count):,}' for count in made['images'])
+  name = f'evaluation/{direction}/{metric}'
+  value = float(made['value'])
   return Score(
-    float(made['value']),
+    None if best_at(name) is None else badness(name, value),
     _number(made),
     ' · '.join([*beside, f'{counts} images']),
+    _basis(metric, row, content),
   )
 
 

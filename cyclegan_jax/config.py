@@ -379,12 +379,15 @@ class LogConfig(Section):
     "'evaluation/ab/kid'",
   )
   best_mode: str = option(
-    'min', 'whether a lower or a higher value is better', choices=('min', 'max')
+    'auto',
+    'whether a lower or a higher value is better; auto: as is known of the '
+    'metric',
+    choices=('auto', 'min', 'max'),
   )
   evaluate_every_steps: int = option(
     0,
-    'scores of the test images, which are metrics and make the checkpoint of '
-    'that step; 0: none while it trains',
+    'scores of the test images, also at the last step; they are metrics and '
+    'make the checkpoint of their step; 0: none while it trains',
     low=0,
   )
   evaluate_features: str = option(
@@ -396,6 +399,15 @@ class LogConfig(Section):
   )
   evaluate_images: int = option(
     200, 'test images of each side for these scores, at most', low=2
+  )
+  evaluate_pairs: str = option(
+    'auto',
+    'auto: test images of one name in both folders are pairs, and compared; '
+    'none: they are not',
+    choices=('auto', 'none'),
+  )
+  evaluate_palette: str = option(
+    '', "colours of label maps: 'cityscapes', or a file of them; '' for none"
   )
   on_save_error: str = option(
     'retry',

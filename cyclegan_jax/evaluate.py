@@ -1,5 +1,6 @@
 """Scores of a run's translators on its test images, beside two baselines."""
 
+import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -18,6 +19,7 @@ from cyclegan_jax.data.image_set import (
 from cyclegan_jax.data.sources import Images
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.metrics import paired
+from cyclegan_jax.metrics.between_halves import compare_halves
 from cyclegan_jax.metrics.between_pairs import (
   LABEL_METRICS,
   PairScores,
@@ -26,6 +28,7 @@ from cyclegan_jax.metrics.between_pairs import (
 )
 from cyclegan_jax.metrics.between_sets import SetDistances
 from cyclegan_jax.metrics.drawings import (
+  EmbeddedScore,
   coat_rows,
   score_embedded,
   true_translation,
@@ -143,6 +146,7 @@ class Evaluator:
     self._batch_size = min(_MAX_BATCH_SIZE, fitting, largest)
     self._pairs = {d: self._find_pairs(d, pairs) for d in self._directions}
     self._label_domain = palette and find_label_domain(palette, self._sets)
+    self._reals = {d: self._compare_reals(d) for d in 'ab'}
     self._distances: SetDistances | None = None
     if extractor is not None:
       folder = default_cache() if cache == 'default' else cache
@@ -191,7 +195,7 @@ class Evaluator:
     for direction in self._directions:
       found = self._evaluate(gen, direction, count)
       if coat is not None:
-        found += coat_rows(coat, direction)
+        found += self._coat_rows(coat, direction)
       rows += found
     return Evaluation(
       rows=tuple(rows),
@@ -206,6 +210,7 @@ class Evaluator:
         'size': self._config.data.size,
         'pairs': {d: len(found) for d, found in self._pairs.items()},
         'label_maps': self._label_domain,
+        'palette': self._palette and _digest(self._palette),
       },
     )
 
@@ -253,12 +258,26 @@ class Evaluator:
       translated = np.concatenate(features)
       rows += self._distances.rows(direction, translated, sources)
     truth = 'true counterparts' if self._is_embedded else f'pairs in {target}'
-    rows += scores.rows(direction, f'{source} translated, {truth}')
+    reals = self._reals[direction[1]]
+    rows += [
+      row._replace(real=reals.get(row.metric))
+      for row in scores.rows(direction, f'{source} translated, {truth}')
+    ]
     if errors:
       cycle = Figure(float(np.mean(errors)), (len(errors),))
+      copy = Figure(0.0, (len(errors),))  # which is there and back at once
+      apart = self._reals[direction[0]].get('l1')
       there = f'{source} there and back'
-      rows.append(Row(direction, 'cycle_l1', cycle, None, None, there))
+      rows.append(Row(direction, 'cycle_l1', cycle, copy, apart, there))
     return rows
+
+  def _coat_rows(self, coat: EmbeddedScore, direction: Direction) -> list[Row]:
+    source, rows = self._sets[direction[0]], coat_rows(coat, direction)
+    if len(source) == source.num_all:
+      return rows
+    # They cost little, so all drawings are scored, however few are asked for.
+    sources = f'all {source.num_all:,} of {source.split} translated'
+    return [row._replace(sources=sources) for row in rows]
 
   def _find_pairs(self, direction: Direction, pairs: str) -> dict[int, int]:
     """From images of the source's split to those of the target's."""
@@ -266,6 +285,19 @@ class Evaluator:
     if self._is_embedded:
       return {index: index for index in source.indices}
     return find_pairs(source, target) if pairs == 'auto' else {}
+
+  def _compare_reals(self, domain: str) -> dict[str, Figure]:
+    """Real images of a domain against each other, where that is shown."""
+    has_pairs = any(pairs for d, pairs in self._pairs.items() if d[1] == domain)
+    if not (has_pairs or self._has_cycles):
+      return {}
+    is_labels = has_pairs and self._label_domain == domain
+    return compare_halves(
+      self._sets[domain],
+      paired_metrics(self._config.data.size) if has_pairs else ['l1'],
+      seed=self._seed,
+      palette=self._palette if is_labels else None,
+    )
 
   def _truth_of(self, direction: Direction, index: int) -> np.ndarray | None:
     """What an image's translation should be, float32 [H, W, C]."""
@@ -304,16 +336,28 @@ class Evaluator:
       notes.append('without features there are no distances between sets')
     else:
       notes += self._distances.explain()
-    if any(self._pairs.values()):
-      notes.append('l1 and cycle_l1 are shares of the range of values')
-    elif self._palette is not None:
+    if self._has_cycles or any(self._pairs.values()):
+      notes += [
+        'l1 and cycle_l1 are shares of the range of values',
+        'real vs real, of figures of single images: each of one random half '
+        "of the target's images (of cycle_l1, the source's) against one of "
+        'the other, so what unrelated images have',
+      ]
+    if not any(self._pairs.values()) and self._palette is not None:
       notes.append('label maps are not scored, as there are no pairs')
     if self._is_embedded:
       notes.append(
-        'stripes on the coat: 1 is a zebra; the column real vs real has those '
-        'of the true counterparts'
+        'stripes on the coat: 1 is a zebra; of these and of background_l1 the '
+        'column real vs real has those of the true counterparts'
       )
     return notes
+
+
+def _digest(palette: Palette) -> str:
+  """Changes with what a palette makes of images."""
+  hashed = hashlib.sha256(palette.colours.tobytes())
+  hashed.update(palette.is_void.tobytes())
+  return hashed.hexdigest()
 
 
 class _Counter:

@@ -10,8 +10,10 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.sources import Images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluate import Evaluator
+from cyclegan_jax.metrics.label_maps import Palette, read_palette
 from cyclegan_jax.metrics.reference import choose_extractor
 from cyclegan_jax.metrics.report import Evaluation, history_table
+from cyclegan_jax.ranking import check_best
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.report.writer import METRICS_FILE, read_metrics
 from cyclegan_jax.signals import StoppedError, StopSignal
@@ -36,15 +38,19 @@ class Interim:
       images: 'test_a' and 'test_b'.
 
     Raises:
-      UserError: no image can be read, or the network can't be had.
+      UserError: no image can be read, nor the palette, or the network can't
+        be had.
     """
-    extractor = choose_extractor(config.log.evaluate_features)
+    log = config.log
+    extractor = choose_extractor(log.evaluate_features)
     self._config = config
     self._evaluator = Evaluator(
       config,
       images,
       extractor=extractor,
-      max_images=config.log.evaluate_images,
+      max_images=log.evaluate_images,
+      pairs=log.evaluate_pairs,
+      palette=palette_of(config),
     )
     self._features = 'none' if extractor is None else extractor.name
 
@@ -58,7 +64,8 @@ class Interim:
     every = self._config.log.evaluate_every_steps
     counts = ' + '.join(f'{n:,}' for n in self._evaluator.counts)
     return (
-      f'every {every:,} steps, on {counts} images, features: {self._features}'
+      f'every {every:,} steps and at the last, on {counts} images, features: '
+      f'{self._features}'
     )
 
   def run(
@@ -109,6 +116,27 @@ class Interim:
     return metrics
 
 
+def check_options(config: Config) -> None:
+  """Checks what is asked of evaluations, before anything is read for them.
+
+  Raises:
+    UserError: the best checkpoint would not be the best, or there is no such
+      palette.
+  """
+  check_best(config.log)
+  palette_of(config)
+
+
+def palette_of(config: Config) -> Palette | None:
+  """The colours of a run's label maps, if it has any.
+
+  Raises:
+    DataError: they can't be read.
+  """
+  path = config.log.evaluate_palette
+  return read_palette(path) if path else None
+
+
 def file_texts(
   evaluation: Evaluation, step: int, *, stem: str = ''
 ) -> dict[str, str]:
@@ -137,7 +165,7 @@ def is_owed(config: Config, found: Checkpoint | None) -> bool:
   if found is None or not every or not found.metrics:
     return False
   step = int(found.state.step)
-  is_due = step > 0 and step % every == 0
+  is_due = step > 0 and (step % every == 0 or step == config.steps)
   return is_due and not any(
     name.startswith('evaluation/') for name in found.metrics
   )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cyclegan_jax import checkpoint
+from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.loader import TrainBatches
 from cyclegan_jax.data.sources import Images
@@ -19,7 +20,7 @@ from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.types import Params
 from cyclegan_jax.update import CompiledUpdate, Outcome, is_finite
-from cyclegan_jax.workdir import explain_disk_errors, replace_text
+from cyclegan_jax.workdir import explain_disk_errors
 
 SKIPPED_FILE = 'skipped.jsonl'
 
@@ -68,7 +69,8 @@ class Loop:
       recorder: takes metrics and samples.
       saver: takes the state.
       stop: tells of signals.
-      evaluate: is called every log.evaluate_every_steps steps.
+      evaluate: is called every log.evaluate_every_steps steps, and at the
+        last.
     """
     self._config = config
     self._workdir = workdir
@@ -121,8 +123,8 @@ class Loop:
             self._see(step, unseen)
           state, unseen, step = outcome.state, outcome, step + 1
           is_shown = step % log.samples_every_steps == 0 or step == last
-          is_judged = (
-            self._evaluate is not None and step % log.evaluate_every_steps == 0
+          is_judged = self._evaluate is not None and (
+            step % log.evaluate_every_steps == 0 or step == last
           )
           # Scores belong to a checkpoint that one can go back to.
           is_saved = is_judged or (

@@ -49,12 +49,27 @@ def write_manifest(folder: pathlib.Path, format: int) -> None:
   sync_folder(folder)
 
 
-def read_format(folder: pathlib.Path) -> int:
+def read_format(folder: pathlib.Path, *, known: int) -> int:
   """The version of a folder's layout.
+
+  It is read before anything else: of a newer version nothing is believed to
+  be as it is here but that the manifest is a JSON object with a `format`.
+
+  Args:
+    folder: with a manifest.
+    known: the newest version that this code knows.
 
   Raises:
     DamagedError: the manifest is missing or not what was written.
   """
+  try:
+    content = json.loads(_read(folder))
+    format = content['format']
+    # A bit that flipped in a number of ours makes no newer version.
+    if type(format) is int and format > known and not _is_ours(content, known):
+      return format
+  except (ValueError, LookupError, TypeError, RecursionError):
+    pass  # and told of by what follows
   return _read_manifest(folder).format
 
 
@@ -102,13 +117,25 @@ class _Manifest(NamedTuple):
   files: dict[str, tuple[int, str]]  # size and checksum by name
 
 
-def _read_manifest(folder: pathlib.Path) -> _Manifest:
+def _is_ours(content: dict[str, Any], format: int) -> bool:
+  """Whether a manifest proves itself once it has this format."""
+  if content.keys() != {'format', 'files', 'sha256'}:
+    return False
+  rest = {'format': format, 'files': content['files']}
+  return _self_checksum(rest) == content['sha256']
+
+
+def _read(folder: pathlib.Path) -> bytes:
   try:
-    data = (folder / MANIFEST_FILE).read_bytes()
+    return (folder / MANIFEST_FILE).read_bytes()
   except OSError as error:
     is_missing = isinstance(error, FileNotFoundError)
     reason = 'missing' if is_missing else f'unreadable ({error.strerror})'
     raise DamagedError(f'{MANIFEST_FILE} is {reason}') from error
+
+
+def _read_manifest(folder: pathlib.Path) -> _Manifest:
+  data = _read(folder)
   try:
     content = json.loads(data)
     del content['sha256']
@@ -151,5 +178,9 @@ def _checksum(file: BufferedReader) -> str:
 
 def _encode(manifest: dict[str, Any]) -> bytes:
   """The only spelling of a manifest, with its own checksum."""
-  checksum = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+  checksum = _self_checksum(manifest)
   return json.dumps({**manifest, 'sha256': checksum}, indent=1).encode()
+
+
+def _self_checksum(manifest: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()

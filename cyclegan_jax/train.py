@@ -17,9 +17,10 @@ from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import DataError
-from cyclegan_jax.interim import Interim, is_owed
+from cyclegan_jax.interim import Interim, check_options, is_owed
 from cyclegan_jax.loop import Evaluate, Loop, raise_failure
 from cyclegan_jax.metrics.drawings import EmbeddedScore, score_embedded
+from cyclegan_jax.ranking import check_best
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState, create_train_state
@@ -69,6 +70,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     # A signal in the seconds before there is a state waits for the first
     # checkpoint, if that comes soon: then there is something to go on from.
     early = functools.partial(stop.call, patience=_PATIENCE_SECONDS)
+    checkpoint.check_format(workdir / 'checkpoints')
+    check_options(config)
     sources = early(lambda: open_images(config.data))
     saved = read_config(workdir)
     config = early(
@@ -121,6 +124,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       if update is not None:
         names = [*update.metric_names, *(interim.names if interim else ())]
         preflight.check_metric(config, names)
+        check_best(config.log, names)
       recorder = stack.enter_context(
         Recorder(
           workdir,

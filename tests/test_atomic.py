@@ -23,10 +23,15 @@ def test_text_is_replaced_whole_or_not_at_all(tmp_path):
 def test_nothing_is_left_of_what_fails(tmp_path, error):
   path = tmp_path / 'a.png'
   path.write_text('old')
-  with pytest.raises(error), replacing(path) as temporary:
-    temporary.write_text('half of the n')
-    assert names_in(tmp_path) == sorted(['a.png', temporary.name])
-    raise error
+
+  def fail():
+    with replacing(path) as temporary:
+      temporary.write_text('half of the n')
+      assert names_in(tmp_path) == sorted(['a.png', temporary.name])
+      raise error
+
+  with pytest.raises(error):
+    fail()
   assert names_in(tmp_path) == ['a.png']
   assert path.read_text() == 'old'
 

@@ -9,8 +9,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from cyclegan_jax import checkpoint, create_train_state, manifest
+from cyclegan_jax import checkpoint, cli, create_train_state, manifest
 from cyclegan_jax.checkpoint import Saver
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.manifest import DamagedError, write_manifest
@@ -258,16 +259,86 @@ def test_a_damaged_checkpoint_that_is_asked_for(folder):
 # Formats.
 
 
-def test_a_newer_format_is_refused(folder):
-  (folder / '2' / 'manifest.json').unlink()
-  write_manifest(folder / '2', 99)
+def newer(path, format=3):
+  return (
+    f'checkpoint {path} is of format {format}, and this version reads format '
+    '2: upgrade cyclegan_jax'
+  )
+
+
+@pytest.mark.parametrize(
+  'text, format',
+  [
+    ('{"format": 3}', 3),
+    ('{"files": ["a"], "sha256": null, "format": 99}', 99),
+    ('{"format": 3, "blake3": "0f", "shards": [{"of": NaN}]}\n\n', 3),
+    ('{"format": 3, "files": {}, "sha256": "0f"}', 3),
+    (f'{{"format": {10**30}}}', 10**30),
+  ],
+)
+def test_a_newer_format_is_known_by_its_number_alone(folder, text, format):
+  shutil.rmtree(folder / '2')
+  (folder / '2').mkdir()
+  (folder / '2' / 'manifest.json').write_text(text)
   for path in (folder, folder / '2'):
     with pytest.raises(WorkdirError) as caught:
       checkpoint.load(path)
-    assert str(caught.value) == (
-      f'{folder}/2 has format 99, but this version of cyclegan_jax reads '
-      'format 2: use the version that wrote it'
-    )
+    assert str(caught.value) == newer(folder / '2', format)
+
+
+def test_a_newer_format_in_the_manifest_of_today(folder):
+  (folder / '2' / 'manifest.json').unlink()
+  write_manifest(folder / '2', 3)
+  with pytest.raises(WorkdirError) as caught:
+    checkpoint.load(folder)
+  assert str(caught.value) == newer(folder / '2')
+
+
+@pytest.mark.parametrize('format', ['true', '3.0', '"3"', '[3]', 'null', '-3'])
+def test_what_is_no_number_of_a_format_is_damage(folder, format):
+  (folder / '2' / 'manifest.json').write_text(f'{{"format": {format}}}')
+  with pytest.raises(DamagedError, match=r'^manifest.json is not what was'):
+    checkpoint.restore(folder / '2')
+
+
+def test_a_flipped_bit_in_the_format_is_damage_and_no_newer_one(folder):
+  path = folder / '2' / 'manifest.json'
+  good = path.read_text()
+  assert good.count('"format": 2') == 1
+  # What a bit or two make of a 2.
+  for other in '03679':
+    path.write_text(good.replace('"format": 2', f'"format": {other}'))
+    with pytest.raises(DamagedError, match=r'^manifest.json is not what was'):
+      checkpoint.restore(folder / '2')
+  # So a run goes on from the checkpoint before.
+  assert checkpoint.restore_newest(folder).path == folder / '1'
+
+
+def test_commands_tell_of_a_newer_format_before_all_else(
+  folder, tmp_path, capsys
+):
+  """All of the run is of that version, config.json too."""
+  shutil.rmtree(folder / '2')
+  (folder / '2').mkdir()
+  content = {'format': 3, 'blake3': '0f', 'shards': 4}
+  (folder / '2' / 'manifest.json').write_text(json.dumps(content))
+  (tmp_path / 'config.json').write_text('{"not": {"known": "here"}}')
+  Image.new('RGB', (8, 8)).save(tmp_path / 'x.png')
+  before = files_of(tmp_path)
+  run, x, out = (str(tmp_path / name) for name in ('', 'x.png', 'out'))
+  for argv in (
+    ['translate', run, x, '--to', out],
+    ['translate', str(folder / '2'), x, '--to', out],
+    ['evaluate', run],
+    ['train', f'--workdir={run}', '--config.steps=1'],
+    ['export-pth', run, '--to', out],
+  ):
+    assert cli.main(argv) == 1
+    assert capsys.readouterr().err == f'error: {newer(folder / "2")}\n'
+  assert files_of(tmp_path) == before
+  page = tmp_path / 'page.html'
+  assert cli.main(['compare', run, '--to', str(page)]) == 1
+  assert capsys.readouterr().err == f'error: {run}: {newer(folder / "2")}\n'
 
 
 def test_the_first_format_is_refused(folder):

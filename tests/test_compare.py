@@ -338,20 +338,22 @@ def test_unreadable_test_images_are_left_out(plain_run, tmp_path):
     compare_runs([run], to, data=tmp_path / 'data')
 
 
-def evaluated(folder, step, fid, *, digest='abc'):
+def evaluated(
+  folder, step, values, *, name='fid', digest='abc', counts=(64, 60), **facts
+):
   rows = tuple(
     Row(
       direction,
-      'fid',
-      Figure(value, (64, 60), spread=0.25),
-      Figure(80.0, (64, 60)),
+      name,
+      Figure(value, counts, spread=0.25),
+      Figure(80.0, counts),
       None,
       'test_a translated, test_b',
     )
-    for direction, value in zip(('ab', 'ba'), fid, strict=True)
+    for direction, value in zip(('ab', 'ba'), values, strict=True)
   )
   used = ImagesUsed('test_a', 64, 64, '', digest, ())
-  found = Evaluation(rows, {'a': used, 'b': used}, (), {'step': step})
+  found = Evaluation(rows, {'a': used, 'b': used}, (), {'step': step, **facts})
   path = folder / 'evaluation' / f'{step}.json'
   path.parent.mkdir(exist_ok=True)
   path.write_text(json.dumps(found.to_json()))
@@ -378,13 +380,105 @@ def test_scores_of_the_last_evaluation(tmp_path):
     DASH,
   ]
   assert page.texts('span', **{'class': 'best'}) == ['31.5 ± 0.25', '10 ± 0.25']
-  warning = 'Not all runs were judged on the same images'
-  assert warning not in page.text
-  evaluated(runs[1], 12, (40.0, 10.0), digest='other')
+  assert 'comparable' not in page.text
   (runs[2] / 'evaluation/13.json').write_text('{"directions"')
   (message,) = compare_runs(runs, to, num_images=0)
   assert message.startswith(f'{runs[2]}: its last evaluation can not be read')
-  assert warning in Page(to).text
+
+
+@pytest.mark.parametrize(
+  'name, one, other, why',
+  [
+    ('fid', {}, {'digest': 'other'}, 'other images'),
+    ('fid', {}, {'counts': (32, 60)}, 'other numbers of images'),
+    (
+      'fid',
+      {},
+      {'digest': 'other', 'counts': (32, 60)},
+      'other images',
+    ),
+    (
+      'fid',
+      {'features': {'name': 'inception', 'digest': '1'}},
+      {'features': {'name': 'inception', 'digest': '2'}},
+      'other features',
+    ),
+    (
+      'fid',
+      {'features': {'name': 'inception', 'digest': '1'}},
+      {'features': {'name': 'inception', 'digest': '2'}, 'digest': 'other'},
+      'other images, other features',
+    ),
+    # What was not looked at with them does not depend on features or colours.
+    (
+      'psnr',
+      {'features': {'name': 'inception', 'digest': '1'}, 'counts': (64,)},
+      {'features': None, 'palette': '12', 'counts': (64,)},
+      '',
+    ),
+    (
+      'mean_iou',
+      {'counts': (64,), 'palette': '12'},
+      {'counts': (64,), 'palette': '34'},
+      'another palette',
+    ),
+  ],
+)
+def test_the_best_is_one_of_those_judged_alike(name, one, other, why, tmp_path):
+  runs = [recorded(tmp_path / each, '{"step": 9, "x": 1}') for each in 'xyz']
+  worse, better = (2.0, 3.0)[:: -1 if name == 'fid' else 1]
+  evaluated(runs[0], 9, (better, worse), name=name, **one)
+  # Better than all, if it were of the same kind.
+  evaluated(
+    runs[1], 9, (1.0, 1.0) if name == 'fid' else (9.0, 9.0), name=name, **other
+  )
+  evaluated(runs[2], 9, (worse, better), name=name, **one)
+  to = tmp_path / 'page.html'
+  assert compare_runs(runs, to, num_images=0) == []
+  page = Page(to)
+  (row,) = [
+    cells for each, cells in page.rows().items() if f'a → b {name}' in each
+  ]
+  marked = page.texts('span', **{'class': 'best'})
+  warning = 'Not all figures can be compared'
+  if not why:
+    assert marked == ['9 ± 0.25'] * 2
+    assert warning not in page.text
+    return
+  assert marked == [f'{better:g} ± 0.25'] * 2
+  assert [cell.endswith(f'not comparable: {why}') for cell in row] == [
+    False, True, False
+  ]  # fmt: skip
+  assert page.texts('p', **{'class': 'trouble'})[0].startswith(warning)
+
+
+def test_a_run_that_alone_was_judged_so_has_no_best(tmp_path):
+  runs = [recorded(tmp_path / each, '{"step": 9, "x": 1}') for each in 'xy']
+  for run in runs:
+    evaluated(run, 9, (1.0, 2.0), digest=run.name)
+  to = tmp_path / 'page.html'
+  assert compare_runs(runs, to, num_images=0) == []
+  page = Page(to)
+  assert page.texts('span', **{'class': 'best'}) == []
+  assert (
+    page.texts('small', **{'class': 'trouble'})
+    == ['not comparable: other images'] * 2
+  )
+
+
+def test_stripes_are_best_where_they_are_the_truth_s(tmp_path):
+  runs = [recorded(tmp_path / each, '{"step": 9, "x": 1}') for each in 'xyz']
+  # Too many are no better than too few; a horse has none.
+  for run, values in zip(
+    runs, [(1.5, 0.3), (0.8, 0.2), (0.1, 0.4)], strict=True
+  ):
+    evaluated(run, 9, values, name='stripes', counts=(64,))
+  to = tmp_path / 'page.html'
+  assert compare_runs(runs, to, num_images=0) == []
+  page = Page(to)
+  names = [each for each in page.rows() if 'stripes' in each]
+  assert names == ['a → b stripes (best at 1)', 'b → a stripes ↓']
+  assert page.texts('span', **{'class': 'best'}) == ['0.8 ± 0.25', '0.2 ± 0.25']
 
 
 def test_hostile_names_and_values_stay_text(tmp_path):

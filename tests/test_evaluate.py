@@ -190,7 +190,12 @@ def test_translations_are_what_the_translator_gives(tiny, gen, tmp_path):
   error = np.abs(np.asarray(back(fake)) - to_float(real)).mean() / 2
   cycle = row_of(evaluation, 'ab', 'cycle_l1')
   assert cycle.translated.value == pytest.approx(error, abs=1e-5)
-  assert (cycle.copy, cycle.real) == (None, None)
+  # A copy comes back as it was.
+  assert cycle.copy == (0, (4,), None)
+  one, two = np.split(np.random.default_rng(7).permutation(4), 2)
+  reds_of = red.ravel()[one].astype(float) - red.ravel()[two]
+  assert cycle.real.value == pytest.approx(np.abs(reds_of).mean() / 255 / 3)
+  assert cycle.real.images == (2,)
 
 
 @pytest.mark.parametrize('num, has_real', [(1, None), (3, False), (4, True)])
@@ -259,6 +264,13 @@ def test_pairs_are_files_of_one_name(
     l1 = row_of(evaluation, direction, 'l1')
     assert l1.copy.value == pytest.approx(0.2, abs=1e-6)
     assert l1.copy.images == l1.translated.images == (4,)
+    one, two = np.split(np.random.default_rng(0).permutation(4), 2)
+    target = np.array({'a': [0, 100, 200, 9], 'b': [51, 151, 251, 60]}[
+      direction[1]
+    ])  # fmt: skip
+    apart = np.abs(target[one] - target[two]).mean() / 255
+    assert l1.real.value == pytest.approx(apart, abs=1e-6)
+    assert l1.real.images == (2,)
     psnr = row_of(evaluation, direction, 'psnr')
     assert psnr.copy.value == pytest.approx(20 * np.log10(5), abs=1e-4)
     # Two flat images: their means alone differ.
@@ -309,10 +321,20 @@ def test_label_maps(tiny, gen, tmp_path):
   names = ['pixel_accuracy', 'class_accuracy', 'mean_iou']
   assert metrics_of(evaluation, 'ab')[3:-1] == names
   assert metrics_of(evaluation, 'ba') == ['l1', 'psnr', 'ssim', 'cycle_l1']
+  # Sky and road in turn: of halves that are both of one kind all is equal.
+  one, two = np.split(np.random.default_rng(0).permutation(4) % 2, 2)
+  real = row_of(evaluation, 'ab', 'pixel_accuracy').real
+  assert real == (np.mean(one == two), (2,), None)
+  assert row_of(evaluation, 'ba', 'l1').real.images == (2,)
   # Both reds are nearer to grey.
   copy = [row_of(evaluation, 'ab', name).copy.value for name in names]
   assert copy == [0.5, 0.5, 0.25]
-  assert evaluation.to_json()['label_maps'] == 'b'
+  content = evaluation.to_json()
+  assert content['label_maps'] == 'b'
+  # Other colours are told apart in what programs read.
+  other = palette._replace(colours=palette.colours + np.uint8(1))
+  again = evaluated(tiny, gen, folder, extractor=None, palette=other)
+  assert len({content['palette'], again.to_json()['palette'], None}) == 3
 
 
 # The embedded drawings.
@@ -330,6 +352,10 @@ def test_embedded_drawings_have_the_truth(tiny, gen):
   # The counterpart differs in the coat alone.
   assert 0 < l1.copy.value < 0.1 < l1.translated.value
   assert evaluation.images['a'].split == 'test_a'
+  assert stripes.sources == 'test_a translated'
+  stripes = row_of(evaluate(tiny, gen, images, max_images=2), 'ab', 'stripes')
+  assert stripes.translated.images == (3,)
+  assert stripes.sources == 'all 3 of test_a translated'
 
 
 @pytest.mark.parametrize('extractor', [None, MeanColours()])
@@ -579,7 +605,7 @@ def test_the_table(tiny, gen, tmp_path):
   (line,) = [each for each in lines if 'a → b' in each and ' l1 ↓' in each]
   cells = [cell.strip() for cell in line.split('|')[1:-1]]
   assert cells[3] == '0.2 (4)'
-  assert cells[4] == '-'
+  assert cells[4].endswith(' (2)')
   (line,) = [each for each in lines if 'b → a' in each and 'kd_means' in each]
   cells = [cell.strip() for cell in line.split('|')[1:-1]]
   assert cells[2].count('±') == 1
@@ -592,8 +618,11 @@ def test_the_table(tiny, gen, tmp_path):
 
 @pytest.fixture
 def finished(straight, tmp_path):
-  """A copy of a run of eight steps."""
-  return shutil.copytree(straight, tmp_path / 'run')
+  """A copy of a run of eight steps, without the scores of its last."""
+  run = shutil.copytree(straight, tmp_path / 'run')
+  for path in (run / 'evaluation').glob('8.*'):
+    path.unlink()
+  return run
 
 
 def call(*words):
@@ -730,7 +759,7 @@ def test_with_a_real_network(finished, judged):
   interim = interim_module.Interim(config, open_images(config.data))
   assert 'evaluation/ab/kd_effnet' in interim.names
   assert interim.describe() == (
-    'every 3 steps, on 3 + 3 images, features: effnet'
+    'every 3 steps and at the last, on 3 + 3 images, features: effnet'
   )
 
 
@@ -797,11 +826,11 @@ def saved_steps(workdir):
 
 def test_a_run_is_evaluated_as_it_goes(judged, straight):
   records = judged_records(straight)
-  assert sorted(records) == [3, 6]
+  assert sorted(records) == [3, 6, 8]
   # On the line of the losses.
   assert all('generator/loss' in each for each in records.values())
   best = min(records, key=lambda step: records[step]['evaluation/ab/l1'])
-  assert saved_steps(straight) == [best, 8]
+  assert saved_steps(straight) == sorted({best, 8})
   saved = checkpoint.restore(straight / 'checkpoints' / str(best))
   assert (
     saved.metrics['evaluation/ab/l1'] == (records[best]['evaluation/ab/l1'])
@@ -810,14 +839,14 @@ def test_a_run_is_evaluated_as_it_goes(judged, straight):
   images = open_images(judged.data)
   again = evaluate(saved.config, saved.state.translators, images).flat()
   assert {name: records[best][name] for name in again} == again
-  for step in (3, 6):
+  for step in (3, 6, 8):
     content = json.loads((straight / f'evaluation/{step}.json').read_text())
     assert content['step'] == step
   text = (straight / 'evaluation.md').read_text()
-  assert text.startswith('# Evaluation at step 6\n')
+  assert text.startswith('# Evaluation at step 8\n')
   history = text.split('## All steps\n\n')[1].splitlines()
   assert [line.split('|')[1].strip() for line in history] == [
-    'step', '-' * 6, '3', '6'
+    'step', '-' * 6, '3', '6', '8'
   ]  # fmt: skip
 
 
@@ -839,7 +868,8 @@ def assert_same_run(one, other):
 
 def test_in_two_parts_it_has_the_same_records(judged, straight, tmp_path):
   workdir = tmp_path / 'run'
-  train(judged.replace(steps=5, log={'keep_checkpoints': 3}), workdir)
+  # Of six steps, the last is evaluated by both.
+  train(judged.replace(steps=6, log={'keep_checkpoints': 3}), workdir)
   train(judged, workdir)
   assert_same_run(workdir, straight)
 
@@ -869,27 +899,89 @@ def test_a_signal_in_the_middle_of_an_evaluation(
   assert_same_run(workdir, straight)
 
 
-def test_a_signal_in_the_last_evaluation(judged, tmp_path, monkeypatch):
-  config = judged.replace(steps=6)
+@pytest.mark.parametrize('steps, judged_before', [(6, [3]), (7, [3, 6])])
+def test_a_signal_in_the_last_evaluation(
+  judged, tmp_path, monkeypatch, steps, judged_before
+):
+  config = judged.replace(steps=steps)
   train(config, tmp_path / 'one')
   evaluator = interim_module.Evaluator
   with monkeypatch.context() as patch:
 
     class Interrupted(evaluator):
       def __call__(self, gen):
-        if judged_records(tmp_path / 'two'):
+        if sorted(judged_records(tmp_path / 'two')) == judged_before:
           os.kill(os.getpid(), signal.SIGTERM)
           time.sleep(0.5)
         return super().__call__(gen)
 
     patch.setattr(interim_module, 'Evaluator', Interrupted)
     train(config, tmp_path / 'two')
-  assert sorted(judged_records(tmp_path / 'two')) == [3]
-  assert train(config, tmp_path / 'two').start_step == 6
+  assert sorted(judged_records(tmp_path / 'two')) == judged_before
+  assert train(config, tmp_path / 'two').start_step == steps
+  assert sorted(judged_records(tmp_path / 'two')) == sorted({3, 6, steps})
   assert_same_run(tmp_path / 'two', tmp_path / 'one')
   before = (tmp_path / 'two' / 'metrics.jsonl').read_bytes()
   train(config, tmp_path / 'two')
   assert (tmp_path / 'two' / 'metrics.jsonl').read_bytes() == before
+
+
+LABELS = ['pixel_accuracy', 'class_accuracy', 'mean_iou']
+
+
+@pytest.fixture
+def labelled(tiny, tmp_path):
+  """The config of a run on red images and label maps of the same names."""
+  maps = [(0, 0, 255), (90, 90, 90)] * 2
+  folder = folder_of(tmp_path / 'data', reds(120, 240, 120, 240), maps)
+  palette = tmp_path / 'colours.txt'
+  palette.write_text('0 0 255 sky\n90 90 90 road\n')
+  return tiny.replace(
+    steps=1,
+    data={'name': 'folder', 'path': str(folder), 'num_workers': 0},
+    log={'evaluate_every_steps': 9, 'evaluate_palette': str(palette)},
+  )
+
+
+def scored(run, direction='ab'):
+  content = json.loads((run / 'evaluation' / '1.json').read_text())
+  return list(content['directions'][direction])
+
+
+def test_pairs_and_label_maps_while_it_trains(labelled, tmp_path, capsys):
+  run = tmp_path / 'run'
+  config = labelled.replace(log={'best_metric': 'evaluation/ab/mean_iou'})
+  train(config, run)
+  # At the last step, though nine are not done.
+  assert sorted(judged_records(run)) == [1]
+  assert scored(run) == ['l1', 'psnr', 'ssim', *LABELS, 'cycle_l1']
+  before = (run / 'evaluation' / '1.json').read_bytes()
+  # The command need not be told what the run knows, but can be.
+  assert call(run, '--features', 'none') == 0
+  assert (run / 'evaluation' / '1.json').read_bytes() == before
+  assert call(run, '--features', 'none', '--palette', 'none') == 0
+  assert scored(run) == ['l1', 'psnr', 'ssim', 'cycle_l1']
+  assert call(run, '--features', 'none', '--pairs', 'none') == 0
+  assert scored(run) == ['cycle_l1']
+  path = tmp_path / 'colours.txt'
+  path.unlink()
+  with pytest.raises(DataError) as caught:
+    call(run, '--features', 'none')
+  assert str(caught.value) == (
+    f"palette {path} can't be read (No such file or directory): give a JSON "
+    "or text file of colours, or 'cityscapes', or 'none', with --palette"
+  )
+  assert call(run, '--features', 'none', '--palette', 'none') == 0
+  # Nor does a run begin without it.
+  with pytest.raises(DataError, match=f"palette {path} can't be read"):
+    train(config, tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()
+
+
+def test_equal_names_that_are_no_pairs_while_it_trains(labelled):
+  config = labelled.replace(log={'evaluate_pairs': 'none'})
+  interim = interim_module.Interim(config, open_images(config.data))
+  assert interim.names == [f'evaluation/{d}/cycle_l1' for d in ('ab', 'ba')]
 
 
 def test_an_image_that_goes_away_does_not_end_the_run(

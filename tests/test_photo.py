@@ -286,23 +286,35 @@ def test_where_on_earth_a_tiff_is_from(tmp_path):
     assert 'ImageDescription' not in file.pages[0].tags
 
 
-def test_exif_that_is_broken_is_left_out(tmp_path):
+@pytest.mark.parametrize('exif', [b'II*\0\xff\xff\xff\xff', b'nonsense', b''])
+def test_exif_that_is_broken_is_left_out(exif, tmp_path):
+  path = tmp_path / 'x.png'
   image = Image.fromarray(noise((4, 4, 3), np.uint8))
-  for index, exif in enumerate(
-    (b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0nonsense', b'Exif\0\0')
-  ):
-    path = tmp_path / f'{index}.png'
-    image.save(path, exif=exif)
-    photo = read(path)
-    write_photo(str(tmp_path / 'x.tif'), photo.pixels, like=photo)
-    write_photo(str(tmp_path / 'x.jpg'), photo.pixels, like=photo)
+  image.save(path, exif=b'Exif\0\0' + exif)
+  assert b'eXIf' in path.read_bytes()
+  photo = read(path)
+  np.testing.assert_array_equal(photo.pixels, np.asarray(image))
+  for name in ('x.tif', 'x.jpg', 'y.png'):
+    write_photo(str(tmp_path / name), photo.pixels, like=photo)
+    found = Image.Exif()
+    found.load(read(tmp_path / name).exif or b'')
+    assert dict(found) == {}
+  for name in ('x.tif', 'y.png'):
+    back = read(tmp_path / name)
+    np.testing.assert_array_equal(back.pixels, photo.pixels)
 
 
 def test_exif_that_a_jpeg_has_no_room_for(tmp_path):
-  exif = Image.Exif()
-  exif[0x010F] = 'x' * 70_000
-  like = Photo(noise((4, 4, 3), np.uint8), exif=exif.tobytes())
-  write(tmp_path / 'x.jpg', like.pixels, like)
+  pixels = np.full((4, 4, 3), 99, np.uint8)
+  for size, is_kept in ((65_000, True), (70_000, False)):
+    exif = Image.Exif()
+    exif[0x010F] = 'x' * size
+    like = Photo(pixels, exif=exif.tobytes())
+    write(tmp_path / 'x.jpg', like.pixels, like)
+    back = read(tmp_path / 'x.jpg')
+    assert (back.exif == like.exif) == is_kept
+    assert (back.exif is None) != is_kept
+    np.testing.assert_array_equal(back.pixels, pixels)
 
 
 # What can't be.

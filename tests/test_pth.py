@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 import zipfile
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -911,6 +912,76 @@ def read_or_refuse(data):
   return got
 
 
+def assert_of_the_file(got):
+  """Whether all numbers are such as the file holds, and none of memory's."""
+  for each in got.values():
+    held = [
+      np.frombuffer(storage, each.dtype)
+      for storage in STORAGES
+      if len(storage) % each.itemsize == 0
+    ]
+    assert np.isin(each, np.concatenate(held)).all()
+
+
+def flips(data):
+  """The bytes with one of three bits of each byte turned, and its place."""
+  for at in range(len(data)):
+    for bit in (0, 5, 7):
+      damaged = bytearray(data)
+      damaged[at] ^= 1 << bit
+      yield at, bytes(damaged)
+
+
+def assert_some_of_each(outcomes):
+  """Whether files were read, and more of them refused."""
+  num_read = sum(each is not None for each in outcomes)
+  assert 20 < num_read < len(outcomes) / 2
+
+
+def test_each_flipped_bit_of_a_zip_changes_nothing_or_is_refused():
+  outcomes = [read_or_refuse(data) for _, data in flips(zipped())]
+  assert_some_of_each(outcomes)  # of the times and rights of members
+  for got in outcomes:
+    if got is not None:
+      assert_same(got, ARRAYS)
+
+
+def test_each_flipped_bit_of_a_legacy_file():
+  """Its numbers have no checksum: one of them changes, and nothing else."""
+  whole = legacy()
+  places = [
+    range(whole.rindex(each), whole.rindex(each) + len(each))
+    for each in STORAGES
+  ]
+  outcomes = []
+  for at, data in flips(whole):
+    got = read_or_refuse(data)
+    (number,) = [n for n, place in enumerate(places) if at in place] or [None]
+    if number is None:
+      outcomes.append(got)
+      assert_of_the_file(got or {})
+      assert got is None or at >= len(MAGIC)
+      continue
+    assert {k: (x.shape, x.dtype) for k, x in got.items()} == {
+      k: (x.shape, x.dtype) for k, x in ARRAYS.items()
+    }
+    equal = [np.array_equal(got[name], x) for name, x in ARRAYS.items()]
+    # In floating point 0 and -0 are equal.
+    assert equal in ([n != number for n in range(3)], [True] * 3)
+    assert [
+      got[name].tobytes() == x.tobytes() for name, x in ARRAYS.items()
+    ] == [n != number for n in range(3)]
+  assert_some_of_each(outcomes)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_each_flipped_bit_of_a_program(kind):
+  outcomes = [read_or_refuse(KINDS[kind](each)) for _, each in flips(PROGRAM)]
+  assert_some_of_each(outcomes)
+  for got in outcomes:
+    assert_of_the_file(got or {})
+
+
 @given(mutations(zipped()))
 def test_fuzzed_zip_is_equal_or_refused(data):
   got = read_or_refuse(data)
@@ -920,20 +991,50 @@ def test_fuzzed_zip_is_equal_or_refused(data):
 
 @given(mutations(legacy()))
 def test_fuzzed_legacy_is_read_or_refused(data):
-  read_or_refuse(data)
+  got = read_or_refuse(data)
+  assert got is None or data.startswith(MAGIC)
 
 
 @given(mutations(PROGRAM), st.sampled_from(list(KINDS)))
 def test_fuzzed_programs_are_read_or_refused(program, kind):
-  read_or_refuse(KINDS[kind](program))
+  assert_of_the_file(read_or_refuse(KINDS[kind](program)) or {})
 
 
-OPCODES = st.sampled_from([bytes([each]) for each in range(256)])
+# What a program of weights is made of, whole and in any order; and any opcode.
+VALUES = st.sampled_from(
+  [tensor(), tensor(1, (3, 2), (4, 2)), storage(), b'K\x07', b']', b'N', b'}']
+)
+ENTRIES = st.builds(
+  lambda name, value: text(name) + value + b's', st.sampled_from('uvw'), VALUES
+)
+PARTS = st.one_of(
+  VALUES,
+  st.sampled_from([text('w'), number(3), numbers(2, 3), b'q\x00', b'h\x00']),
+  st.sampled_from([bytes([each]) for each in b'(tuesaRQb\x85\x86\x87']),
+  st.binary(min_size=1, max_size=1),
+)
 
 
-@given(st.lists(st.one_of(OPCODES, st.just(tensor()), st.just(text('w')))))
-def test_opcodes_at_random(parts):
-  read_or_refuse(zipped(b'\x80\x02' + b''.join(parts) + b'.'))
+@st.composite
+def programs(draw):
+  """A dict of a few entries, with up to two parts where they don't belong."""
+  parts = [b'}', *draw(st.lists(ENTRIES, min_size=1, max_size=5))]
+  for part in draw(st.lists(PARTS, max_size=2)):
+    parts.insert(draw(st.integers(0, len(parts))), part)
+  return b'\x80\x02' + b''.join(parts) + b'.'
+
+
+def test_programs_at_random():
+  outcomes = []
+
+  @hypothesis.settings(max_examples=300)
+  @given(programs())
+  def check(program):
+    outcomes.append(read_or_refuse(zipped(program)))
+    assert_of_the_file(outcomes[-1] or {})
+
+  check()
+  assert_some_of_each(outcomes)
 
 
 # Writing.

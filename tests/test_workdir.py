@@ -23,7 +23,6 @@ from cyclegan_jax.workdir import (
   lock_workdir,
   make_workdir,
   read_config,
-  replace_text,
   write_config,
 )
 

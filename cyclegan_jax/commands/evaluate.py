@@ -11,15 +11,16 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax import checkpoint
+from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.commands.parser import Parser
 from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.evaluate import OnProgress, evaluate
-from cyclegan_jax.interim import EVALUATION_FOLDER, file_texts
-from cyclegan_jax.metrics.label_maps import read_palette
+from cyclegan_jax.interim import EVALUATION_FOLDER, file_texts, palette_of
+from cyclegan_jax.metrics.label_maps import Palette, read_palette
 from cyclegan_jax.metrics.reference import choose_extractor
-from cyclegan_jax.workdir import explain_disk_errors, replace_text
+from cyclegan_jax.workdir import explain_disk_errors
 
 
 def run(argv: list[str], program: str) -> int:
@@ -37,10 +38,12 @@ def run(argv: list[str], program: str) -> int:
       f'argument --inception: not with --features {options.features}'
     )
   # What can be wrong without reading much, first.
-  palette = read_palette(options.palette) if options.palette else None
+  palette = _given_palette(options.palette)
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
   found = checkpoint.find(options.checkpoint)
+  if options.palette is None:
+    palette = _own_palette(found.config)
   config = _with_data(found.config, options.data)
   images = _open(config, options)
   with _progress() as on_progress:
@@ -51,7 +54,7 @@ def run(argv: list[str], program: str) -> int:
       extractor=extractor,
       seed=options.seed,
       max_images=options.max_images,
-      pairs=options.pairs,
+      pairs=options.pairs or found.config.log.evaluate_pairs,
       palette=palette,
       directions=found.directions,  # type: ignore[arg-type]
       on_progress=on_progress,
@@ -110,18 +113,31 @@ def _parser(program: str) -> Parser:
   parser.add_argument(
     '--pairs',
     choices=('auto', 'none'),
-    default='auto',
-    help='auto: test images of one name in both folders are pairs',
+    help='auto: test images of one name in both folders are pairs (default: '
+    "as the run's config.log.evaluate_pairs)",
   )
   parser.add_argument(
     '--palette',
-    help="colours of label maps: 'cityscapes', or a file of them",
+    help="colours of label maps: 'cityscapes', or a file of them; 'none' "
+    "(default: the run's config.log.evaluate_palette)",
   )
   parser.add_argument(
     '--seed', type=int, default=0, help='of dropout, of halves and subsets'
   )
   parser.add_argument('--debug', action='store_true', help='show tracebacks')
   return parser
+
+
+def _given_palette(name: str | None) -> Palette | None:
+  return read_palette(name) if name and name != 'none' else None
+
+
+def _own_palette(config: Config) -> Palette | None:
+  """The run's: nobody has to say again what it knows."""
+  try:
+    return palette_of(config)
+  except DataError as error:
+    raise DataError(f"{error}, or 'none', with --palette") from error
 
 
 def _with_data(config: Config, folder: pathlib.Path | None) -> Config:

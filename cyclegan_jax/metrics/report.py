@@ -12,22 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cyclegan_jax.data.image_set import ImageSet
+from cyclegan_jax.ranking import HIGHER, LOWER, best_at
 
-# Which way is better; what is not named has no better way.
-_BETTER = {
-  'fid': '↓',
-  'kid': '↓',
-  'fd_effnet': '↓',
-  'kd_effnet': '↓',
-  'l1': '↓',
-  'psnr': '↑',
-  'ssim': '↑',
-  'cycle_l1': '↓',
-  'background_l1': '↓',
-  'pixel_accuracy': '↑',
-  'class_accuracy': '↑',
-  'mean_iou': '↑',
-}
+_ARROWS: dict[float | None, str] = {LOWER: ' ↓', HIGHER: ' ↑'}
 _UNITS = {'psnr': 'dB'}
 
 
@@ -191,8 +178,7 @@ def describe_images(images: ImageSet) -> ImagesUsed:
 def shown_name(metric: str) -> str:
   """The name of a metric with its unit, and an arrow to where it is better."""
   unit = f' ({_UNITS[metric]})' if metric in _UNITS else ''
-  arrow = f' {_BETTER[metric]}' if metric in _BETTER else ''
-  return f'{metric}{unit}{arrow}'
+  return f'{metric}{unit}{_ARROWS.get(best_at(metric), "")}'
 
 
 def history_table(records: Sequence[Mapping[str, float]]) -> list[str]:

@@ -18,18 +18,36 @@ _MAX_SIDE = 384  # of a picture on the page
 _LOSSLESS_SIDE = 128  # up to which no pixel is changed
 
 
+class Basis(NamedTuple):
+  """What figures must have in common to be compared.
+
+  Attributes:
+    images: changes with the images that were judged, as the networks see them.
+    counts: of the images that the figure came from.
+    features: of the network in whose features sets are compared; '' for none.
+    palette: of label maps; '' for none.
+  """
+
+  images: str
+  counts: str
+  features: str = ''
+  palette: str = ''
+
+
 class Score(NamedTuple):
   """A figure of an evaluation.
 
   Attributes:
-    value: by which it is ranked.
+    badness: the lower the better; None where nothing is known to be better.
     text: of the figure, with its spread where it has one.
     beside: what puts it in its place: the baselines, the number of images.
+    basis: only figures of an equal one are ranked.
   """
 
-  value: float
+  badness: float | None
   text: str
   beside: str
+  basis: Basis
 
 
 class Scores(NamedTuple):
@@ -37,14 +55,11 @@ class Scores(NamedTuple):
 
   Attributes:
     step: of the run.
-    values: by name; one that ends in an arrow, '↓' or '↑', is the better the
-      lower or the higher it is.
-    images: changes with the images that were judged.
+    values: by the name that the page shows.
   """
 
   step: int
   values: Mapping[str, Score]
-  images: str
 
 
 class Run(NamedTuple):
@@ -197,40 +212,80 @@ def scores_table(runs: Sequence[Run]) -> Iterable[str]:
     'at step', [f'{run.scores.step:,}' if run.scores else '' for run in runs]
   )
   yield '</tbody><tbody>'
-  for name in names:
-    values = [
-      run.scores.values.get(name) if run.scores else None for run in runs
-    ]
+  rows = [
+    [run.scores.values.get(name) if run.scores else None for run in runs]
+    for name in names
+  ]
+  for name, values in zip(names, rows, strict=True):
     yield _score_row(name, values)
   yield '</tbody></table>'
-  if len({run.scores.images for run in runs if run.scores}) > 1:
+  if any(len(bases) > 1 for bases in map(_bases, rows)):
     yield (
-      '<p class="trouble">Not all runs were judged on the same images, as '
-      'their networks see them: their figures can not be compared as they '
-      'stand.</p>'
+      '<p class="trouble">Not all figures can be compared: those under which '
+      '&ldquo;not comparable&rdquo; stands were judged otherwise than the '
+      'first of their row. The best is marked among those alone that were '
+      'judged on the same images, as the networks see them, and in the same '
+      'way.</p>'
     )
 
 
+def _bases(values: Sequence[Score | None]) -> list[Basis]:
+  """The different ones of a row, the first run's first."""
+  return list(dict.fromkeys(each.basis for each in values if each))
+
+
 def _score_row(name: str, values: Sequence[Score | None]) -> str:
-  sign = {'↓': 1, '↑': -1}.get(name[-1:])
-  ranked = [
-    sign * each.value
-    for each in values
-    if sign and each and not math.isnan(each.value)
-  ]
-  best = min(ranked) if len(ranked) > 1 else None
+  bases = _bases(values)
+  best = {basis: _best(values, basis) for basis in bases}
   cells = []
   for index, each in enumerate(values):
     if each is None:
       cells.append(f'<td data-run="{index}">{_DASH}</td>')
       continue
-    is_best = sign and best is not None and sign * each.value == best
+    is_best = each.badness is not None and each.badness == best[each.basis]
+    other = _other_basis(bases[0], each.basis)
     cells.append(
       f'<td data-run="{index}"><span{" class=best" if is_best else ""}>'
       f'{_text(each.text)}</span>'
-      f'<small class="soft">{_text(each.beside)}</small></td>'
+      f'<small class="soft">{_text(each.beside)}</small>'
+      + (
+        f'<small class="trouble">not comparable: {other}</small>' * bool(other)
+      )
+      + '</td>'
     )
   return f'<tr><th scope="row">{_text(name)}</th>{"".join(cells)}</tr>'
+
+
+def _best(values: Sequence[Score | None], basis: Basis) -> float | None:
+  """The best of the figures of one basis, if there are several."""
+  ranked = [
+    each.badness
+    for each in values
+    if each
+    and each.basis == basis
+    and each.badness is not None
+    and each.badness < math.inf  # which NaN is not, either
+  ]
+  return min(ranked) if len(ranked) > 1 else None
+
+
+def _other_basis(first: Basis, other: Basis) -> str:
+  """In what two differ; '' where they are equal."""
+  names = {
+    'images': 'other images',
+    'counts': 'other numbers of images',
+    'features': 'other features',
+    'palette': 'another palette',
+  }
+  found = [
+    text
+    for name, text in names.items()
+    if getattr(first, name) != getattr(other, name)
+  ]
+  # Of other images the numbers say nothing more.
+  if first.images != other.images and first.counts != other.counts:
+    found.remove(names['counts'])
+  return ', '.join(found)
 
 
 def picture_grid(pictures: Pictures, runs: Sequence[Run]) -> Iterable[str]:
