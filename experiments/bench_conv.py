@@ -39,8 +39,15 @@ TRANSPOSED = (
   (3, 1, 32, 128, 64),
   (3, 1, 64, 64, 32),
 )
-# Likewise of ResNets; the border that was reflected is added to the input.
-VALID = ((3, 4, 16, 64, 64), (3, 1, 64, 256, 256), (7, 1, 128, 64, 3))
+# Likewise of ResNets, and of a PatchGAN's logits; the border that was reflected
+# is added to the input.
+VALID = (
+  (3, 4, 16, 64, 64),
+  (3, 1, 64, 256, 256),
+  (7, 1, 128, 64, 3),
+  (7, 1, 256, 64, 3),
+  (4, 1, 31, 512, 1),
+)
 
 
 class Case(NamedTuple):
@@ -63,7 +70,9 @@ def plain_conv_transpose(x: Array, kernel: Array, *, extra: int) -> Array:
 
 
 def plain_conv_valid(x: Array, kernel: Array) -> Array:
-  return ops.conv(x, kernel, stride=1, padding=((0, 0), (0, 0)))
+  return lax.conv_general_dilated(
+    x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
 
 
 def gradients_of(function: Callable) -> Callable:

@@ -222,7 +222,7 @@ def test_what_is_left_out_is_told(unet, tmp_path, capsys):
   assert cli.main(list(map(str, argv))) == 0
   told = capsys.readouterr().err.splitlines()
   assert [line for line in told if line.startswith('note')] == [
-    f'note: {tmp_path}/in holds 2 other files that are no image by their names',
+    f'note: {tmp_path}/in holds 2 other files, which are left out',
     f'note: {tiff} has 5 pages: only the first is translated',
   ]
 

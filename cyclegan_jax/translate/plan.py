@@ -82,10 +82,10 @@ def make_plan(
     if not found:
       failed.append(f'{printable(str(each))} holds no images')
     if num_others:
-      files = 'file that is no image by its name'
-      if num_others > 1:
-        files = 'files that are no image by their names'
-      notes.append(f'{printable(str(each))} holds {num_others:,} other {files}')
+      files = 'file, which is' if num_others == 1 else 'files, which are'
+      notes.append(
+        f'{printable(str(each))} holds {num_others:,} other {files} left out'
+      )
     pairs |= found
   if not pairs:
     names = ', '.join(printable(str(each)) for each in inputs)
