@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from cyclegan_jax.manifest import sync_folder
 
-_NAME_CHARACTERS = 40  # of the file's own name: what it becomes with more fits
 _ABANDONED_SECONDS = 3600
 
 
@@ -23,8 +22,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     OSError: the file can't be renamed, and so on.
   """
-  name = path.name[:_NAME_CHARACTERS]
-  temporary = path.with_name(f'.{name}.{secrets.token_hex(4)}.tmp')
+  # Nothing of the name: TensorBoard reads whatever has 'tfevents' in it.
+  temporary = path.with_name(f'.{secrets.token_hex(8)}.tmp')
   try:
     yield temporary
     os.replace(temporary, path)
@@ -48,12 +47,16 @@ def replace_bytes(path: pathlib.Path, data: bytes) -> None:
   sync_folder(path.parent)
 
 
-def remove_abandoned(folder: pathlib.Path) -> None:
+def remove_abandoned(
+  folder: pathlib.Path, *, seconds: float = _ABANDONED_SECONDS
+) -> None:
   """Removes what killed processes left in a folder and below it.
 
-  What was written to within the hour may still be somebody's.
+  Args:
+    folder: that others may write to.
+    seconds: since it was written to last; what is newer may still be theirs.
   """
   for path in folder.rglob('.*.tmp'):
     with contextlib.suppress(OSError):
-      if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+      if time.time() - path.stat().st_mtime >= seconds:
         path.unlink()

@@ -78,6 +78,7 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
     descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
   # Closed at the end, which gives back the lock.
   with os.fdopen(descriptor, 'r+b', buffering=0) as file:
+    is_ours_alone = True
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -86,6 +87,7 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
         'it, stop it, or give another --workdir'
       ) from None
     except OSError as error:
+      is_ours_alone = False
       logging.getLogger('cyclegan_jax').warning(
         '%s is on a disk without locks (%s): make sure that no other process '
         'trains into it',
@@ -107,7 +109,8 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
         'started': now.isoformat(sep=' ', timespec='seconds'),
       }
       file.write(json.dumps(owner).encode())
-    remove_abandoned(folder)
+    if is_ours_alone:
+      remove_abandoned(folder, seconds=0)
     try:
       yield
     finally:

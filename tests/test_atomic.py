@@ -36,6 +36,14 @@ def test_nothing_is_left_of_what_fails(tmp_path, error):
   assert path.read_text() == 'old'
 
 
+def test_the_other_name_is_not_taken_for_the_file(tmp_path):
+  # TensorBoard reads whatever has 'tfevents' in its name.
+  with replacing(tmp_path / 'events.out.tfevents.1') as temporary:
+    temporary.touch()
+    assert temporary.name.startswith('.')
+    assert 'events' not in temporary.name
+
+
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
   path = tmp_path / 'a.png'
   with replacing(path) as first, replacing(path) as second:
@@ -56,11 +64,14 @@ def test_what_killed_processes_left_is_removed_after_an_hour(tmp_path):
   inner.mkdir()
   (tmp_path / 'c.tmp').touch()  # somebody's own
   for folder in (tmp_path, inner):
-    for name in ('.a.png.01234567.tmp', '.b.png.01234567.tmp'):
+    for name in ('.01234567.tmp', '.89abcdef.tmp'):
       (folder / name).touch()
     old = time.time() - 3700
-    os.utime(folder / '.a.png.01234567.tmp', (old, old))
+    os.utime(folder / '.01234567.tmp', (old, old))
   os.utime(tmp_path / 'c.tmp', (old, old))
   remove_abandoned(tmp_path)
-  assert names_in(inner) == ['.b.png.01234567.tmp']
-  assert names_in(tmp_path) == ['.b.png.01234567.tmp', 'c.tmp', 'inner']
+  assert names_in(inner) == ['.89abcdef.tmp']
+  assert names_in(tmp_path) == ['.89abcdef.tmp', 'c.tmp', 'inner']
+  remove_abandoned(tmp_path, seconds=0)
+  assert names_in(inner) == []
+  assert names_in(tmp_path) == ['c.tmp', 'inner']

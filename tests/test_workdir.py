@@ -364,6 +364,14 @@ def test_the_file_in_the_way_is_named(tmp_path):
   )
 
 
+def test_what_a_killed_run_left_half_written_is_gone(tmp_path):
+  left = tmp_path / 'tensorboard' / '.0123456789abcdef.tmp'
+  left.parent.mkdir()
+  left.touch()
+  with lock_workdir(tmp_path):
+    assert list(left.parent.iterdir()) == []
+
+
 # Disks that are full: real ones, which root can make.
 
 
