@@ -104,7 +104,7 @@ SHELVES = {
     ('patchgan',),
     ('__init__',),
   ),
-  'ops': (('conv',), ('__init__',)),
+  'ops': (('winograd',), ('conv',), ('__init__',)),
   'translate': (
     ('options',),
     ('ownership', 'plan'),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from cyclegan_jax.ops import conv, conv_transpose, conv_valid
+from cyclegan_jax.ops.winograd import kernel_gradient
 
 pytestmark = pytest.mark.usefixtures('strict')
 
@@ -143,6 +144,42 @@ def test_conv_has_xlas_gradients(seed, batch, sides, size, channels, padding):
     pull_back(cotangent), plain(cotangent), strict=True
   ):
     np.testing.assert_allclose(bar, plain_bar, atol=1e-4)
+
+
+@given(
+  seed=st.integers(0, 1000),
+  batch=st.integers(1, 2),
+  sides=st.tuples(*[st.integers(1, 4)] * 2),
+  channels=st.tuples(*[st.integers(1, 5)] * 2),
+)
+@settings(max_examples=20, deadline=None)
+def test_winograds_kernel_gradient(seed, batch, sides, channels):
+  height, width = (2 * side for side in sides)
+  x = random(seed, batch, height + 2, width + 2, channels[0])
+  cotangent = random(seed + 1, batch, height, width, channels[1])
+  _, plain = jax.vjp(lambda k: plain_conv(x, k), jnp.zeros((3, 3, *channels)))
+  (expected,) = plain(cotangent)
+  got = kernel_gradient(x, cotangent)
+  assert got.shape == expected.shape
+  np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('padding', [((0, 0), (0, 0)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize('function', [conv, conv_valid])
+def test_conv_of_many_channels_has_xlas_gradients(function, padding):
+  if function is conv_valid and padding != ((0, 0), (0, 0)):
+    pytest.skip('it has no padding')
+  x, kernel = random(0, 2, 8, 6, 32), random(1, 3, 3, 32, 40)
+  options = {'stride': 1, 'padding': padding}
+  ours = functools.partial(conv, **options) if function is conv else function
+  out, pull_back = jax.vjp(ours, x, kernel)
+  expected, plain = jax.vjp(functools.partial(plain_conv, **options), x, kernel)
+  np.testing.assert_allclose(out, expected, atol=1e-3)
+  cotangent = random(2, *out.shape)
+  for bar, plain_bar in zip(
+    pull_back(cotangent), plain(cotangent), strict=True
+  ):
+    np.testing.assert_allclose(bar, plain_bar, atol=1e-3)
 
 
 @pytest.mark.parametrize('padding', [((0, 0), (0, 0)), ((1, 2), (0, 1))])

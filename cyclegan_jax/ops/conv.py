@@ -1,11 +1,13 @@
 """Two-dimensional convolution and its transpose on [B, H, W, C] arrays."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cyclegan_jax.ops import winograd
 from cyclegan_jax.types import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -13,6 +15,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _NONE: Padding = ((0, 0), (0, 0))
 _FEW = 4  # output channels
+_MANY = 32  # channels for which transforms cost little
 
 
 def conv(
@@ -20,8 +23,8 @@ def conv(
 ) -> Array:
   """Convolution (cross-correlation) with zero padding.
 
-  On CPUs XLA's weight gradient for few output channels is slow, so there it
-  is a matrix product (see `_gradient_of_few`).
+  On CPUs the weight gradient for stride 1 is ours where that is faster: see
+  `_kernel_gradient`.
 
   Args:
     x: [B, H, W, I].
@@ -37,12 +40,12 @@ def conv(
     rows, columns = lax.padtype_to_pads(sides, window, (stride,) * 2, padding)
     padding = (rows, columns)
   plain = functools.partial(_plain, stride=stride, padding=padding)
-  if stride > 1 or kernel.shape[3] > _FEW:
+  if stride > 1:
     return plain(x, kernel)
   return lax.platform_dependent(
     x,
     kernel,
-    cpu=lambda x, kernel: _to_few(x, kernel, padding),
+    cpu=lambda x, kernel: _stride_one(x, kernel, padding),
     default=plain,
   )
 
@@ -100,14 +103,14 @@ _padded_and_cropped.defvjp(_valid_forward, _valid_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _to_few(x: Array, kernel: Array, padding: Padding) -> Array:
+def _stride_one(x: Array, kernel: Array, padding: Padding) -> Array:
   return _plain(x, kernel, stride=1, padding=padding)
 
 
-def _to_few_forward(
+def _stride_one_forward(
   x: Array, kernel: Array, padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
-  return _to_few(x, kernel, padding), (x, kernel)
+  return _stride_one(x, kernel, padding), (x, kernel)
 
 
 def _gradients(
@@ -116,20 +119,42 @@ def _gradients(
   """Of a convolution with stride 1, in its input and its kernel."""
   x, kernel = saved
   plain = functools.partial(_plain, stride=1, padding=padding)
-  if kernel.shape[3] > _FEW:
+  ours = _kernel_gradient(kernel.shape, cotangent.shape)
+  if ours is None:
     _, pull_back = jax.vjp(plain, x, kernel)
     return pull_back(cotangent)
   _, pull_back = jax.vjp(lambda x: plain(x, kernel), x)
   (x_bar,) = pull_back(cotangent)
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  return x_bar, _gradient_of_few(x, cotangent, kernel.shape)
+  return x_bar, ours(x, cotangent)
 
 
-_to_few.defvjp(_to_few_forward, _gradients)
+_stride_one.defvjp(_stride_one_forward, _gradients)
+
+
+def _kernel_gradient(
+  kernel: tuple[int, ...], output: tuple[int, ...]
+) -> Callable[[Array, Array], Array] | None:
+  """What computes a weight gradient from the padded input and the cotangent.
+
+  Args:
+    kernel: its shape.
+    output: the convolution's.
+
+  Returns:
+    None where XLA's own is as fast (experiments/bench_conv.py).
+  """
+  h, w, channels, features = kernel
+  if features <= _FEW:
+    return functools.partial(_gradient_of_few, shape=kernel)
+  is_even = output[1] % 2 == output[2] % 2 == 0
+  if (h, w) == (3, 3) and is_even and min(channels, features) >= _MANY:
+    return winograd.kernel_gradient
+  return None
 
 
 def _gradient_of_few(
-  x: Array, cotangent: Array, shape: tuple[int, ...]
+  x: Array, cotangent: Array, *, shape: tuple[int, ...]
 ) -> Array:
   """The weight gradient of a valid convolution, as one matrix product.
 
