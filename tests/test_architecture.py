@@ -119,9 +119,9 @@ SHELVES = {
     ('__init__',),
   ),
   'report': (
-    ('curves', 'events', 'journal', 'page', 'progress', 'samples'),
-    ('run_tables', 'translations', 'writer'),
-    ('comparison', 'doctor', 'gallery'),
+    ('curves', 'events', 'journal', 'progress', 'samples'),
+    ('page', 'run_tables', 'writer'),
+    ('comparison', 'doctor', 'gallery', 'translations'),
     ('recorder',),
   ),
 }

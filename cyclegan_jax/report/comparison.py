@@ -1,17 +1,12 @@
 """Runs beside each other on one page: options, curves, scores, pictures.
 
-The page is one file that holds its own styles, script, numbers and pictures
-and refers to nothing else, so that it opens from a disk and can be sent.
+The page holds the pictures too and refers to nothing else.
 """
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from cyclegan_jax.atomic import replace_text
-from cyclegan_jax.report.curves import Curve
-from cyclegan_jax.report.page import compact, fill
+from cyclegan_jax.report.page import chart_data, write_page
 from cyclegan_jax.report.run_tables import (
   Pictures,
   Run,
@@ -24,6 +19,10 @@ from cyclegan_jax.report.run_tables import (
 )
 
 PAGE_MARK = '<meta name="generator" content="cyclegan compare">'
+_POLICY = (
+  '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+  "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
+)
 
 
 def write_comparison(
@@ -41,9 +40,6 @@ def write_comparison(
     OSError: it can't be written.
   """
   parts = {
-    'mark': PAGE_MARK,
-    'title': html.escape(plain(title)),
-    'summary': html.escape(_summary(runs, pictures)),
     'legend': ''.join(legend(runs)),
     'notes': ''.join(notes(runs)),
     'options': ''.join(options_table(runs)),
@@ -54,7 +50,21 @@ def write_comparison(
     'pictures_hidden': '' if pictures else ' hidden',
     'cell': str(_cell_size(pictures)),
   }
-  replace_text(path, fill('comparison.html', parts, _chart_data(runs)))
+  curves = [
+    (name, {'run': index}, curve)
+    for index, run in enumerate(runs)
+    for name, curve in run.records.curves.items()
+  ]
+  write_page(
+    path,
+    'comparison',
+    parts,
+    {'runs': [plain(run.label) for run in runs], **chart_data(curves)},
+    title=plain(title),
+    status=_summary(runs, pictures),
+    shared=['charts'],
+    head=f'{PAGE_MARK}\n{_POLICY}\n',
+  )
 
 
 def shortest_labels(paths: Sequence[Path]) -> list[str]:
@@ -99,37 +109,3 @@ def _cell_size(pictures: Sequence[Pictures]) -> int:
     default=0,
   )
   return 128 if largest <= 128 else 192
-
-
-def _chart_data(runs: Sequence[Run]) -> dict[str, Any]:
-  """One chart a metric, one curve a run that has it; lists of steps once."""
-  steps: list[list[int]] = []
-  places: dict[tuple[int, ...], int] = {}
-  charts: dict[str, list[dict[str, Any]]] = {}
-  for index, run in enumerate(runs):
-    for name, curve in run.records.curves.items():
-      at = places.setdefault(tuple(curve.steps), len(steps))
-      if at == len(steps):
-        steps.append(curve.steps)
-      entry = {'run': index, 'x': at, **_curve_data(curve)}
-      charts.setdefault(name, []).append(entry)
-  return {
-    'runs': [plain(run.label) for run in runs],
-    'steps': steps,
-    'charts': [
-      {'name': name, 'curves': curves} for name, curves in charts.items()
-    ],
-  }
-
-
-def _curve_data(curve: Curve) -> dict[str, Any]:
-  data: dict[str, Any] = {
-    'y': [compact(value) for value in curve.means],
-    'last': compact(curve.last),
-  }
-  if curve.lows != curve.means or curve.highs != curve.means:
-    data['low'] = [compact(value) for value in curve.lows]
-    data['high'] = [compact(value) for value in curve.highs]
-  if curve.not_finite:
-    data['odd'] = curve.not_finite
-  return data

@@ -10,7 +10,6 @@ stopped goes on where it was, and several processes may add to one folder.
 import contextlib
 import fcntl
 import hashlib
-import html
 import io
 import json
 import re
@@ -24,9 +23,10 @@ from PIL import Image
 
 from cyclegan_jax.atomic import replacing
 from cyclegan_jax.images import to_float, to_rgb
-from cyclegan_jax.report.page import fill
+from cyclegan_jax.report.page import write_page
 
-PICTURES_FOLDER = 'gallery'
+# Hidden, as a folder of outputs may become a folder of inputs.
+PICTURES_FOLDER = '.gallery'
 PAGE_FILE = 'index.html'
 PREVIEW_SIDE = 1024
 THUMBNAIL_SIDE = 256
@@ -46,7 +46,7 @@ class _Entry(NamedTuple):
 class TranslationGallery:
   """A page of translations, and the pictures that it shows.
 
-  Pictures go to `folder/gallery`, the page to `folder/index.html`. Only names
+  Pictures go to `folder/.gallery`, the page to `folder/index.html`. Only names
   are kept in memory, and only by `finish`.
   """
 
@@ -148,8 +148,7 @@ class TranslationGallery:
       records = self._pictures.glob('[0-9a-f][0-9a-f]/*.json')
       entries = [entry for each in records if (entry := self._read(each))]
       entries.sort(key=lambda entry: _natural_order(entry.name))
-      # A name that no encoding knows, from an old disk, shows as '?'.
-      _replace(path, self._make_page(entries).encode('utf-8', 'replace'))
+      self._write_page(path, entries)
     return path
 
   def _record_path(self, key: str) -> Path:
@@ -176,27 +175,26 @@ class TranslationGallery:
       return None
     return entry
 
-  def _make_page(self, entries: list[_Entry]) -> str:
+  def _write_page(self, path: Path, entries: list[_Entry]) -> None:
     a, b = self._direction[0], self._direction[1]
     total = self._total or 0
-    done = len(entries) / total if len(entries) < total else None
-    data = {
-      'roles': _ROLES,
-      'labels': [f'Input ({a})', f'Translated ({b})', f'Back again ({a})'],
-      'folder': PICTURES_FOLDER,
-      'thumbnail': THUMBNAIL_SIDE,
-      'entries': entries,
-    }
-    parts = {
-      'title': html.escape(self._title),
-      'status': html.escape(
-        f'{_count(len(entries), total)} · {a} → {b}'
-        + (' and back' if any(len(each.sizes) > 2 for each in entries) else '')
-      ),
-      'done_hidden': ' hidden' if done is None else '',
-      'done_percent': f'{100 * (done or 0):.2f}',
-    }
-    return fill('translations.html', parts, data)
+    has_back = any(len(each.sizes) > 2 for each in entries)
+    write_page(
+      path,
+      'translations',
+      {'folder': PICTURES_FOLDER},
+      {
+        'roles': _ROLES,
+        'labels': [f'Input ({a})', f'Translated ({b})', f'Back again ({a})'],
+        'folder': PICTURES_FOLDER,
+        'thumbnail': THUMBNAIL_SIDE,
+        'entries': entries,
+      },
+      title=self._title,
+      status=f'{_count(len(entries), total)} · {a} → {b}'
+      + (' and back' if has_back else ''),
+      done=len(entries) / total if len(entries) < total else None,
+    )
 
 
 def _check(image: np.ndarray | jax.Array) -> None:

@@ -24,7 +24,10 @@ class Options:
   """How it is computed.
 
   Attributes:
-    channels_last: memory format of images and weights.
+    channels_last: memory format of images and weights. Instance norm is then
+      a group norm of one channel a group, which is the same and keeps the
+      format; `nn.InstanceNorm2d` leaves it, and with PyTorch 2.13 on a CPU its
+      gradient is wrong where one image's gradient comes in it.
     bfloat16: networks under autocast; weights and losses stay float32.
     compile: '' for eager, else a mode of torch.compile: 'default', or
       'reduce-overhead', which records CUDA graphs.
@@ -41,8 +44,6 @@ class Options:
 
 
 TUNED = {
-  # Not channels_last: with PyTorch 2.13 on a CPU the gradient in the input of
-  # the transposed convolutions comes out wrong, and the losses part.
   'cpu': Options(compile='default', fused_adam=True, paired=True),
   'cuda': Options(
     channels_last=True,
@@ -52,6 +53,16 @@ TUNED = {
     paired=True,
   ),
 }
+
+
+def keep_channels_last(net: nn.Module) -> None:
+  """Puts group norms where a network has instance norms."""
+  for name, layer in net.layers.items():
+    if isinstance(layer, nn.InstanceNorm2d):
+      channels = layer.num_features
+      net.layers[name] = nn.GroupNorm(
+        channels, channels, layer.eps, layer.affine
+      )
 
 
 class Pool:
@@ -118,11 +129,15 @@ class CycleGAN:
     for side in ('gen', 'disc'):
       for name, net in getattr(self, side).items():
         net.drops = side == 'gen' and gen.dropout > 0
+        if options.channels_last:
+          keep_channels_last(net)
         if state is not None:
           load_flax(net, getattr(state, side)[name])
       nets = getattr(self, side).to(device)
       if options.channels_last:
         nets.to(memory_format=torch.channels_last)
+    if device == 'cuda':
+      torch.backends.cudnn.benchmark = True  # as the authors; XLA tunes too
     adam = config.optimizer
     self.gen_opt, self.disc_opt = (
       torch.optim.Adam(
@@ -157,6 +172,10 @@ class CycleGAN:
     Returns:
       Losses by the names of ours, as tensors on the device.
     """
+    if self.options.compile == 'reduce-overhead':
+      # What a recorded graph gave lives until a step begins, not until the
+      # next graph runs: a's losses are read after b's were computed.
+      torch.compiler.cudagraph_mark_step_begin()
     if self.options.channels_last:
       a, b = (
         each.contiguous(memory_format=torch.channels_last) for each in (a, b)
@@ -177,7 +196,8 @@ class CycleGAN:
       (self.config.loss.discriminator * loss).backward()
       losses[f'discriminator/{domain}'] = loss
     self.disc_opt.step()
-    return {name: each.detach() for name, each in losses.items()}
+    # Copies, as the next step computes into the same memory.
+    return {name: each.detach().clone() for name, each in losses.items()}
 
   def _autocast(self):
     return torch.autocast(
@@ -198,8 +218,8 @@ class CycleGAN:
     losses = {
       'generator/adversarial_ab': self._adversarial(self.disc['b'](fake_b), 1),
       'generator/adversarial_ba': self._adversarial(self.disc['a'](fake_a), 1),
-      'generator/cycle_a': F.l1_loss(cycled_a.float(), a),
-      'generator/cycle_b': F.l1_loss(cycled_b.float(), b),
+      'generator/cycle_a': F.l1_loss(cycled_a.to(a.dtype), a),
+      'generator/cycle_b': F.l1_loss(cycled_b.to(b.dtype), b),
     }
     loss = (
       losses['generator/adversarial_ab']
@@ -208,15 +228,15 @@ class CycleGAN:
       + weights.cycle_b * losses['generator/cycle_b']
     )
     if same_a is not None:
-      losses['generator/identity_a'] = F.l1_loss(same_a.float(), a)
-      losses['generator/identity_b'] = F.l1_loss(same_b.float(), b)
+      losses['generator/identity_a'] = F.l1_loss(same_a.to(a.dtype), a)
+      losses['generator/identity_b'] = F.l1_loss(same_b.to(b.dtype), b)
       loss = (
         loss
         + weights.identity_a * losses['generator/identity_a']
         + weights.identity_b * losses['generator/identity_b']
       )
     losses['generator/loss'] = loss
-    return losses, {'a': fake_a.float(), 'b': fake_b.float()}
+    return losses, {'a': fake_a.to(a.dtype), 'b': fake_b.to(b.dtype)}
 
   def _discriminator_loss(self, disc, real, fake):
     if self._can_pair['discriminator']:
@@ -226,7 +246,8 @@ class CycleGAN:
     return self._adversarial(of_real, 1) + self._adversarial(of_fake, 0)
 
   def _adversarial(self, logits, target):
-    logits = logits.float()
+    if self.options.bfloat16:
+      logits = logits.float()
     targets = torch.full_like(logits, target)
     if self.config.loss.adversarial == 'lsgan':
       return F.mse_loss(logits, targets)

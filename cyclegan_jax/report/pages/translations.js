@@ -1,16 +1,9 @@
-const data = JSON.parse(document.getElementById('data').textContent);
-const byId = id => document.getElementById(id);
 const entries = data.entries.map(([name, key, sizes, kind]) => ({
-  name, key, sizes, isClip: kind === 'clip', text: name.normalize('NFC').toLowerCase() }));
+  name, key, sizes, isClip: kind === 'clip',
+  text: name.normalize('NFC').toLowerCase() }));
 const grid = byId('grid'), viewer = byId('viewer'), stage = byId('stage');
 const PLAIN = 12;  // the longest shape, in widths, that is shown as it is
 
-function make(tag, parent, attributes = {}, text = '') {
-  const node = document.createElement(tag);
-  for (const name in attributes) node.setAttribute(name, attributes[name]);
-  node.textContent = text;
-  return parent.appendChild(node);
-}
 const isSmall = size => Math.max(...size) <= data.thumbnail;
 function address(entry, role, thumb = false) {
   const end = isSmall(entry.sizes[role]) ? '.png'
@@ -32,7 +25,7 @@ const fileOf = name => './' + name.split(/(\p{Cs})/u).map((part, i) => i % 2
   : encodeURIComponent(part).replaceAll('%2F', '/')).join('');
 const shapeOf = ([width, height]) =>
   Math.max(1 / PLAIN, Math.min(PLAIN, width / height));
-const sizeOf = size => size.map(side => side.toLocaleString('en')).join(' × ');
+const sizeOf = size => size.map(count).join(' × ');
 
 // The grid.
 const tiles = entries.reduce((n, { sizes }) => Math.max(n, sizes.length), 2);
@@ -40,7 +33,7 @@ function makeCard(i) {
   const entry = entries[i], item = document.createElement('div');
   item.setAttribute('role', 'listitem');
   const card = make('a', item, { class: 'card', href: `#${i + 1}`,
-    'aria-label': visible(entry.name) });
+    'aria-label': visible(entry.name) + (entry.isClip ? ', clip' : '') });
   const strip = make('span', card, { class: 'strip' });
   for (let role = 0; role < tiles; role++) {
     const tile = make('span', strip, { class: 'tile' });
@@ -49,18 +42,22 @@ function makeCard(i) {
     tile.dataset.label = data.labels[role];
     const img = make('img', tile, { loading: 'lazy', decoding: 'async',
       alt: '', src: address(entry, role, true) });
+    img.onerror = () => {
+      img.remove();
+      tile.classList.add('missing');
+    };
     if (Math.max(...size) <= 96) img.className = 'pixels';
     if (size[0] / size[1] > PLAIN) img.style.height = '9%';
     else if (size[1] / size[0] > PLAIN) img.style.width = '9%';
     else continue;
     img.style.objectFit = 'fill';  // a line would not be seen
   }
+  if (entry.isClip) make('span', strip, { class: 'badge' }, 'clip');
   const caption = make('span', card, { class: 'caption' });
   const name = make('span', caption, { class: 'name',
     title: visible(entry.name) });
   nameInto(name, entry.name);
-  make('span', caption, { class: 'size soft' },
-    (entry.isClip ? '▶ clip · ' : '') + sizeOf(entry.sizes[0]));
+  make('span', caption, { class: 'size soft' }, sizeOf(entry.sizes[0]));
   return item;
 }
 function median(values) {
@@ -135,9 +132,9 @@ function search() {
   const words = text.normalize('NFC').toLowerCase().split(/\s+/);
   shown = entries.flatMap((entry, i) =>
     words.every(word => entry.text.includes(word)) ? [i] : []);
-  const all = entries.length.toLocaleString('en');
+  const all = count(entries.length);
   byId('count').textContent = shown.length === entries.length ? ''
-    : `${shown.length.toLocaleString('en')} of ${all}`;
+    : `${count(shown.length)} of ${all}`;
   byId('empty').textContent = entries.length
     ? `No name has “${visible(text.trim())}” in it.` : 'No image yet.';
   byId('empty').hidden = shown.length > 0;
@@ -215,10 +212,11 @@ function show(i) {
   nameInto(byId('name'), entry.name);
   byId('name').title = visible(entry.name);
   const sizes = [...new Set(entry.sizes.map(sizeOf))];
-  byId('facts').textContent = `${(n + 1).toLocaleString('en')} of `
-    + `${shown.length.toLocaleString('en')} · ${sizes.join(' → ')}`
+  byId('facts').textContent = `${count(n + 1)} of `
+    + `${count(shown.length)} · ${sizes.join(' → ')}`
     + (entry.isClip ? ' · clip, its first frame' : '');
   byId('file').href = fileOf(entry.name);
+  byId('file').textContent = entry.isClip ? 'Open clip' : 'Open full size';
   byId('back').disabled = n === 0;
   byId('next').disabled = n === shown.length - 1;
   draw();
@@ -236,6 +234,10 @@ function picture(parent, entry, role, tag = 'figure', kind = '') {
   if (isSmall(entry.sizes[role])) img.className = 'pixels';
   // Shown until the large one is there.
   else img.style.backgroundImage = `url(${address(entry, role, true)})`;
+  img.onerror = () => {
+    img.remove();
+    figure.classList.add('missing');
+  };
   make('figcaption', figure, {}, data.labels[role]);
   return figure;
 }
