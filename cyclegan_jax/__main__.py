@@ -19,7 +19,10 @@ def run(*command: str, program: str = '') -> NoReturn:
   from cyclegan_jax import cli
 
   argv = [*command, *sys.argv[1:]]
-  cli.load_command(argv)  # with JAX, which takes seconds
+  if cli.load_command(argv):  # with JAX, which takes seconds
+    from cyclegan_jax.cache import keep_compiled_programs
+
+    keep_compiled_programs()
   signals.interrupt()
   status = cli.main(argv, program=program)
   # A thread may still be inside of the compiler, or wait for a disk: Python

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import orbax.checkpoint as ocp
 
+from cyclegan_jax import parallel
 from cyclegan_jax.config import Config, from_config_dict
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.manifest import (
@@ -142,7 +143,7 @@ class Saver:
       shutil.rmtree(temporary, ignore_errors=True)
       temporary.mkdir(parents=True)
       sync_folder(self._folder.parent)
-      writer.save(temporary / 'state', state)
+      writer.save(temporary / 'state', parallel.unreplicate(state))
     except Exception as error:  # of TensorStore, Orbax and the system
       self.fail(step, error)
       with contextlib.suppress(Exception):

@@ -443,6 +443,21 @@ class Config(Section):
   deterministic: bool = option(
     False, 'the same bits in two runs on a GPU too, at some cost of speed'
   )
+  remat: bool = option(
+    False,
+    "compute the generators' activations again for the gradient, in place of "
+    'keeping them: less memory for more time on GPUs and TPUs; on CPUs XLA '
+    'keeps them all the same',
+  )
+  accumulate: int = option(
+    1,
+    "parts of a device's batch that are computed one after another, for less "
+    'memory; batch norm then takes its statistics over a part',
+    low=1,
+  )
+  profile: bool = option(
+    False, "a trace of five steps by JAX's profiler, in the run's profile/"
+  )
   max_skipped_steps: int = option(
     10, 'steps skipped for a loss that is not finite before the run ends', low=0
   )

@@ -1,5 +1,6 @@
 """The loop: step after step, and around what goes wrong on the way."""
 
+import contextlib
 import json
 import pathlib
 import time
@@ -16,6 +17,7 @@ from cyclegan_jax.data.loader import TrainBatches
 from cyclegan_jax.data.sources import Images
 from cyclegan_jax.errors import DataError, TrainingError, WorkdirError
 from cyclegan_jax.report.recorder import Recorder
+from cyclegan_jax.report.trace import TRACE_FOLDER, StepTrace
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.types import Params
@@ -112,12 +114,14 @@ class Loop:
     state = self._update.place(state)
     step, last = int(state.step), self._config.steps
     unseen: Outcome | None = None  # of the last step
-    with self._batches(step) as batches:
+    with self._batches(step) as batches, self._trace(step) as trace:
       try:
         while step < last and self._stop.received is None:
           raw = next(batches)
           self._next_wait = _FIRST_WAIT_SECONDS
-          outcome = self._update.run(state, raw)
+          trace.step(step, state)
+          with jax.profiler.StepTraceAnnotation('step', step_num=step + 1):
+            outcome = self._update.run(state, raw)
           # One step works while the next is prepared; no more wait in line.
           if unseen is not None:
             self._see(step, unseen)
@@ -161,6 +165,10 @@ class Loop:
       end_step=self._config.steps,
       on_wait=self._on_wait,
     )
+
+  def _trace(self, step: int) -> contextlib.AbstractContextManager[StepTrace]:
+    folder = self._workdir / TRACE_FOLDER if self._config.profile else None
+    return StepTrace(folder, step, self._config.steps, say=self._recorder.say)
 
   def _on_wait(self, seconds: float, reading: str) -> None:
     if self._stop.received is not None:

@@ -51,6 +51,14 @@ def replicate(tree: Tree, num_devices: int) -> Tree:
   return jax.device_put(tree, everywhere)
 
 
+def unreplicate(tree: Tree) -> Tree:
+  """The first device's copy of what all devices have, as arrays of its own.
+
+  What works on it is not compiled again for each number of devices.
+  """
+  return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
 def shard_batch(batch: Tree, num_devices: int) -> Tree:
   """Cuts [B, ...] into [num_devices, B / num_devices, ...]."""
   return jax.tree.map(

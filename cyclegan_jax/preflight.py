@@ -53,6 +53,13 @@ def resolve(
       f'{num_devices} devices: make it a multiple of {num_devices}, or set '
       'config.num_devices'
     )
+  local_size = config.batch_size // num_devices
+  if local_size % config.accumulate:
+    raise ConfigError(
+      f'config.accumulate={config.accumulate} does not divide the {local_size} '
+      'pairs that a device has of config.batch_size='
+      f'{config.batch_size}: change one of them'
+    )
   data = resolve_values(
     config.data, images, saved=saved.data if saved else None
   )

@@ -1,6 +1,8 @@
 """The algorithm: one update of both generators and both discriminators."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +43,14 @@ def generator_loss(
   keys = iter(jax.random.split(key, 6))
 
   def generate(direction: str, images: Array) -> Array:
-    params, key = gen[direction], next(keys)
-    return translate(
-      config, params, direction, images, key, axis_name=axis_name
-    )
+    def run(params: Params, images: Array, key: Key) -> Array:
+      return translate(
+        config, params, direction, images, key, axis_name=axis_name
+      )
+
+    if config.remat:
+      run = jax.checkpoint(run)
+    return run(gen[direction], images, next(keys))
 
   def judge(domain: str, images: Array) -> Array:
     return _judge(config, disc[domain], images, axis_name)
@@ -150,8 +156,18 @@ def train_step(
   key = jax.random.fold_in(state.key, state.step)
   gen_key, pool_key, disc_key = jax.random.split(key, 3)
 
-  grads, (fakes, gen_metrics) = jax.grad(generator_loss, has_aux=True)(
-    state.gen, state.disc, batch, gen_key, config=config, axis_name=axis_name
+  def gen_loss(gen: Params, batch: Batch, key: Key) -> Any:
+    return generator_loss(
+      gen, state.disc, batch, key, config=config, axis_name=axis_name
+    )
+
+  def disc_loss(disc: Params, images: tuple[Batch, Batch], key: Key) -> Any:
+    return discriminator_loss(
+      disc, *images, key, config=config, axis_name=axis_name
+    )
+
+  grads, (fakes, gen_metrics) = _gradient(
+    gen_loss, state.gen, batch, gen_key, config.accumulate
   )
   gen, gen_opt = _update(
     config, 'gen', grads, state.gen_opt, state.gen, axis_name
@@ -167,8 +183,8 @@ def train_step(
     size = batch[domain].shape[0]
     shown[domain] = parallel.local_slice(queried, size, axis_name)
 
-  grads, disc_metrics = jax.grad(discriminator_loss, has_aux=True)(
-    state.disc, batch, shown, disc_key, config=config, axis_name=axis_name
+  grads, disc_metrics = _gradient(
+    disc_loss, state.disc, (batch, shown), disc_key, config.accumulate
   )
   disc, disc_opt = _update(
     config, 'disc', grads, state.disc_opt, state.disc, axis_name
@@ -191,6 +207,47 @@ def train_step(
     gen_ema=ema,
   )
   return state, metrics
+
+
+def _gradient(
+  loss: Callable[..., Any],
+  params: Params,
+  examples: Any,
+  key: Key,
+  num_parts: int,
+) -> tuple[Params, Any]:
+  """The gradient of a mean over examples, by one part of them after another.
+
+  Args:
+    loss: a function (params, examples, key) -> (scalar, aux), where aux is of
+      scalars, which are averaged, and of arrays of examples.
+    params: of the networks that learn.
+    examples: arrays [B, ...].
+    key: for the loss.
+    num_parts: divides B; with more of them it takes less memory.
+
+  Returns:
+    The gradient and aux.
+  """
+  gradient = jax.grad(loss, has_aux=True)
+  if num_parts == 1:
+    return gradient(params, examples, key)
+
+  def add(total: Params, part: Any) -> tuple[Params, Any]:
+    grads, aux = gradient(params, *part)
+    return jax.tree.map(jnp.add, total, grads), aux
+
+  parts = jax.tree.map(
+    lambda x: x.reshape(num_parts, -1, *x.shape[1:]), examples
+  )
+  total, aux = jax.lax.scan(
+    add,
+    jax.tree.map(jnp.zeros_like, params),
+    (parts, jax.random.split(key, num_parts)),
+  )
+  return jax.tree.map(lambda x: x / num_parts, total), jax.tree.map(
+    lambda x: x.mean() if x.ndim == 1 else x.reshape(-1, *x.shape[2:]), aux
+  )
 
 
 def _judge(

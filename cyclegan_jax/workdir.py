@@ -26,6 +26,7 @@ _LOCK_FILE = 'lock'
 _FREE = (
   'config.log.',
   'config.num_devices:',
+  'config.profile:',
   'config.max_skipped_steps:',
   'config.data.num_workers:',
   'config.data.prefetch_batches:',

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(cyclegan_jax.__file__).parent
 # and nothing of its own row. Ground and roof have steps of their own.
 FLOORS = (
   ('errors', 'manifest', 'types'),
-  ('atomic', 'config'),
+  ('atomic', 'cache', 'config'),
   (
     'images',
     'losses',
@@ -119,7 +119,7 @@ SHELVES = {
     ('__init__',),
   ),
   'report': (
-    ('curves', 'events', 'journal', 'progress', 'samples'),
+    ('curves', 'events', 'journal', 'progress', 'samples', 'trace'),
     ('page', 'run_tables', 'writer'),
     ('comparison', 'doctor', 'gallery', 'translations'),
     ('recorder',),

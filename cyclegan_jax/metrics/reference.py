@@ -17,6 +17,7 @@ import numpy as np
 
 from cyclegan_jax import images
 from cyclegan_jax.atomic import replacing
+from cyclegan_jax.cache import cache_folder
 from cyclegan_jax.data.image_set import ImageSet, padded
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.metrics.features import default_extractor, load_extractor
@@ -74,12 +75,7 @@ def choose_extractor(
 
 def default_cache() -> pathlib.Path:
   """$XDG_CACHE_HOME/cyclegan_jax/statistics, or the same in ~/.cache."""
-  given = os.environ.get('XDG_CACHE_HOME', '')
-  # A relative path is to be ignored, as the XDG specification has it.
-  base = (
-    pathlib.Path(given) if os.path.isabs(given) else pathlib.Path('~/.cache')
-  )
-  return base.expanduser() / 'cyclegan_jax' / 'statistics'
+  return cache_folder() / 'statistics'
 
 
 def extract(

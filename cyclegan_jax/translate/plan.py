@@ -14,8 +14,7 @@ from cyclegan_jax.data.files import list_images, natural
 from cyclegan_jax.data.photo import holds
 from cyclegan_jax.data.values import values_of
 from cyclegan_jax.errors import DataError
-from cyclegan_jax.report.translations import PICTURES_FOLDER
-from cyclegan_jax.translate.options import ENDINGS, RECORD_FILE, Options
+from cyclegan_jax.translate.options import ENDINGS, Options
 
 _CLIPS = clips.GIF_EXTENSIONS + clips.VIDEO_EXTENSIONS
 _KEPT_ENDINGS = ('.png', '.tif', '.tiff')  # what holds any depth
@@ -139,20 +138,11 @@ def _find(
     found = {
       pathlib.Path(name): to / os.path.relpath(name, given)
       for name in listing.images
-      if not _is_of_a_gallery(pathlib.Path(name))
     }
     return found, listing.num_other_files
   if glob.has_magic(str(given)) and not given.exists():
     return dict(_matches(given, to)), 0
   return {given: to / given.name}, 0
-
-
-def _is_of_a_gallery(path: pathlib.Path) -> bool:
-  """Whether it is a picture on the page of an earlier translation."""
-  return PICTURES_FOLDER in path.parts and any(
-    folder.name == PICTURES_FOLDER and (folder.parent / RECORD_FILE).exists()
-    for folder in path.parents
-  )
 
 
 def _matches(
