@@ -119,6 +119,14 @@ def test_a_batch_that_devices_do_not_divide():
   )
 
 
+def test_parts_that_do_not_divide_a_batch():
+  config = Config(batch_size=4, num_devices=1, accumulate=3)
+  assert message_of(ConfigError, preflight.resolve, config, images_of(1)) == (
+    'config.accumulate=3 does not divide the 4 pairs that a device has of '
+    'config.batch_size=4: change one of them'
+  )
+
+
 # Images.
 
 
