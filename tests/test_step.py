@@ -192,7 +192,9 @@ def test_less_memory_gives_the_same_step(changes, adversarial, config, batch):
     assert max_difference(one, getattr(state, name)) > 1e-3
   if adversarial != 'wgan_gp':  # whose penalty's points are drawn by the key
     for name, value in metrics.items():
-      assert float(same_metrics[name]) == pytest.approx(value, abs=1e-5), name
+      assert float(same_metrics[name]) == pytest.approx(
+        float(value), abs=1e-5
+      ), name
 
 
 def test_accumulation_takes_less_memory(config):
