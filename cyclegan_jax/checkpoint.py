@@ -29,7 +29,6 @@ from typing import Any, NamedTuple, Self
 import jax
 import orbax.checkpoint as ocp
 
-from cyclegan_jax import parallel
 from cyclegan_jax.config import Config, from_config_dict
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.manifest import (
@@ -118,8 +117,8 @@ class Saver:
     """Starts to save, once the last save has ended.
 
     Args:
-      state: at the step that names the checkpoint; it may be donated as soon
-        as this returns.
+      state: at the step that names the checkpoint, on one device; it may be
+        donated as soon as this returns.
       metrics: of that step; `log.best_metric` is one of them.
       replace: save it although there is a good one of this step, which may
         lack metrics; else nothing is done.
@@ -143,7 +142,7 @@ class Saver:
       shutil.rmtree(temporary, ignore_errors=True)
       temporary.mkdir(parents=True)
       sync_folder(self._folder.parent)
-      writer.save(temporary / 'state', parallel.unreplicate(state))
+      writer.save(temporary / 'state', state)
     except Exception as error:  # of TensorStore, Orbax and the system
       self.fail(step, error)
       with contextlib.suppress(Exception):

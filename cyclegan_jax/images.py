@@ -4,15 +4,13 @@ Raw images are uint8 in [0, 255], or floats in [-1, 1] where files hold more
 than 8 bits; the networks see floats in [-1, 1].
 """
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from cyclegan_jax.atomic import replacing
 
 AnyArray = TypeVar('AnyArray', np.ndarray, jax.Array)
 
@@ -128,16 +126,17 @@ def sheet(
   return np.asarray(canvas)
 
 
-def save_png(path: Path, image: np.ndarray) -> None:
-  """Writes a file whole or not at all.
+def encode_png(image: np.ndarray) -> bytes:
+  """A PNG file.
 
   Args:
-    path: of the PNG file.
     image: uint8 [h, w, C], C 1 to 4: grey, with alpha, RGB, with alpha.
   """
   image = image[..., 0] if image.shape[-1] == 1 else image
-  with replacing(path) as temporary:
-    Image.fromarray(image).save(temporary, format='PNG')
+  file = io.BytesIO()
+  # Of a sheet level 4 makes what 6 makes, in a third of the time.
+  Image.fromarray(image).save(file, format='PNG', compress_level=4)
+  return file.getvalue()
 
 
 def _enlarge(images: np.ndarray, least: int) -> np.ndarray:

@@ -101,6 +101,7 @@ class Interim:
     metrics = evaluation.flat()
     for name, text in file_texts(evaluation, step).items():
       recorder.evaluation(f'{EVALUATION_FOLDER}/{name}', text)
+    recorder.flush()
     records = [
       record
       for record in read_metrics(workdir / METRICS_FILE)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from cyclegan_jax import checkpoint
+from cyclegan_jax import checkpoint, parallel
 from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.loader import TrainBatches
@@ -84,7 +84,6 @@ class Loop:
     self._evaluate = evaluate
     self._next_wait = _FIRST_WAIT_SECONDS
     self._num_unexplained = 0  # losses that were finite the second time
-    self._seen: tuple[int, Mapping[str, Any]] = (-1, {})  # last step's metrics
 
   def __call__(self, state: TrainState) -> TrainState:
     """Trains.
@@ -136,17 +135,18 @@ class Loop:
           )
           if is_shown or is_saved:
             self._check(step, outcome)
-            signs = {}
+            kept = parallel.unreplicate(state)  # the next step takes it over
             if is_shown:
-              signs = self._recorder.samples(step, state.translators)
+              self._recorder.samples(step, kept.translators)
+            scores: Mapping[str, float] = {}
             if is_judged and self._evaluate is not None:
               # Not in the background: the record of a step and its checkpoint
               # hold the scores, so both would have to wait for them.
-              signs |= self._evaluate(step, state.translators)
-            metrics = self._see(step, outcome, signs)
+              scores = self._evaluate(step, kept.translators)
+            self._see(step, outcome, scores)
             unseen = None
             if is_saved:
-              self._save(state, metrics)
+              self._save(kept)
           self._tell_failure()
       except StoppedError:
         pass
@@ -178,30 +178,37 @@ class Loop:
       self._next_wait *= 2
 
   def _see(
-    self, step: int, outcome: Outcome, signs: Mapping[str, float] | None = None
-  ) -> dict[str, Any]:
-    """Waits for a step, and records it; `signs` are more numbers of it."""
+    self, step: int, outcome: Outcome, scores: Mapping[str, float] | None = None
+  ) -> None:
+    """Waits for a step, and records it; `scores` are more numbers of it."""
     if not outcome.is_finite:
       raise _NotFiniteError(step)
-    metrics = {**outcome.metrics, **(signs or {})}  # fetched where needed
-    self._recorder.step(step, metrics)
-    self._seen = (step, metrics)
-    return metrics
+    # Its metrics are fetched where they are needed.
+    self._recorder.step(step, {**outcome.metrics, **(scores or {})})
 
   def _check(self, step: int, outcome: Outcome) -> None:
     """Lets nothing that is not finite be shown or saved."""
     if not (outcome.is_finite and is_finite(outcome.state)):
       raise _NotFiniteError(step)
 
-  def _save(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
-    # What a checkpoint goes on from is on the disk before it is.
-    try:
-      self._recorder.sync()
-    except OSError as error:
-      self._saver.wait()
-      self._saver.fail(int(state.step), error)
-    else:
-      self._saver.save(state, metrics)
+  def _save(self, state: TrainState) -> None:
+    """Saves a state that nobody takes over, behind the records of its step."""
+
+    def save(metrics: Mapping[str, Any]) -> None:
+      # What a checkpoint goes on from is on the disk before it is.
+      try:
+        self._recorder.sync()
+      except OSError as error:
+        self._saver.wait()
+        self._saver.fail(int(state.step), error)
+      else:
+        self._saver.save(state, metrics)
+
+    self._recorder.then(int(state.step), save)
+
+  def _wait_for_records(self) -> None:
+    self._recorder.flush()
+    self._saver.wait()
 
   def _tell_failure(self) -> None:
     """Tells of a checkpoint that could not be written, if there is one."""
@@ -224,20 +231,19 @@ class Loop:
   def _end(self, state: TrainState, unseen: Outcome | None) -> TrainState:
     """Saves what the loop came to, where that was not done; returns it."""
     step = int(state.step)
-    self._saver.wait()
+    self._wait_for_records()
     self._tell_failure()
     try:
       if unseen is not None:
         self._check(step, unseen)
         self._see(step, unseen)
-      seen, metrics = self._seen
-      self._save(state, metrics if seen == step else {})
+      self._save(parallel.unreplicate(state))
     except _NotFiniteError:
       # The run ends for another reason. It will be found again, and then
       # there is time to look into it.
       self._recorder.say(f'the loss is not finite at step {step:,}')
       return self._last_good()
-    self._saver.wait()
+    self._wait_for_records()
     failure = self._saver.take_failure()
     if failure is not None:
       raise_failure(self._workdir, failure)
@@ -254,7 +260,7 @@ class Loop:
       TrainingError: too many were left out, or there is no checkpoint.
       StoppedError: a signal came.
     """
-    self._saver.wait()
+    self._wait_for_records()
     self._recorder.say(
       f'the loss is not finite at step {lost_step:,}: going back to the last '
       'good checkpoint to find what lost it'

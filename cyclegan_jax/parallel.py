@@ -52,11 +52,14 @@ def replicate(tree: Tree, num_devices: int) -> Tree:
 
 
 def unreplicate(tree: Tree) -> Tree:
-  """The first device's copy of what all devices have, as arrays of its own.
+  """A copy on the first device of what all devices have, as its own arrays.
 
-  What works on it is not compiled again for each number of devices.
+  So another step may take over the memory of the tree, and what works on the
+  copy is not compiled again for each number of devices.
   """
-  return jax.tree.map(lambda x: x.addressable_data(0), tree)
+  device = jax.local_devices()[0]
+  ours = jax.tree.map(lambda x: x.addressable_data(0), tree)
+  return jax.device_put(ours, device, may_alias=False)
 
 
 def shard_batch(batch: Tree, num_devices: int) -> Tree:

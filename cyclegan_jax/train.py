@@ -5,9 +5,11 @@ import functools
 import logging
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import rich.console
 
 from cyclegan_jax import checkpoint, preflight
@@ -21,10 +23,12 @@ from cyclegan_jax.interim import Interim, check_options, is_owed
 from cyclegan_jax.loop import Evaluate, Loop, raise_failure
 from cyclegan_jax.metrics.drawings import EmbeddedScore, score_embedded
 from cyclegan_jax.ranking import check_best
+from cyclegan_jax.report import events
 from cyclegan_jax.report.recorder import Recorder
+from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState, create_train_state
-from cyclegan_jax.update import compile_update
+from cyclegan_jax.update import CompiledUpdate, compile_update
 from cyclegan_jax.workdir import (
   check_same_run,
   check_workdir,
@@ -112,7 +116,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       update = None
       if start < config.steps:
         console.print('compiling the training step ...')
-        update = stop.call(lambda: compile_update(config, state))
+        update = stop.call(lambda: _compile(config, state, reals))
         preflight.check_memory(config, update.num_bytes)
         facts = preflight.describe(config, sources, state, update.num_bytes)
         console.print(f'memory: {facts["memory"]}', soft_wrap=True)
@@ -144,9 +148,9 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       if owed and found is not None and judge is not None:
         _catch_up(found, judge, config, recorder, saver)
       if update is not None:
-        stop.call(lambda: recorder.prepare(state.translators))
         if start == 0:
           recorder.samples(0, state.translators)
+          stop.call(recorder.flush)  # the first step takes the state over
         loop = Loop(
           config, workdir, sources, update, recorder, saver, stop, judge
         )
@@ -165,6 +169,21 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     return TrainResult(state, config, start, signal, score)
 
 
+def _compile(
+  config: Config, state: TrainState, reals: Mapping[str, np.ndarray]
+) -> CompiledUpdate:
+  """Compiles the step, and at the same time what is called between steps."""
+  with ThreadPoolExecutor() as threads:
+    others: list[Future[Any]] = [
+      threads.submit(events.load),
+      threads.submit(translate_samples, config, state.translators, reals),
+    ]
+    update = compile_update(config, state)
+    for other in others:
+      other.result()
+  return update
+
+
 def _catch_up(
   found: checkpoint.Checkpoint,
   judge: Evaluate,
@@ -179,7 +198,8 @@ def _catch_up(
   metrics = judge(step, found.state.translators)
   recorder.step(step, {**found.metrics, **metrics})
   if metrics:
-    recorder.sync()
+    recorder.then(step, lambda _: recorder.sync())
+    recorder.flush()
     saver.save(found.state, {**found.metrics, **metrics}, replace=True)
 
 

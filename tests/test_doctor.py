@@ -253,15 +253,14 @@ def run(config, recorder, sources):
   state = create_train_state(config, jax.random.key(config.seed))
   update = compile_update(config, state)
   with recorder, TrainBatches(config, sources) as batches:
-    recorder.prepare(state.translators)
     recorder.samples(0, state.translators)
     for step in range(1, config.steps + 1):
+      recorder.flush()  # before the memory of the generators is taken over
       outcome = update.run(state, next(batches))
-      state, metrics = outcome.state, outcome.metrics
-      signs = {}
+      state = outcome.state
       if step % config.log.samples_every_steps == 0:
-        signs = recorder.samples(step, state.translators)
-      recorder.step(step, {**metrics, **signs})
+        recorder.samples(step, state.translators)
+      recorder.step(step, outcome.metrics)
   return read_metrics(recorder._workdir / 'metrics.jsonl')
 
 
@@ -332,6 +331,7 @@ def test_discriminators_that_win_a_run(make_recorder, tmp_path):
   again = make_recorder(config, config.steps, reals)
   with again:
     again.gallery(config.steps)
+    again.flush()
     assert words in (tmp_path / 'index.html').read_text()
     records[-1].pop('step')
     again.step(config.steps + 1, records[-1])
@@ -353,14 +353,19 @@ def inverting(config):
   return {d: make_generator(config, INVERTED) for d in ('ab', 'ba')}
 
 
-def test_signs_are_taken_at_their_own_times(config, make_recorder, inverting):
+def test_signs_are_taken_at_their_own_times(
+  config, make_recorder, inverting, tmp_path
+):
   """An end in between and step 0 leave no record that a straight run lacks."""
-  with make_recorder(config) as recorder:
-    assert recorder.samples(0, inverting) == {}
-    assert recorder.samples(25, inverting) == {}
-    assert recorder.samples(30, inverting) != {}
-  with make_recorder(config.replace(log={'doctor': False})) as recorder:
-    assert recorder.samples(30, inverting) == {}
+  config = config.replace(log={'metrics_every_steps': 1000})
+  for doctor in (True, False):
+    with make_recorder(config.replace(log={'doctor': doctor})) as recorder:
+      recorder.samples(0, inverting)
+      for step in (25, 30):
+        recorder.samples(step, inverting)
+        recorder.step(step, LOSSES)
+    steps = [each['step'] for each in read_metrics(tmp_path / 'metrics.jsonl')]
+    assert steps == ([30] if doctor else [])
 
 
 def test_signs_make_a_record_at_any_step(
@@ -371,8 +376,10 @@ def test_signs_make_a_record_at_any_step(
   )
   with make_recorder(config) as recorder:
     for step in range(1, 46):
-      signs = recorder.samples(step, inverting) if step % 15 == 0 else {}
-      recorder.step(step, LOSSES | signs)
+      if step % 15 == 0:
+        recorder.samples(step, inverting)
+      recorder.step(step, LOSSES)
+    recorder.flush()
     told = [line for line in recorder.lines() if 'a to b' in line]
   records = read_metrics(tmp_path / 'metrics.jsonl')
   assert [each['step'] for each in records] == [10, 15, 20, 30, 40, 45]
@@ -390,6 +397,7 @@ def test_rewinding_forgets_what_was_seen_but_not_what_was_told(
     recorder.step(20, ill)
     recorder.rewind(10)
     recorder.step(20, ill)
+    recorder.flush()
     assert recorder.lines()[1:] == []  # the first shows the progress
     recorder.step(30, ill)
     recorder.rewind(0)
@@ -415,7 +423,9 @@ def test_steps_that_are_left_out(config, make_recorder, tmp_path):
   ]
 
 
-def test_nothing_compiles_after_prepare(config, make_recorder, inverting):
+def test_nothing_compiles_after_the_first_sheet(
+  config, make_recorder, inverting
+):
   """Wherever training has put the generators."""
   events = []
   # It stays, and listens to no purpose: not every JAX can take it off again.
@@ -427,9 +437,11 @@ def test_nothing_compiles_after_prepare(config, make_recorder, inverting):
     return [name for name in events if 'backend_compile' in name]
 
   with make_recorder(config) as recorder:
-    recorder.prepare(inverting)
+    recorder.samples(0, inverting)
+    recorder.flush()
     events.clear()
     recorder.samples(10, jax.device_put(inverting, jax.devices()[-1]))
+    recorder.flush()
     assert compiled() == []
     jax.jit(lambda x: x + 41)(1)  # would be seen
     assert compiled() != []
@@ -442,8 +454,10 @@ def test_what_the_disk_refuses_does_not_end_a_run(
   with make_recorder(config) as recorder:
     recorder.samples(10, inverting)
     recorder.samples(20, inverting)
+    recorder.flush()
     (tmp_path / 'samples').unlink()
     recorder.samples(30, inverting)
+    recorder.flush()
     assert (tmp_path / 'samples' / 'step_00000030.png').exists()
   (line,) = recorder.lines()
   assert line.startswith('the sample sheet could not be written (')

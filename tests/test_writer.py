@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.images import encode_png
 from cyclegan_jax.report.writer import MetricWriter, read_metrics
 
 
@@ -73,7 +74,7 @@ def test_tensorboard_gets_scalars_and_images(tmp_path):
   with MetricWriter(tmp_path) as writer:
     for step in range(100):
       writer.scalars(step, {'loss/a': step / 4})
-    writer.image(100, 'samples', image)
+    writer.image(100, 'samples', encode_png(image), shape=(4, 5))
   values = [
     (event.step, value)
     for event in read_events(tmp_path)

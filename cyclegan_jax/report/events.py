@@ -4,13 +4,17 @@ A record is its length, a checksum of the length, an event as a protocol
 buffer and a checksum of that; the checksums are TFRecord's masked CRC-32C.
 """
 
+import importlib
 import pathlib
 import socket
 import struct
 import time
 from typing import Any
 
-import numpy as np
+
+def load() -> None:
+  """Imports what writes events, which takes seconds beside PyTorch."""
+  importlib.import_module('tensorboardX.proto.event_pb2')
 
 
 def new_event_path(folder: pathlib.Path) -> pathlib.Path:
@@ -40,12 +44,20 @@ def scalars_record(step: int, metrics: dict[str, float]) -> bytes:
   return _record(step=step, summary=Summary(value=values))
 
 
-def image_record(step: int, name: str, image: np.ndarray) -> bytes:
-  """A picture, uint8 [h, w, 3], as one event."""
-  from tensorboardX import summary
+def image_record(
+  step: int, name: str, png: bytes, *, shape: tuple[int, int]
+) -> bytes:
+  """A picture in colours, height and width its shape, as one event."""
+  from tensorboardX.proto.summary_pb2 import Summary
 
-  picture = summary.image(name, image, dataformats='HWC')
-  return _record(step=step, summary=picture)
+  picture = Summary.Image(
+    height=shape[0],
+    width=shape[1],
+    colorspace=3,  # RGB
+    encoded_image_string=png,
+  )
+  value = Summary.Value(tag=name, image=picture)
+  return _record(step=step, summary=Summary(value=[value]))
 
 
 def size_up_to(data: bytes, step: int) -> int:

@@ -1,16 +1,18 @@
 """One place for what a run tells while it goes on."""
 
+import collections
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
 import rich.console
 
 from cyclegan_jax import images
-from cyclegan_jax.atomic import replace_text
+from cyclegan_jax.atomic import replace_text, replacing
 from cyclegan_jax.config import Config, to_config_dict
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.report.doctor import Doctor
@@ -27,7 +29,9 @@ _WORTH_TELLING = 0.02  # the least share of time lost on data that is told
 class Recorder:
   """Progress bar, metrics.jsonl, TensorBoard, sample sheets and gallery.
 
-  What the disk refuses is told and does not end the run.
+  What takes time is done in the order in which it was told, by a thread, so
+  that steps do not wait for it. What the disk refuses is told and does not end
+  the run.
   """
 
   def __init__(
@@ -68,80 +72,123 @@ class Recorder:
     self._began = time.monotonic()
     self._waited_seconds = 0.0
     self._stack = contextlib.ExitStack()
+    self._thread = ThreadPoolExecutor(1, 'records')
+    self._tasks: collections.deque[Future[None]] = collections.deque()
+    # Of the thread alone:
+    self._signs: dict[str, float] = {}  # of samples whose step is yet to come
+    self._last: tuple[int, Mapping[str, Any]] = (-1, {})
 
   def __enter__(self) -> Self:
     """Starts the progress bar."""
     self._stack.enter_context(self._writer)
     self._stack.enter_context(self._progress)
+    self._stack.enter_context(self._thread)
     return self
 
   def __exit__(self, *exc: Any) -> None:
-    """Ends the progress bar and closes the files.
+    """Writes what is left, ends the progress bar and closes the files.
 
     Raises:
       OSError: the disk refuses some records to the end.
     """
-    self._stack.__exit__(*exc)
+    with self._stack:
+      if exc[0] is None:
+        self.flush()
+
+  def flush(self) -> None:
+    """Returns when all that was told is done."""
+    while self._tasks:
+      self._tasks.popleft().result()
 
   def say(self, text: str) -> None:
     """Prints a line, above the bar where there is one."""
     self._progress.print(text)
 
-  def prepare(self, gen: dict[str, Params]) -> None:
-    """Compiles what `samples` runs, so that it takes no long time later."""
-    translate_samples(self._config, gen, self._reals)
-
   def step(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Shows a step's progress, and records its metrics when they are due.
 
+    The doctor's signs of this step's samples are put to them.
+
     Args:
       step: the number of steps done.
-      metrics: of that step, with what `samples` returned for it.
+      metrics: of that step.
     """
     shown = {
       'generator': metrics['generator/loss'],
       'discriminator': metrics['discriminator/a'] + metrics['discriminator/b'],
     }
     self._progress.update(step, shown)
+    self._do(self._see, step, metrics)
+
+  def step_skipped(self, step: int) -> None:
+    """Records a step that is left out, as its loss is not finite."""
+    if self._config.log.doctor:
+      self._do(self._record, step, {'doctor/not_finite': 1.0})
+
+  def samples(self, step: int, gen: dict[str, Params]) -> None:
+    """Writes a sample sheet, and the gallery anew.
+
+    Waits until the last sheet is written, so that steps that are faster than
+    their sheets do not fill the memory with generators.
+
+    Args:
+      step: the number of steps done; its metrics come after.
+      gen: the generators 'ab' and 'ba', whose memory nobody takes over.
+    """
+    self.flush()
+    self._do(self._draw, step, gen)
+
+  def gallery(self, step: int, **more_facts: str) -> None:
+    """Writes index.html with what is there by now."""
+    self._do(self._write_gallery, step, more_facts)
+
+  def then(self, step: int, task: Callable[[Mapping[str, Any]], None]) -> None:
+    """Calls a function when all that was told before is recorded.
+
+    Waits for the last such, as `samples` does.
+
+    Args:
+      step: the number of steps done.
+      task: is given the metrics of that step, with the doctor's signs; none
+        where they were not told.
+    """
+    self.flush()
+    self._do(lambda: task(self._last[1] if self._last[0] == step else {}))
+
+  def _do(self, task: Callable[..., None], *arguments: Any) -> None:
+    while self._tasks and self._tasks[0].done():
+      self._tasks.popleft().result()
+    self._tasks.append(self._thread.submit(task, *arguments))
+
+  def _see(self, step: int, metrics: Mapping[str, Any]) -> None:
+    metrics = {**self._signs, **metrics}
+    self._signs = {}
+    self._last = (step, metrics)
     is_due = step % self._config.log.metrics_every_steps == 0
     # Signs and evaluations make a record at any step: on one line with the
     # losses.
     if is_due or any(name.startswith(_RECORDED) for name in metrics):
       self._record(step, {name: float(x) for name, x in metrics.items()})
 
-  def step_skipped(self, step: int) -> None:
-    """Records a step that is left out, as its loss is not finite."""
-    if self._config.log.doctor:
-      self._record(step, {'doctor/not_finite': 1.0})
-
-  def samples(self, step: int, gen: dict[str, Params]) -> dict[str, float]:
-    """Writes a sample sheet, and the gallery anew.
-
-    Args:
-      step: the number of steps done.
-      gen: the generators 'ab' and 'ba'.
-
-    Returns:
-      Metrics of this step, for `step`: the doctor's signs where they are due.
-    """
+  def _draw(self, step: int, gen: dict[str, Params]) -> None:
     samples = translate_samples(self._config, gen, self._reals)
     sheet = draw_samples(samples)
+    png = images.encode_png(sheet)
     path = sample_path(self._workdir, step)
     with self._tell_refusal('the sample sheet'):
       path.parent.mkdir(exist_ok=True)
-      images.save_png(path, sheet)
+      with replacing(path) as temporary:
+        temporary.write_bytes(png)
     with self._tell_refusal('a picture'):
-      self._writer.image(step, 'samples', sheet)
-    self.gallery(step)
+      self._writer.image(step, 'samples', png, shape=sheet.shape[:2])
+    self._write_gallery(step, {})
     # Not at an end that comes between: a run in two parts has the records of
     # one that went straight. Nothing is learnt yet at step 0.
     is_due = step % self._config.log.samples_every_steps == 0 and step > 0
     if is_due and self._config.log.doctor:
-      return self._doctor.examine(samples)
-    return {}
+      self._signs = self._doctor.examine(samples)
 
-  def gallery(self, step: int, **more_facts: str) -> None:
-    """Writes index.html with what is there by now."""
+  def _write_gallery(self, step: int, more_facts: Mapping[str, str]) -> None:
     self._facts.update(more_facts)
     if self._config.log.doctor:
       told = self._doctor.told
@@ -166,12 +213,13 @@ class Recorder:
 
   def rewind(self, step: int) -> None:
     """Takes back the records of all steps after this one."""
+    self.flush()
     with self._tell_refusal('metrics'):
       self._writer.rewind(step)
     self._doctor.reread(read_metrics(self._workdir / METRICS_FILE))
 
   def sync(self) -> None:
-    """Makes the records survive a loss of power.
+    """Makes the records survive a loss of power; for a task of `then`.
 
     Raises:
       OSError: the disk refuses some for now.
@@ -198,7 +246,7 @@ class Recorder:
     for text in news:
       self.say(f'doctor: {text}')
     if news:
-      self.gallery(step)
+      self._write_gallery(step, {})
 
   @contextlib.contextmanager
   def _tell_refusal(self, what: str) -> Iterator[None]:

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from cyclegan_jax.atomic import replace_bytes
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.report import events
@@ -88,13 +86,21 @@ class MetricWriter:
     finally:
       self._events.append(events.scalars_record(int(step), numbers))
 
-  def image(self, step: int, name: str, image: np.ndarray) -> None:
-    """Shows a picture, uint8 [h, w, 3], in TensorBoard.
+  def image(
+    self, step: int, name: str, png: bytes, *, shape: tuple[int, int]
+  ) -> None:
+    """Shows a picture in colours in TensorBoard.
+
+    Args:
+      step: the number of steps done.
+      name: of the picture.
+      png: the picture as a file.
+      shape: its height and width.
 
     Raises:
       OSError: the disk refuses it for now.
     """
-    self._events.append(events.image_record(int(step), name, image))
+    self._events.append(events.image_record(int(step), name, png, shape=shape))
 
   def rewind(self, step: int) -> None:
     """Takes back the records of all steps after this one.
