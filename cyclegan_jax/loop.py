@@ -135,7 +135,9 @@ class Loop:
           )
           if is_shown or is_saved:
             self._check(step, outcome)
-            kept = parallel.unreplicate(state)  # the next step takes it over
+            # The next step takes the state over. One copy at a time.
+            self._recorder.flush()
+            kept = parallel.unreplicate(state)
             if is_shown:
               self._recorder.samples(step, kept.translators)
             scores: Mapping[str, float] = {}

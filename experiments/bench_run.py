@@ -97,15 +97,16 @@ def measure_input(config: Config, given: argparse.Namespace) -> None:
 
 
 def measure_records(config: Config, given: argparse.Namespace) -> None:
-  """The share of a run's loop that its thread spends on records.
+  """The share of a run's loop for which records hold its steps.
 
-  At the cadence of the whole recipe, over a part of it.
+  At the cadence of the whole recipe, over a part of it; with it the share for
+  which the threads that make them are busy, beside the steps.
   """
   sources = open_images(config.data)
   log = resolve(config.replace(num_devices=1), sources).log
   steps = 2 * log.checkpoint_every_steps
   config = config.replace(num_devices=1, steps=steps, log=vars(log))
-  spent = {'loop': 0.0, 'records': 0.0}
+  spent = {'loop': 0.0, 'held': 0.0, 'beside': 0.0}
 
   def timed(kind: type, name: str, into: str) -> None:
     plain = getattr(kind, name)
@@ -121,31 +122,39 @@ def measure_records(config: Config, given: argparse.Namespace) -> None:
     setattr(kind, name, method)
 
   timed(Loop, '__call__', 'loop')
-  for name in ('step', 'samples', 'sync'):
-    timed(Recorder, name, 'records')
-  for name in ('save', 'wait'):
-    timed(Saver, name, 'records')
+  for name in ('step', 'samples', 'then'):
+    timed(Recorder, name, 'held')
+  timed(Loop, '_wait_for_records', 'held')
+  for name in ('_see', '_draw', '_write_gallery', 'sync'):
+    timed(Recorder, name, 'beside')
+  for name in ('save', '_finish'):
+    timed(Saver, name, 'beside')
   shares = []
   for _ in range(given.rounds):
     with tempfile.TemporaryDirectory() as folder:
       before = dict(spent)
       train(config, pathlib.Path(folder))
-      loop, records = (spent[each] - before[each] for each in spent)
-      shares.append(100 * records / loop)
+      loop, *others = (spent[each] - before[each] for each in spent)
+      shares.append([100 * each / loop for each in others])
+  held, beside = (quartiles(each) for each in zip(*shares, strict=True))
   tell(
     f"checkpoints, logging and samples, of the loop's time over {steps} steps",
-    quartiles(shares),
+    f'{held} of the time steps wait for them; {beside} their threads work '
+    'beside the steps',
   )
 
 
 def measure_start(given: argparse.Namespace) -> None:
-  """Seconds from nothing to the first step, the compile cache empty or not."""
+  """Seconds from nothing to the first step, the compile cache empty or not.
+
+  Of the recipe as it is, which is ended when the first step is on record.
+  """
   with tempfile.TemporaryDirectory() as root:
     environment = os.environ | {'XDG_CACHE_HOME': f'{root}/cache'}
     seconds = []
     for number in range(given.rounds + 1):
       command = [sys.executable, 'main.py', f'--config={given.config}']
-      command += [f'--workdir={root}/{number}', '--config.steps=1']
+      command += [f'--workdir={root}/{number}']
       command += ['--config.log.metrics_every_steps=1']
       metrics = pathlib.Path(root) / str(number) / 'metrics.jsonl'
       began = time.perf_counter()
@@ -160,6 +169,7 @@ def measure_start(given: argparse.Namespace) -> None:
             sys.exit(f'{" ".join(command)} ended with {process.returncode}')
           time.sleep(0.02)
         seconds.append(time.perf_counter() - began)
+        process.kill()
   tell(
     f'seconds to the first step: {seconds[0]:.1f} with an empty compile cache; '
     'with a filled one',

@@ -26,6 +26,13 @@ _RECORDED = ('doctor/', 'evaluation/')
 _WORTH_TELLING = 0.02  # the least share of time lost on data that is told
 
 
+class _Sum(list[Any]):
+  """Numbers on a device, which are added on the host when they are shown."""
+
+  def __float__(self) -> float:
+    return sum(map(float, self))
+
+
 class Recorder:
   """Progress bar, metrics.jsonl, TensorBoard, sample sheets and gallery.
 
@@ -115,7 +122,7 @@ class Recorder:
     """
     shown = {
       'generator': metrics['generator/loss'],
-      'discriminator': metrics['discriminator/a'] + metrics['discriminator/b'],
+      'discriminator': _Sum([metrics[f'discriminator/{d}'] for d in 'ab']),
     }
     self._progress.update(step, shown)
     self._do(self._see, step, metrics)
@@ -128,14 +135,10 @@ class Recorder:
   def samples(self, step: int, gen: dict[str, Params]) -> None:
     """Writes a sample sheet, and the gallery anew.
 
-    Waits until the last sheet is written, so that steps that are faster than
-    their sheets do not fill the memory with generators.
-
     Args:
       step: the number of steps done; its metrics come after.
       gen: the generators 'ab' and 'ba', whose memory nobody takes over.
     """
-    self.flush()
     self._do(self._draw, step, gen)
 
   def gallery(self, step: int, **more_facts: str) -> None:
@@ -145,14 +148,11 @@ class Recorder:
   def then(self, step: int, task: Callable[[Mapping[str, Any]], None]) -> None:
     """Calls a function when all that was told before is recorded.
 
-    Waits for the last such, as `samples` does.
-
     Args:
       step: the number of steps done.
       task: is given the metrics of that step, with the doctor's signs; none
         where they were not told.
     """
-    self.flush()
     self._do(lambda: task(self._last[1] if self._last[0] == step else {}))
 
   def _do(self, task: Callable[..., None], *arguments: Any) -> None:
