@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import orbax.checkpoint as ocp
 
+from cyclegan_jax import parallel
 from cyclegan_jax.config import Config, from_config_dict
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.manifest import (
@@ -40,7 +41,7 @@ from cyclegan_jax.manifest import (
   write_manifest,
 )
 from cyclegan_jax.ranking import badness
-from cyclegan_jax.state import TrainState, create_train_state
+from cyclegan_jax.state import TrainState, abstract_train_state
 
 FORMAT = 2
 RECORD_FILE = 'record.json'
@@ -77,6 +78,7 @@ class Saver:
     listing: Mapping[str, Any] | None = None,
     good_step: int | None = None,
     directions: tuple[str, ...] = DIRECTIONS,
+    is_writer: bool = True,
   ):
     """Removes what a dead process left half-written.
 
@@ -88,7 +90,9 @@ class Saver:
       listing: of the images, likewise.
       good_step: of the checkpoint that the run goes on from.
       directions: whose generators know anything.
+      is_writer: of several processes only one is; the others' does nothing.
     """
+    self._is_writer = is_writer
     self._folder = folder.absolute()
     self._config = config
     self._data, self._listing = dict(data or {}), dict(listing or {})
@@ -97,7 +101,7 @@ class Saver:
     self._good = set() if good_step is None else {good_step}
     self._thread: threading.Thread | None = None
     self._failure: tuple[int, Exception] | None = None
-    for pattern in ('.*.tmp', '.*.old'):
+    for pattern in ('.*.tmp', '.*.old') if is_writer else ():
       for path in self._folder.glob(pattern):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -125,7 +129,7 @@ class Saver:
     """
     self.wait()
     step = int(state.step)
-    if step in self._good and not replace:
+    if not self._is_writer or (step in self._good and not replace):
       return
     temporary = self._folder / f'.{step}.tmp'
     record = {
@@ -137,14 +141,14 @@ class Saver:
     }
     # Not the manager of Orbax, which would name the folder before our
     # checksums are in it.
-    writer = ocp.AsyncCheckpointer(
-      # Compression takes twice the time for 8% of the bytes: weights are noise.
-      ocp.PyTreeCheckpointHandler(use_compression=False)
-    )
+    writer = _make_writer()
     try:
       shutil.rmtree(temporary, ignore_errors=True)
       temporary.mkdir(parents=True)
       sync_folder(self._folder.parent)
+      if jax.process_count() > 1:
+        # Of several processes Orbax takes arrays that all of them have.
+        state = parallel.replicate(state, jax.device_count())
       writer.save(temporary / 'state', args=ocp.args.PyTreeSave(state))
     except Exception as error:  # of TensorStore, Orbax and the system
       self.fail(step, error)
@@ -224,6 +228,33 @@ class Saver:
     shutil.rmtree(doomed, ignore_errors=True)
     os.rename(self._folder / str(step), doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _make_writer() -> ocp.AsyncCheckpointer:
+  types = ocp.type_handlers.create_type_handler_registry(
+    # All of an array is written here, though other processes have it too.
+    (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False))
+  )
+  options = _of_this_process()
+  handler = ocp.PyTreeCheckpointHandler(
+    # It takes twice the time for 8% of the bytes: weights are noise.
+    use_compression=False,
+    multiprocessing_options=options,
+    type_handler_registry=types,
+  )
+  return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
+
+
+def _of_this_process() -> ocp.options.MultiprocessingOptions:
+  """Has Orbax wait for no other process: one alone reads and writes."""
+  if jax.process_count() == 1:
+    return ocp.options.MultiprocessingOptions()
+  index = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=None,  # none that others would wait for
+    active_processes={index},
+    barrier_sync_key_prefix=f'process_{index}',
+  )
 
 
 def _version(package: str) -> str:
@@ -339,7 +370,8 @@ def restore(path: pathlib.Path) -> Checkpoint:
   record = _read_record(path)
   try:
     config = from_config_dict(record['config'])
-    with ocp.StandardCheckpointer() as reader:
+    options = _of_this_process()
+    with ocp.StandardCheckpointer(multiprocessing_options=options) as reader:
       state = reader.restore(path.absolute() / 'state', _abstract_state(config))
   except MemoryError:
     raise
@@ -482,9 +514,7 @@ def _read_record(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _abstract_state(config: Config) -> TrainState:
-  state = jax.eval_shape(
-    lambda key: create_train_state(config, key), jax.random.key(0)
-  )
+  state = abstract_train_state(config)
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), state

@@ -421,6 +421,28 @@ class LogConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class DistributedConfig(Section):
+  """Several processes of one run, started alike, each with devices of its own.
+
+  It differs from process to process, so it is no part of what a run records.
+  """
+
+  _path: ClassVar[str] = 'config.distributed'
+
+  initialize: bool = option(
+    False,
+    'one of several processes: calls jax.distributed.initialize',
+  )
+  coordinator_address: str = option(
+    '', "address:port of the first process; '': as the cluster tells"
+  )
+  num_processes: int = option(0, 'of them; 0: as the cluster tells', low=0)
+  process_id: int = option(
+    -1, 'which of them this is, from 0; -1: as the cluster tells', low=-1
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config(Section):
   """A whole run. Sections are in the order in which a run uses them."""
 
@@ -468,6 +490,7 @@ class Config(Section):
   optimizer: OptimizerConfig = OptimizerConfig()
   schedule: ScheduleConfig = ScheduleConfig()
   log: LogConfig = LogConfig()
+  distributed: DistributedConfig = DistributedConfig()
 
   def __post_init__(self) -> None:
     super().__post_init__()

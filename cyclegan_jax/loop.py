@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -10,16 +11,16 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from cyclegan_jax import checkpoint, parallel
+from cyclegan_jax import checkpoint, hosts, parallel
 from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.loader import TrainBatches
+from cyclegan_jax.data.loader import RawBatch, TrainBatches
 from cyclegan_jax.data.sources import Images
 from cyclegan_jax.errors import DataError, TrainingError, WorkdirError
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.report.trace import TRACE_FOLDER, StepTrace
 from cyclegan_jax.signals import StoppedError, StopSignal
-from cyclegan_jax.state import TrainState
+from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.types import Params
 from cyclegan_jax.update import CompiledUpdate, Outcome, is_finite
 from cyclegan_jax.workdir import explain_disk_errors
@@ -84,6 +85,8 @@ class Loop:
     self._evaluate = evaluate
     self._next_wait = _FIRST_WAIT_SECONDS
     self._num_unexplained = 0  # losses that were finite the second time
+    self._is_alone = hosts.count() == 1
+    self._agreed: int | None = None  # the signal, once all processes know
 
   def __call__(self, state: TrainState) -> TrainState:
     """Trains.
@@ -98,7 +101,8 @@ class Loop:
     Raises:
       UserError: no more steps can be made, or the last can't be saved.
     """
-    _drop_skipped_after(self._workdir, int(state.step))
+    if hosts.is_first():
+      _drop_skipped_after(self._workdir, int(state.step))
     while True:
       try:
         return self._steps(state)
@@ -108,6 +112,10 @@ class Loop:
         except StoppedError:
           return self._last_good()
 
+  @property
+  def _stopped_by(self) -> int | None:
+    return self._stop.received if self._is_alone else self._agreed
+
   def _steps(self, state: TrainState) -> TrainState:
     log = self._config.log
     state = self._update.place(state)
@@ -115,12 +123,12 @@ class Loop:
     unseen: Outcome | None = None  # of the last step
     with self._batches(step) as batches, self._trace(step) as trace:
       try:
-        while step < last and self._stop.received is None:
+        while step < last and self._stopped_by is None:
           raw = next(batches)
           self._next_wait = _FIRST_WAIT_SECONDS
           trace.step(step, state)
           with jax.profiler.StepTraceAnnotation('step', step_num=step + 1):
-            outcome = self._update.run(state, raw)
+            outcome = self._run(state, raw)
           # One step works while the next is prepared; no more wait in line.
           if unseen is not None:
             self._see(step, unseen)
@@ -166,14 +174,22 @@ class Loop:
       start_step=step,
       end_step=self._config.steps,
       on_wait=self._on_wait,
+      share=(hosts.index(), hosts.count()),
     )
+
+  def _run(self, state: TrainState, raw: RawBatch) -> Outcome:
+    # One process alone stops at once. Several stop after the same step, so
+    # each tells its own signal with the step, and learns of the others'.
+    if self._is_alone:
+      return self._update.run(state, raw)
+    return self._update.run(state, raw, self._stop.received is not None)
 
   def _trace(self, step: int) -> contextlib.AbstractContextManager[StepTrace]:
     folder = self._workdir / TRACE_FOLDER if self._config.profile else None
     return StepTrace(folder, step, self._config.steps, say=self._recorder.say)
 
   def _on_wait(self, seconds: float, reading: str) -> None:
-    if self._stop.received is not None:
+    if self._is_alone and self._stop.received is not None:
       raise StoppedError(self._stop.received)
     if seconds >= self._next_wait:
       self._recorder.say(f'waiting on data for {seconds:.0f} s: {reading}')
@@ -183,10 +199,16 @@ class Loop:
     self, step: int, outcome: Outcome, scores: Mapping[str, float] | None = None
   ) -> None:
     """Waits for a step, and records it; `scores` are more numbers of it."""
+    self._hear(outcome)
     if not outcome.is_finite:
       raise _NotFiniteError(step)
     # Its metrics are fetched where they are needed.
     self._recorder.step(step, {**outcome.metrics, **(scores or {})})
+
+  def _hear(self, outcome: Outcome) -> None:
+    if not self._is_alone and outcome.is_stopped:
+      self._agreed = self._stop.received or signal.SIGTERM
+      self._stop.received = self._agreed
 
   def _check(self, step: int, outcome: Outcome) -> None:
     """Lets nothing that is not finite be shown or saved."""
@@ -290,20 +312,21 @@ class Loop:
     """The steps since the last checkpoint again, without those left out."""
     state = self._update.place(self._last_good())
     step = int(state.step)
-    skipped = {each['step'] for each in read_skipped(self._workdir)}
+    skipped = {each['step'] for each in self._skipped()}
     told = time.monotonic()
     with self._batches(step) as batches:
       while step < last_step:
-        if self._stop.received is not None:
-          raise StoppedError(self._stop.received)
+        if self._stopped_by is not None:
+          raise StoppedError(self._stopped_by)
         raw, step = next(batches), step + 1
         self._next_wait = _FIRST_WAIT_SECONDS
         if step in skipped:
-          outcome = Outcome(_pass(state), {}, jnp.array(True))
+          outcome = Outcome(_pass(state), {}, jnp.array(True), jnp.array(False))
         else:
-          outcome = self._update.run(state, raw)
+          outcome = self._run(state, raw)
         state = outcome.state
         jax.block_until_ready(outcome.is_finite)
+        self._hear(outcome)
         if time.monotonic() - told > _SECONDS_BETWEEN_REPEATS:
           told = time.monotonic()
           self._recorder.say(f'step {step:,} of {last_step:,} again')
@@ -324,15 +347,22 @@ class Loop:
     )
 
   def _last_good(self) -> TrainState:
-    found = checkpoint.restore_newest(self._workdir / 'checkpoints')
-    if found is None:
-      raise TrainingError(
-        f'the loss is not finite, and {self._workdir} has no checkpoint to go '
-        'back to: lower config.optimizer.learning_rate and give another '
-        '--workdir'
-      )
-    self._saver.go_back(int(found.state.step))
-    return found.state
+    def read() -> TrainState:
+      found = checkpoint.restore_newest(self._workdir / 'checkpoints')
+      if found is None:
+        raise TrainingError(
+          f'the loss is not finite, and {self._workdir} has no checkpoint to '
+          'go back to: lower config.optimizer.learning_rate and give another '
+          '--workdir'
+        )
+      return found.state
+
+    state = hosts.tree_from_first(read, abstract_train_state(self._config))
+    self._saver.go_back(int(state.step))
+    return state
+
+  def _skipped(self) -> list[dict[str, Any]]:
+    return hosts.from_first(lambda: read_skipped(self._workdir))
 
   def _skip(self, step: int) -> None:
     """Writes down a step that is left out, with the images of its batch."""
@@ -341,8 +371,9 @@ class Loop:
       next(batches)  # finds out which of its images can't be read
       record = {'step': step, **batches.names(step - 1)}
     path = self._workdir / SKIPPED_FILE
-    lines = [*read_skipped(self._workdir), record]
-    replace_text(path, ''.join(json.dumps(each) + '\n' for each in lines))
+    lines = [*self._skipped(), record]
+    if hosts.is_first():
+      replace_text(path, ''.join(json.dumps(each) + '\n' for each in lines))
     budget = self._config.max_skipped_steps
     if len(lines) > budget:
       raise TrainingError(

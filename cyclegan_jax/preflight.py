@@ -10,6 +10,7 @@ import numpy as np
 import rich.console
 import rich.progress
 
+from cyclegan_jax import hosts
 from cyclegan_jax.config import Config, to_config_dict
 from cyclegan_jax.data.ranges import resolve_values
 from cyclegan_jax.data.resizing import raw_size, too_small
@@ -41,11 +42,16 @@ def resolve(
       are not of the type asked for.
     DataError: the images' values have no range.
   """
-  num_devices = config.num_devices or jax.local_device_count()
-  if num_devices > jax.local_device_count():
+  num_devices = config.num_devices or jax.device_count()
+  if num_devices > jax.device_count():
     raise ConfigError(
       f'config.num_devices={num_devices}, but there are only '
-      f'{jax.local_device_count()}: lower it, or 0 to use all'
+      f'{jax.device_count()}: lower it, or 0 to use all'
+    )
+  if hosts.count() > 1 and num_devices != jax.device_count():
+    raise ConfigError(
+      f'config.num_devices={num_devices}, but several processes use all their '
+      f'{jax.device_count()} devices: set 0, or start fewer'
     )
   if config.batch_size % num_devices:
     raise ConfigError(
@@ -209,7 +215,8 @@ def describe(
     f'{num_parameters(state.gen):,} parameters in both',
     'discriminators': f'{config.discriminator.name}, '
     f'{num_parameters(state.disc):,} parameters in both',
-    'devices': f'{config.num_devices} x {jax.local_devices()[0].device_kind}',
+    'devices': f'{config.num_devices} x {jax.local_devices()[0].device_kind}'
+    + (f' in {hosts.count()} processes' if hosts.count() > 1 else ''),
     'steps': f'{config.steps:,} of {config.batch_size} pairs, '
     f'{config.steps_per_epoch:,} an epoch',
   }

@@ -43,6 +43,13 @@ class TrainState(flax.struct.PyTreeNode):
     return self.gen if self.gen_ema is None else self.gen_ema
 
 
+def abstract_train_state(config: Config) -> TrainState:
+  """The shapes and types of a run's state."""
+  return jax.eval_shape(
+    lambda key: create_train_state(config, key), jax.random.key(0)
+  )
+
+
 def create_train_state(config: Config, key: Key) -> TrainState:
   """A fresh state; each of the four networks has a key of its own.
 

@@ -1,6 +1,7 @@
 """A run: from images and a config to two translators in a folder."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -12,8 +13,8 @@ import jax
 import numpy as np
 import rich.console
 
-from cyclegan_jax import checkpoint, preflight
-from cyclegan_jax.config import Config
+from cyclegan_jax import checkpoint, hosts, preflight
+from cyclegan_jax.config import Config, DistributedConfig, from_config_dict
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.ranges import with_values
@@ -27,7 +28,12 @@ from cyclegan_jax.report import events
 from cyclegan_jax.report.recorder import Recorder
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
-from cyclegan_jax.state import TrainState, create_train_state
+from cyclegan_jax.state import (
+  TrainState,
+  abstract_train_state,
+  create_train_state,
+)
+from cyclegan_jax.types import Params
 from cyclegan_jax.update import CompiledUpdate, compile_update
 from cyclegan_jax.workdir import (
   check_same_run,
@@ -68,34 +74,41 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       message says what to do.
     StoppedError: a signal came before there was anything to save.
   """
-  console = rich.console.Console(stderr=True)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(StopSignal())
+    stack.enter_context(hosts.joined(config.distributed))
+    config = config.replace(distributed=DistributedConfig())
+    is_first = hosts.is_first()  # of several processes, which alone writes
+    console = rich.console.Console(stderr=True, quiet=not is_first)
     # A signal in the seconds before there is a state waits for the first
     # checkpoint, if that comes soon: then there is something to go on from.
     early = functools.partial(stop.call, patience=_PATIENCE_SECONDS)
-    checkpoint.check_format(workdir / 'checkpoints')
+    if is_first:
+      checkpoint.check_format(workdir / 'checkpoints')
     check_options(config)
     sources = early(lambda: open_images(config.data))
-    saved = read_config(workdir)
-    config = early(
-      functools.partial(preflight.resolve, config, sources, saved=saved)
-    )
+    config = early(functools.partial(_resolve, config, sources, workdir))
     sources = with_values(sources, config.data)
     early(lambda: preflight.check_images(config, sources))
-    stack.enter_context(lock_workdir(workdir))
+    if is_first:
+      stack.enter_context(lock_workdir(workdir))
     key = jax.random.key(config.seed)
     state = early(lambda: create_train_state(config, key))
-    check_workdir(workdir, config, checkpoint_bytes=preflight.num_bytes(state))
+    found = None
+    folder = workdir / 'checkpoints'
+    if is_first:
+      num_bytes = preflight.num_bytes(state)
+      check_workdir(workdir, config, checkpoint_bytes=num_bytes)
+      found = early(lambda: checkpoint.restore_newest(folder))
     reals = early(lambda: sample_images(config, sources))
     stack.enter_context(explain_disk_errors(workdir))
-    folder = workdir / 'checkpoints'
-    found = early(lambda: checkpoint.restore_newest(folder))
     if found is not None:
       state = found.state
       check_same_run(workdir, found.config, config)
       _compare_data(found, config, sources)
-    write_config(workdir, config)
+    if is_first:
+      write_config(workdir, config)
+    state = hosts.tree_from_first(lambda: state, abstract_train_state(config))
     start = int(state.step)
     facts = preflight.describe(config, sources, state)
     preflight.tell(config, facts, workdir, start_step=start, console=console)
@@ -106,6 +119,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         data=fingerprint(sources),
         listing=listing(sources),
         good_step=None if found is None else start,
+        is_writer=is_first,
       )
     )
     if found is None:
@@ -121,11 +135,11 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         facts = preflight.describe(config, sources, state, update.num_bytes)
         console.print(f'memory: {facts["memory"]}', soft_wrap=True)
       interim, owed = None, is_owed(config, found)
-      if config.log.evaluate_every_steps and (update or owed):
+      if config.log.evaluate_every_steps and (update or owed) and is_first:
         interim = stop.call(lambda: Interim(config, sources))
         facts['evaluation'] = interim.describe()
         console.print(f'evaluation: {facts["evaluation"]}', soft_wrap=True)
-      if update is not None:
+      if update is not None and is_first:
         names = [*update.metric_names, *(interim.names if interim else ())]
         preflight.check_metric(config, names)
         check_best(config.log, names)
@@ -138,9 +152,12 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
           # The record of an evaluation that a signal ended is made anew.
           start_step=start - owed,
           console=console,
+          is_writer=is_first,
         )
       )
       judge: Evaluate | None = None
+      if config.log.evaluate_every_steps and not is_first:
+        judge = _no_scores
       if interim is not None:
         judge = functools.partial(
           interim.run, workdir=workdir, recorder=recorder, stop=stop
@@ -156,7 +173,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         )
         state = loop(state)
       score = None
-      if int(state.step) == config.steps and config.data.name == 'embedded':
+      is_done = int(state.step) == config.steps
+      if is_done and config.data.name == 'embedded' and is_first:
         score = stop.call(lambda: score_embedded(config, state.translators))
         recorder.gallery(int(state.step), score=str(score or 'no coat in view'))
     except StoppedError:
@@ -164,9 +182,38 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       if failure := saver.take_failure():
         raise_failure(workdir, failure)
       return TrainResult(state, config, start, stop.received, None)
-    is_done = int(state.step) == config.steps
     signal = None if is_done else stop.received
     return TrainResult(state, config, start, signal, score)
+
+
+def _resolve(
+  config: Config, sources: Mapping[str, Images], workdir: pathlib.Path
+) -> Config:
+  """`preflight.resolve` in the first process, for all.
+
+  Raises:
+    DataError: this process has other images than the first.
+  """
+
+  def resolve() -> Any:
+    saved = read_config(workdir)
+    resolved = preflight.resolve(config, sources, saved=saved)
+    return dataclasses.asdict(resolved), fingerprint(sources)
+
+  if hosts.count() == 1:
+    return preflight.resolve(config, sources, saved=read_config(workdir))
+  resolved, data = hosts.from_first(resolve)
+  if data != fingerprint(sources):
+    raise DataError(
+      f'process {hosts.index()} has other images than the first: give all '
+      'processes the same'
+    )
+  return from_config_dict(resolved)
+
+
+def _no_scores(step: int, gen: dict[str, Params]) -> dict[str, float]:
+  """In place of evaluations, in processes that leave them to the first."""
+  return {}
 
 
 def _compile(
@@ -174,10 +221,12 @@ def _compile(
 ) -> CompiledUpdate:
   """Compiles the step, and at the same time what is called between steps."""
   with ThreadPoolExecutor() as threads:
-    others: list[Future[Any]] = [
-      threads.submit(events.load),
-      threads.submit(translate_samples, config, state.translators, reals),
-    ]
+    others: list[Future[Any]] = []
+    if hosts.is_first():
+      others = [
+        threads.submit(events.load),
+        threads.submit(translate_samples, config, state.translators, reals),
+      ]
     update = compile_update(config, state)
     for other in others:
       other.result()

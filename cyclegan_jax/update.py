@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax import parallel
+from cyclegan_jax import hosts, parallel
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.augment import augment, augment_key
 from cyclegan_jax.data.loader import RawBatch
@@ -24,13 +24,14 @@ class Outcome(NamedTuple):
   state: TrainState
   metrics: Metrics
   is_finite: Array  # bool scalar: every metric is a finite number
+  is_stopped: Array  # bool scalar: a process was told to stop
 
 
 class CompiledUpdate(NamedTuple):
   """One step on raw images, and what it takes."""
 
   place: Callable[[TrainState], TrainState]  # to where `run` takes it from
-  run: Callable[[TrainState, RawBatch], Outcome]
+  run: Callable[..., Outcome]
   metric_names: tuple[str, ...]
   num_bytes: int | None  # of memory on each device, by XLA's count
 
@@ -46,13 +47,15 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     state: of the shapes to compile for.
 
   Returns:
-    A function (state, {'a', 'b'}: raw images [B, H, W, C]) -> Outcome that
-    takes over the state's memory.
+    A function (state, {'a', 'b'}: raw images [B, H, W, C], is_stopped=False)
+    -> Outcome that takes over the state's memory. Each of several processes
+    gives its share of the images, and whether it was told to stop.
   """
   num_devices = config.num_devices
   axis_name = parallel.AXIS if num_devices > 1 else None
 
-  def update(state: TrainState, raw: Batch) -> Outcome:
+  def update(state: TrainState, given: tuple[Batch, Array]) -> Outcome:
+    raw, is_stopped = given
     key = augment_key(state.key, state.step)
     batch = augment(raw, key, config.data, axis_name=axis_name)
     state, metrics = train_step(
@@ -60,38 +63,51 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     )
     # Here, so that the loop fetches one bool a step instead of ten numbers.
     is_finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-    return Outcome(state, metrics, is_finite)
+    is_stopped = parallel.any_over(is_stopped.any(), axis_name)
+    return Outcome(state, metrics, is_finite, is_stopped)
 
   raw = {
     domain: np.zeros(
-      (config.batch_size, *raw_size(config.data), config.channels(domain)),
+      (
+        config.batch_size // hosts.count(),
+        *raw_size(config.data),
+        config.channels(domain),
+      ),
       raw_dtype(config.data, domain),
     )
     for domain in 'ab'
   }
-  program: Any
-  if num_devices == 1:
-    program = jax.jit(update, donate_argnums=0)
-  else:
-    program = parallel.data_parallel(update, num_devices=num_devices)
-
-  def shard(raw: RawBatch) -> RawBatch:
-    if num_devices == 1:
-      return raw
-    return parallel.shard_batch(raw, num_devices)
-
-  lowered = program.lower(state, shard(raw))
-  tree = lowered.out_tree
-  names = jax.tree.unflatten(tree, range(tree.num_leaves)).metrics
-  compiled = lowered.compile(_compiler_options(config))
 
   def place(state: TrainState) -> TrainState:
     if num_devices == 1:
       return state
     return parallel.replicate(state, num_devices)
 
-  def run(state: TrainState, raw: RawBatch) -> Outcome:
-    return compiled(state, shard(raw))
+  program: Any
+  if num_devices == 1:
+    program = jax.jit(update, donate_argnums=0)
+  else:
+    program = parallel.data_parallel(update, num_devices=num_devices)
+
+  def cut(raw: RawBatch, is_stopped: bool) -> Any:
+    # A device has a flag of its own.
+    given = raw, np.full(num_devices // hosts.count(), is_stopped)
+    if num_devices == 1:
+      return given
+    return parallel.shard_batch(given, num_devices)
+
+  lowered = program.lower(place(state), cut(raw, is_stopped=False))
+  tree = lowered.out_tree
+  names = jax.tree.unflatten(tree, range(tree.num_leaves)).metrics
+  compiled = lowered.compile(_compiler_options(config))
+
+  def run(
+    state: TrainState, raw: RawBatch, is_stopped: bool = False
+  ) -> Outcome:
+    outcome = compiled(state, cut(raw, is_stopped))
+    # What is read of it is here, though the state may be in many processes.
+    told = parallel.first_of(outcome[1:]) if num_devices > 1 else outcome[1:]
+    return Outcome(outcome.state, *told)
 
   memory = compiled.memory_analysis()
   if memory is None:

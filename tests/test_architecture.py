@@ -15,6 +15,7 @@ FLOORS = (
   ('errors', 'manifest', 'types'),
   ('atomic', 'cache', 'config'),
   (
+    'hosts',
     'images',
     'losses',
     'ops',

@@ -4,7 +4,8 @@ import pathlib
 import shlex
 import signal
 
-from cyclegan_jax import flags
+from cyclegan_jax import flags, hosts
+from cyclegan_jax.errors import ConfigError
 from cyclegan_jax.train import TrainResult, train
 from cyclegan_jax.workdir import discard_workdir, make_workdir
 
@@ -15,6 +16,11 @@ def run(argv: list[str], program: str) -> int:
     print(f'{flags.USAGE}\n{flags.options_help()}')
     return 0
   parsed = flags.parse_train_flags(argv)
+  if parsed.config.distributed.initialize and not parsed.workdir:
+    raise ConfigError(
+      'config.distributed.initialize=True needs --workdir: all processes of a '
+      'run have one, and write it nowhere else'
+    )
   workdir = parsed.workdir or make_workdir()
   try:
     result = train(parsed.config, workdir)
@@ -24,7 +30,8 @@ def run(argv: list[str], program: str) -> int:
     raise
   again = argv if parsed.workdir else [*argv, f'--workdir={workdir}']
   command = f'{program} {shlex.join(again)}'
-  _tell_end(result, workdir, command)
+  if hosts.is_first():
+    _tell_end(result, workdir, command)
   return 128 + result.signal if result.signal else 0
 
 

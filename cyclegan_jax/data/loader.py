@@ -57,6 +57,7 @@ class TrainBatches:
     start_step: int = 0,
     end_step: int | None = None,
     on_wait: Callable[[float, str], None] | None = None,
+    share: tuple[int, int] = (0, 1),
   ):
     """Starts nothing: the first batch does.
 
@@ -69,6 +70,7 @@ class TrainBatches:
       on_wait: is called every now and then while a batch does not come, with
         the seconds since it was asked for and a text that says what is being
         read; what it raises ends the wait.
+      share: which of how many parts of each batch to give.
     """
     self.step = start_step
     self.waited = 0.0
@@ -77,6 +79,7 @@ class TrainBatches:
     self._end_step = end_step
     self._decoder = Decoder(config.data, images)
     self._on_wait = on_wait
+    self._share = share
     self._pending: collections.deque[_Request] = collections.deque()
 
   def __enter__(self) -> Self:
@@ -142,10 +145,12 @@ class TrainBatches:
     return range(first, first + self._config.batch_size)
 
   def _request(self, step: int) -> '_Request':
+    part, num_parts = self._share
+    size = self._config.batch_size // num_parts
+    ours = self._positions(step)[part * size : (part + 1) * size]
     return {
       domain: [
-        self._decoder.submit(domain, at, self._config.seed)
-        for at in self._positions(step)
+        self._decoder.submit(domain, at, self._config.seed) for at in ours
       ]
       for domain in 'ab'
     }

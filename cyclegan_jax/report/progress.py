@@ -96,6 +96,8 @@ class Progress:
 
   def print(self, text: str) -> None:
     """Prints a line, above the bar where there is one."""
+    if self._console.quiet:
+      return
     # A log may be on a full disk, or its reader gone: no reason to end a run.
     with contextlib.suppress(OSError, ValueError):
       if self._bar:

@@ -50,6 +50,7 @@ class Recorder:
     reals: Mapping[str, np.ndarray],
     start_step: int,
     console: rich.console.Console,
+    is_writer: bool = True,
   ):
     """Opens the records, without those that a dead run wrote too far.
 
@@ -60,14 +61,17 @@ class Recorder:
       reals: {'a', 'b'}: uint8 [N, H, W, C] test images of the samples.
       start_step: the number of steps that are done.
       console: where progress is shown.
+      is_writer: of several processes only one is; the others' records nothing.
     """
     self._workdir = workdir
     self._config = config
     self._facts = dict(facts)
     self._reals = reals
-    self._writer = MetricWriter(workdir, resume_step=start_step)
     self._doctor = Doctor(config)
-    self._doctor.reread(read_metrics(workdir / METRICS_FILE))
+    self._is_writer = is_writer
+    if is_writer:
+      self._writer = MetricWriter(workdir, resume_step=start_step)
+      self._doctor.reread(read_metrics(workdir / METRICS_FILE))
     self._progress = Progress(
       config.steps,
       start_step,
@@ -87,7 +91,8 @@ class Recorder:
 
   def __enter__(self) -> Self:
     """Starts the progress bar."""
-    self._stack.enter_context(self._writer)
+    if self._is_writer:
+      self._stack.enter_context(self._writer)
     self._stack.enter_context(self._progress)
     self._stack.enter_context(self._thread)
     return self
@@ -156,6 +161,8 @@ class Recorder:
     self._do(lambda: task(self._last[1] if self._last[0] == step else {}))
 
   def _do(self, task: Callable[..., None], *arguments: Any) -> None:
+    if not self._is_writer:
+      return
     while self._tasks and self._tasks[0].done():
       self._tasks.popleft().result()
     self._tasks.append(self._thread.submit(task, *arguments))
@@ -214,6 +221,8 @@ class Recorder:
   def rewind(self, step: int) -> None:
     """Takes back the records of all steps after this one."""
     self.flush()
+    if not self._is_writer:
+      return
     with self._tell_refusal('metrics'):
       self._writer.rewind(step)
     self._doctor.reread(read_metrics(self._workdir / METRICS_FILE))
