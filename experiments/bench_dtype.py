@@ -5,9 +5,9 @@
 Runs and their scores stay in FOLDER: the same command goes on where it was
 stopped, and repeats no run that has ended. The first table has each run's
 scores on the test drawings, as the end of a run prints them (background: how
-far it moved, as a share of the range); the second the
-means over the seeds, with the least and the greatest, by which to see whether
-the types lie further apart than the seeds.
+far it moved, as a share of the range); the second the means over the seeds,
+with the least and the greatest, by which to see whether the types lie further
+apart than the seeds.
 """
 
 import argparse
