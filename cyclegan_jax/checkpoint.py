@@ -4,7 +4,7 @@ A checkpoint is a folder `checkpoints/<step>`:
 
   state/         the whole TrainState, by Orbax
   record.json    the config, library versions, the data's fingerprint, metrics
-  data.json      names and sizes of the images, to tell what changed
+  data.json.gz   names and sizes of the images, to tell what changed
   manifest.json  the format's version and a checksum of every file
 
 It is written under another name and renamed when all of it is on the disk, so
@@ -14,6 +14,7 @@ checksums tell, and it is not believed.
 
 import contextlib
 import dataclasses
+import gzip
 import importlib.metadata
 import json
 import logging
@@ -23,6 +24,7 @@ import pathlib
 import re
 import shutil
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -45,7 +47,8 @@ from cyclegan_jax.state import TrainState, abstract_train_state
 
 FORMAT = 2
 RECORD_FILE = 'record.json'
-LISTING_FILE = 'data.json'
+LISTING_FILE = 'data.json.gz'
+_PLAIN_LISTING_FILE = 'data.json'  # of older checkpoints of this format
 DIRECTIONS = ('ab', 'ba')
 
 _PACKAGES = ('cyclegan_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
@@ -95,7 +98,10 @@ class Saver:
     self._is_writer = is_writer
     self._folder = folder.absolute()
     self._config = config
-    self._data, self._listing = dict(data or {}), dict(listing or {})
+    self._data = dict(data or {})
+    # Once, for all checkpoints: a million files take seconds to spell, and
+    # 140 MiB as they are.
+    self._listing = gzip.compress(json.dumps(listing or {}).encode(), mtime=0)
     self._directions = directions
     self._versions = {name: _version(name) for name in _PACKAGES}
     self._good = set() if good_step is None else {good_step}
@@ -187,11 +193,8 @@ class Saver:
     try:
       with writer:
         writer.wait_until_finished()
-      for name, content in (
-        (RECORD_FILE, record),
-        (LISTING_FILE, self._listing),
-      ):
-        (temporary / name).write_text(json.dumps(content), encoding='utf-8')
+      (temporary / RECORD_FILE).write_text(json.dumps(record), encoding='utf-8')
+      (temporary / LISTING_FILE).write_bytes(self._listing)
       write_manifest(temporary, FORMAT)
       if final.exists():  # damaged, or without metrics that came later
         self._delete(step)
@@ -402,11 +405,21 @@ def read_listing(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     DamagedError: it is not what was saved.
   """
+  is_packed = (path / LISTING_FILE).exists()
+  name = LISTING_FILE if is_packed else _PLAIN_LISTING_FILE
   try:
-    check_manifest(path, only=LISTING_FILE)
-    return dict(json.loads((path / LISTING_FILE).read_bytes()))
-  except (OSError, ValueError, TypeError, RecursionError) as error:
-    raise DamagedError(f'{LISTING_FILE} is not what was saved') from error
+    check_manifest(path, only=name)
+    data = (path / name).read_bytes()
+    return dict(json.loads(gzip.decompress(data) if is_packed else data))
+  except (
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    TypeError,
+    RecursionError,
+  ) as error:
+    raise DamagedError(f'{name} is not what was saved') from error
 
 
 def load(

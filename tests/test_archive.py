@@ -439,6 +439,12 @@ def test_a_zip_is_its_unpacked_folder(folder, top, method, tmp_path):
   assert sorted(os.listdir(tmp_path)) == ['horses.ZIP', 'unpacked']
 
 
+def test_a_member_named_by_a_number_of_any_length(tmp_path):
+  name = f'trainA/{"1" * 5000}.png'
+  path = zipped(tmp_path / 'x.zip', {name: png(), 'trainB/1.png': png()})
+  assert opened(path)['train_a'].names == (f'{path}/{name}',)
+
+
 def test_a_zip_for_each_domain(folder, tmp_path):
   for inner in ('trainA', 'trainB'):
     packed(folder / inner, tmp_path / f'{inner}.zip')

@@ -1,6 +1,7 @@
 """Checkpoints give back every bit, describe themselves, and know damage."""
 
 import errno
+import gzip
 import json
 import os
 import resource
@@ -106,6 +107,37 @@ def test_what_travels_with_a_state(folder):
   }
   assert record['versions']['jax'] == jax.__version__
   assert record['config']['generator']['filters'] == 2
+
+
+def test_a_long_list_of_images_takes_little_room(configs, tmp_path):
+  names = [[f'{i // 500}/{i:07}.jpg', 1000 + i % 50] for i in range(10_000)]
+  listing = {'train_a': {'version': '', 'images': names}}
+  with Saver(tmp_path, configs['plain'], listing=listing) as saver:
+    saver.save(create_train_state(configs['plain'], jax.random.key(0)))
+  size = (tmp_path / '0' / 'data.json.gz').stat().st_size
+  assert size < len(json.dumps(listing)) / 5
+  assert checkpoint.read_listing(tmp_path / '0') == listing
+
+
+def test_a_list_that_was_not_packed(folder):
+  listing = {'train_a': {'version': '', 'images': [['old.png', 1]]}}
+  (folder / '2' / 'data.json.gz').unlink()
+  (folder / '2' / 'data.json').write_text(json.dumps(listing))
+  (folder / '2' / 'manifest.json').unlink()
+  write_manifest(folder / '2', checkpoint.FORMAT)
+  found = checkpoint.restore(folder / '2')
+  assert checkpoint.read_listing(found.path) == listing
+
+
+@pytest.mark.parametrize(
+  'data', [b'', b'{}', gzip.compress(b'{}', mtime=0)[:-1]]
+)
+def test_a_list_that_is_none(data, folder):
+  (folder / '2' / 'data.json.gz').write_bytes(data)
+  (folder / '2' / 'manifest.json').unlink()
+  write_manifest(folder / '2', checkpoint.FORMAT)
+  with pytest.raises(DamagedError, match=r'data\.json\.gz is not what was'):
+    checkpoint.read_listing(folder / '2')
 
 
 @pytest.mark.parametrize(

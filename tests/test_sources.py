@@ -3,6 +3,7 @@ import io
 import logging
 import os
 import pickle
+import re
 import struct
 import tempfile
 import zlib
@@ -15,7 +16,7 @@ from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data import embedded
 from cyclegan_jax.data.decoding import decode_bytes, decoded_shape
 from cyclegan_jax.data.file_images import images_of_files
-from cyclegan_jax.data.files import list_images
+from cyclegan_jax.data.files import list_images, natural
 from cyclegan_jax.data.sources import ImageError, open_images
 from cyclegan_jax.errors import ConfigError, DataError
 
@@ -413,6 +414,23 @@ def test_order_is_natural_and_by_path(tmp_path):
     'img10.png',
     'z.tiff',
     'ä 1.bmp',
+  ]
+
+
+def test_order_of_numbers():
+  def by_parts(name):
+    parts = re.split('([0-9]+)', name)
+    return [int(x) if i % 2 else x for i, x in enumerate(parts)], name
+
+  rng = np.random.default_rng(0)
+  letters = list('0129a/.! \1é')
+  names = [''.join(rng.choice(letters, rng.integers(9))) for _ in range(2000)]
+  assert sorted(names, key=natural) == sorted(names, key=by_parts)
+  # Too long for an int.
+  assert sorted(['2' * 5000, '1' * 5001, '3'], key=natural) == [
+    '3',
+    '2' * 5000,
+    '1' * 5001,
   ]
 
 

@@ -122,11 +122,15 @@ def has_changed(path: str, listed: Stamp | None) -> bool:
   return listed != (status.st_size, status.st_mtime_ns)
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
+def natural(name: str) -> tuple[str, str]:
   """A key by which numbers inside of names count as numbers."""
-  parts = re.split('([0-9]+)', name)
-  key = [int(part) if i % 2 else part for i, part in enumerate(parts)]
-  return key, name
+  return re.sub('[0-9]+', _ranked, name), name
+
+
+def _ranked(number: re.Match[str]) -> str:
+  """Sorts before all that a name may hold, then by length, then by digits."""
+  digits = number[0].lstrip('0')
+  return f'\0{chr(len(digits))}{digits}'
 
 
 def open_file(path: str) -> BinaryIO:

@@ -27,11 +27,11 @@ def fingerprint(images: Mapping[str, Images]) -> dict[str, Any]:
   """
   return {
     split: {
-      'count': len(files['images']),
+      'count': len(each),
       # Escaped to ASCII, so that names of any bytes have a hash.
-      'sha256': hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+      'sha256': hashlib.sha256(json.dumps(_listed(each)).encode()).hexdigest(),
     }
-    for split, files in listing(images).items()
+    for split, each in images.items()
   }
 
 
@@ -42,19 +42,17 @@ def listing(images: Mapping[str, Images]) -> dict[str, Any]:
     {split: {'version': str, 'images': [[name, bytes or None], ...]}}, for
     JSON.
   """
-  return {
-    split: {'version': each.version, 'images': _listed(each)}
-    for split, each in images.items()
-  }
+  return {split: _listed(each) for split, each in images.items()}
 
 
-def _listed(images: Images) -> list[list[str | int | None]]:
+def _listed(images: Images) -> dict[str, Any]:
   sizes = [None] * len(images) if images.sizes is None else images.sizes
   skipped = len(images.root)
-  return [
+  files = [
     [name[skipped:].replace(os.sep, '/'), size]
     for name, size in zip(images.names, sizes, strict=True)
   ]
+  return {'version': images.version, 'images': files}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

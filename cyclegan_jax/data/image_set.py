@@ -70,6 +70,7 @@ class ImageSet:
     self.indices: list[int] = []
     self.failures: list[str] = []
     self.digests: list[bytes] = []
+    self._readable: set[int] = set()
     self._kept: dict[int, np.ndarray] = {}
     room = _KEPT_BYTES
     for index, read in self._read_all(chosen):
@@ -77,6 +78,7 @@ class ImageSet:
         self.failures.append(str(read))
       else:
         self.indices.append(index)
+        self._readable.add(index)
         self.digests.append(_digest(read))
         if read.nbytes <= room:
           room -= read.nbytes
@@ -140,7 +142,7 @@ class ImageSet:
     Args:
       index: among all images of the split.
     """
-    if index in self.indices:
+    if index in self._readable:
       return True
     read = self._try(index)
     if isinstance(read, DataError) and str(read) not in self.failures:
