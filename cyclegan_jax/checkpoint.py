@@ -13,6 +13,7 @@ checksums tell, and it is not believed.
 """
 
 import contextlib
+import copy
 import dataclasses
 import gzip
 import importlib.metadata
@@ -234,16 +235,21 @@ class Saver:
 
 
 def _make_writer() -> ocp.AsyncCheckpointer:
-  types = ocp.type_handlers.create_type_handler_registry(
-    # All of an array is written here, though other processes have it too.
-    (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False))
-  )
   options = _of_this_process()
+  more: dict[str, Any] = {}
+  if jax.process_count() > 1:
+    # All of an array is written here, though other processes have it too.
+    # Orbax has no public way to say so and to keep what it knows of keys.
+    of_arrays: Any = copy.copy(ocp.type_handlers.get_type_handler(jax.Array))
+    of_arrays._use_replica_parallel = False
+    more['type_handler_registry'] = (
+      ocp.type_handlers.create_type_handler_registry((jax.Array, of_arrays))
+    )
   handler = ocp.PyTreeCheckpointHandler(
     # It takes twice the time for 8% of the bytes: weights are noise.
     use_compression=False,
     multiprocessing_options=options,
-    type_handler_registry=types,
+    **more,
   )
   return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
 

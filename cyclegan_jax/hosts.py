@@ -33,6 +33,8 @@ def joined(config: DistributedConfig) -> Iterator[None]:
   if not config.initialize or jax.distributed.is_initialized():
     yield
     return
+  # It would take SIGTERM from us; the loop has the processes agree by itself.
+  jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(
       config.coordinator_address or None,

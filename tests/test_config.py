@@ -444,7 +444,7 @@ def test_every_field_is_an_option_or_a_section():
         assert type(field.default)._path == expected
       else:
         assert 'help' in field.metadata, f'{section.__name__}.{field.name}'
-  assert len(sections) == 8
+  assert len(sections) == 9
 
 
 # What the config derives.
