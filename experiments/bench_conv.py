@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cyclegan_jax import ops
+from cyclegan_jax.ops import reflected
 from cyclegan_jax.types import Array
 
 NUM_TURNS = 7
@@ -38,6 +39,8 @@ TRANSPOSED = (
   (4, 4, 1, 192, 192),
   (3, 1, 32, 128, 64),
   (3, 1, 64, 64, 32),
+  (3, 1, 64, 256, 128),
+  (3, 1, 128, 128, 64),
 )
 # Likewise of ResNets, and of a PatchGAN's logits; the border that was reflected
 # is added to the input.
@@ -48,6 +51,10 @@ VALID = (
   (7, 1, 256, 64, 3),
   (4, 1, 31, 512, 1),
 )
+
+
+# Batch, height and width, channels of ResNet blocks with a reflected border.
+REFLECTED = ((1, 64, 256), (1, 64, 128), (4, 64, 64), (1, 128, 64))
 
 
 class Case(NamedTuple):
@@ -99,6 +106,7 @@ def all_cases() -> Iterator[Case]:
     kernel = normal(size, size, outer, inner)
     weights = normal(batch, wide, wide, outer)
     shape = f'{size}x{size} | {batch} x {height} x {height} x {inner} | {outer}'
+    yield Case(f'transpose {shape} | forward', plain, ours, (x, kernel))
     pair = gradients_of(plain), gradients_of(ours)
     yield Case(f'transpose {shape} | gradients', *pair, (x, kernel, weights))
   for size, batch, height, inner, outer in VALID:
@@ -111,6 +119,13 @@ def all_cases() -> Iterator[Case]:
     yield Case(f'valid {shape} | forward', *pair, (x, kernel))
     pair = gradients_of(plain_conv_valid), gradients_of(ops.conv_valid)
     yield Case(f'valid {shape} | gradients', *pair, (x, kernel, weights))
+
+  for batch, height, channels in REFLECTED:
+    x = normal(batch, height, height, channels)
+    kernel = normal(3, 3, channels, channels)
+    shape = f'3x3 | {batch} x {height} x {height} x {channels} | {channels}'
+    pair = reflected.reflect_then_conv, ops.conv_reflected
+    yield Case(f'reflected {shape} | forward', *pair, (x, kernel))
 
 
 def milliseconds(form: Callable, arguments: tuple, num_calls: int) -> float:

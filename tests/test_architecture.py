@@ -105,7 +105,7 @@ SHELVES = {
     ('patchgan',),
     ('__init__',),
   ),
-  'ops': (('winograd',), ('conv',), ('__init__',)),
+  'ops': (('winograd',), ('conv',), ('reflected',), ('__init__',)),
   'translate': (
     ('options',),
     ('ownership', 'plan'),

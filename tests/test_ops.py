@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from cyclegan_jax.ops import conv, conv_transpose, conv_valid
+from cyclegan_jax.ops import conv, conv_reflected, conv_transpose, conv_valid
 from cyclegan_jax.ops.winograd import kernel_gradient
 
 pytestmark = pytest.mark.usefixtures('strict')
@@ -91,6 +91,61 @@ def make_case(name, *, channels_in=3, channels_out=2):
   kernel = random(1, *size, channels_out, channels_in)
   options = {'stride': stride, 'padding': padding, 'extra': extra}
   return x, kernel, options
+
+
+@settings(max_examples=6)
+@given(
+  shape=st.sampled_from([(1, 100, 101), (4, 50, 50), (2, 3, 4000)]),
+  inner=st.integers(1, 3),
+  outer=st.integers(1, 3),
+)
+def test_conv_transpose_of_large_maps(shape, inner, outer):
+  x, kernel = random(0, *shape, inner), random(1, 3, 3, outer, inner)
+  options = 2, ((1, 1), (1, 1)), 1
+  out, pull_back = jax.vjp(
+    lambda *xk: conv_transpose(
+      *xk, stride=2, padding=((1, 1), (1, 1)), extra=1
+    ),
+    x,
+    kernel,
+  )
+  expected, pull_back_expected = jax.vjp(
+    lambda *xk: conv_transpose_by_dilation(*xk, *options), x, kernel
+  )
+  np.testing.assert_allclose(out, expected, atol=1e-5)
+  cotangent = random(2, *out.shape)
+  for ours, theirs in zip(
+    pull_back(cotangent), pull_back_expected(cotangent), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-3)
+
+
+@settings(max_examples=10)
+@given(
+  batch=st.integers(1, 2),
+  height=st.sampled_from([2, 3, 47, 48, 49, 55]),
+  width=st.sampled_from([2, 48, 50]),
+  inner=st.integers(1, 3),
+  outer=st.integers(1, 3),
+)
+def test_conv_reflected(batch, height, width, inner, outer):
+  x, kernel = (
+    random(0, batch, height, width, inner),
+    random(1, 3, 3, inner, outer),
+  )
+
+  def by_numpy(x, kernel):
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return plain_conv(jnp.pad(x, border, mode='reflect'), kernel)
+
+  out, pull_back = jax.vjp(conv_reflected, x, kernel)
+  expected, pull_back_expected = jax.vjp(by_numpy, x, kernel)
+  np.testing.assert_allclose(out, expected, atol=1e-5)
+  cotangent = random(2, *out.shape)
+  for ours, theirs in zip(
+    pull_back(cotangent), pull_back_expected(cotangent), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize('stride', [1, 2])

@@ -66,18 +66,20 @@ class Conv(nn.Module):
       (self.size, self.size, x.shape[-1], self.features),
       param_dtype(self.dtype),
     )
-    kernel = kernel.astype(self.dtype)
-    x = x.astype(self.dtype)
+    x = self._convolve(x.astype(self.dtype), kernel.astype(self.dtype))
+    return add_bias(self, x) if self.use_bias else x
+
+  def _convolve(self, x: Array, kernel: Array) -> Array:
     pads = self.pads
     if pads and any(pads) and self.padding == 'reflect':
+      if (self.size, self.stride, pads) == (3, 1, (1, 1)):
+        return ops.conv_reflected(x, kernel)
       x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)), mode='reflect')
       pads = (0, 0)
     if self.stride == 1 and self.size > 1 and pads == (0, 0):
-      x = ops.conv_valid(x, kernel)
-    else:
-      padding = (pads, pads) if pads else 'SAME'
-      x = ops.conv(x, kernel, stride=self.stride, padding=padding)
-    return add_bias(self, x) if self.use_bias else x
+      return ops.conv_valid(x, kernel)
+    padding = (pads, pads) if pads else 'SAME'
+    return ops.conv(x, kernel, stride=self.stride, padding=padding)
 
 
 class ConvTranspose(nn.Module):

@@ -1,5 +1,6 @@
 """Convolutions written for what XLA does well."""
 
 from cyclegan_jax.ops.conv import conv, conv_transpose, conv_valid
+from cyclegan_jax.ops.reflected import conv_reflected
 
-__all__ = ['conv', 'conv_transpose', 'conv_valid']
+__all__ = ['conv', 'conv_reflected', 'conv_transpose', 'conv_valid']
