@@ -502,7 +502,7 @@ class Config(Section):
 
   @property
   def uses_identity(self) -> bool:
-    """Whether the identity loss is computed: equal channels, some weight."""
+    """Whether channels are equal and the identity loss has some weight."""
     same = self.data.channels_a == self.data.channels_b
     return same and max(self.loss.identity_a, self.loss.identity_b) > 0
 

@@ -39,7 +39,7 @@ class TrainState(flax.struct.PyTreeNode):
 
   @property
   def translators(self) -> dict[str, Params]:
-    """The generators to translate with: the average where there is one."""
+    """The generators to translate with; their average if there is one."""
     return self.gen if self.gen_ema is None else self.gen_ema
 
 

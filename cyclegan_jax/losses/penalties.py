@@ -11,7 +11,7 @@ Judge = Callable[[Array], Array]  # images [B, H, W, C] -> logits [B, h, w, 1]
 
 
 def _squared_norms(judge: Judge, images: Array) -> Array:
-  """[B]: |gradient of an image's mean logit with respect to it|^2.
+  """[B]: square of the norm of the gradient of an image's mean logit.
 
   The mean over patches, not the sum, so that a weight means the same at any
   size of image.
@@ -28,7 +28,7 @@ def _squared_norms(judge: Judge, images: Array) -> Array:
 
 
 def gradient_penalty(judge: Judge, images: Array) -> Array:
-  """(|grad D| - 1)^2 of WGAN-GP (arXiv:1704.00028, eq. 3).
+  """`(|grad D| - 1)^2` of WGAN-GP (arXiv:1704.00028, eq. 3).
 
   Args:
     judge: the discriminator: [B, H, W, C] to logits [B, h, w, 1].
@@ -43,7 +43,7 @@ def gradient_penalty(judge: Judge, images: Array) -> Array:
 
 
 def r1_penalty(judge: Judge, images: Array) -> Array:
-  """|grad D(real)|^2 / 2, zero-centred (arXiv:1801.04406, eq. 9).
+  """`|grad D(real)|^2 / 2`, zero-centred (arXiv:1801.04406, eq. 9).
 
   Args:
     judge: the discriminator: [B, H, W, C] to logits [B, h, w, 1].

@@ -32,8 +32,8 @@ def make_generator(
     axis_name: the devices' axis under `parallel.data_parallel`.
 
   Returns:
-    A module; `apply({'params': p}, x, rngs={'dropout': key})` maps
-    [B, H, W, C] in [-1, 1] to [B, H, W, channels] in [-1, 1].
+    A module that maps [B, H, W, C] in [-1, 1] to [B, H, W, channels] in
+    [-1, 1] by `apply({'params': params}, x, rngs={'dropout': key})`.
   """
   return GENERATORS[config.name](
     config=config, channels=channels, axis_name=axis_name
