@@ -474,7 +474,8 @@ class Config(Section):
   accumulate: int = option(
     1,
     "parts of a device's batch that are computed one after another, for less "
-    'memory; batch norm then takes its statistics over a part',
+    'memory; on CPUs it takes about three times as long; batch norm then takes '
+    'its statistics over a part',
     low=1,
   )
   profile: bool = option(

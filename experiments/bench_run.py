@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import jax
@@ -97,16 +98,13 @@ def measure_input(config: Config, given: argparse.Namespace) -> None:
 
 
 def measure_records(config: Config, given: argparse.Namespace) -> None:
-  """The share of a run's loop for which records hold its steps.
+  """The share of a whole run's loop for which records hold its steps.
 
-  At the cadence of the whole recipe, over a part of it; with it the share for
-  which the threads that make them are busy, beside the steps.
+  With it the share for which the threads that make them are busy, beside the
+  steps.
   """
-  sources = open_images(config.data)
-  log = resolve(config.replace(num_devices=1), sources).log
-  steps = 2 * log.checkpoint_every_steps
-  config = config.replace(num_devices=1, steps=steps, log=vars(log))
   spent = {'loop': 0.0, 'held': 0.0, 'beside': 0.0}
+  loop_thread = threading.current_thread()
 
   def timed(kind: type, name: str, into: str) -> None:
     plain = getattr(kind, name)
@@ -117,14 +115,16 @@ def measure_records(config: Config, given: argparse.Namespace) -> None:
       try:
         return plain(*args, **kwargs)
       finally:
-        spent[into] += time.perf_counter() - began
+        # What a thread of theirs waits for, no step does.
+        if into != 'held' or threading.current_thread() is loop_thread:
+          spent[into] += time.perf_counter() - began
 
     setattr(kind, name, method)
 
   timed(Loop, '__call__', 'loop')
-  for name in ('step', 'samples', 'then'):
+  for name in ('step', 'samples', 'then', 'flush'):
     timed(Recorder, name, 'held')
-  timed(Loop, '_wait_for_records', 'held')
+  timed(Saver, 'wait', 'held')
   for name in ('_see', '_draw', '_write_gallery', 'sync'):
     timed(Recorder, name, 'beside')
   for name in ('save', '_finish'):
@@ -138,7 +138,7 @@ def measure_records(config: Config, given: argparse.Namespace) -> None:
       shares.append([100 * each / loop for each in others])
   held, beside = (quartiles(each) for each in zip(*shares, strict=True))
   tell(
-    f"checkpoints, logging and samples, of the loop's time over {steps} steps",
+    "checkpoints, logging and samples, of the loop's time",
     f'{held} of the time steps wait for them; {beside} their threads work '
     'beside the steps',
   )
@@ -153,7 +153,7 @@ def measure_start(given: argparse.Namespace) -> None:
     environment = os.environ | {'XDG_CACHE_HOME': f'{root}/cache'}
     seconds = []
     for number in range(given.rounds + 1):
-      command = [sys.executable, 'main.py', f'--config={given.config}']
+      command = [given.python, 'main.py', f'--config={given.config}']
       command += [f'--workdir={root}/{number}']
       command += ['--config.log.metrics_every_steps=1']
       metrics = pathlib.Path(root) / str(number) / 'metrics.jsonl'
@@ -183,6 +183,12 @@ def main() -> None:
   parser.add_argument('--config', default='configs/default.py')
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--side', type=int, default=256, help='of JPEG files')
+  parser.add_argument(
+    '--python',
+    default=sys.executable,
+    help='start: of another environment, such as one without PyTorch, which '
+    'tensorboardX imports where it is',
+  )
   given = parser.parse_args()
   if given.what == 'start':
     measure_start(given)

@@ -1,0 +1,195 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # CycleGAN on a TPU
+#
+# From two piles of images to two translators: install, choose images, train on
+# all devices that there are, watch samples, translate, score, export. On Colab
+# choose *Runtime, Change runtime type, TPU* first; a GPU or a CPU do as well.
+#
+# Everything is in the next cell. To go on with a run that was stopped, or that
+# Colab ended, run all cells again: with `drive = True` it goes on from its last
+# checkpoint, to the same bits.
+
+# %% tags=["parameters"]
+# Where the code comes from: the address of its git repository.
+repository = 'https://github.com/OWNER/cyclegan_jax'
+
+# 'embedded': horses and zebras that the code draws itself, no download.
+# 'cycle_gan/horse2zebra', or another of TFDS's cycle_gan sets: photographs.
+# Or a folder with trainA and trainB, and testA and testB if you have them, or
+# a .zip of one: '/content/drive/MyDrive/apples_to_oranges.zip'.
+data = 'embedded'
+
+# A recipe of configs/, and what to change of it. configs/tpu.py is the paper's
+# at 256 px, and wants photographs.
+recipe = 'configs/default.py'
+options = []  # such as ['--config.epochs=20', '--config.data.size=128']
+
+# The run's folder; with drive = True it is kept in your Google Drive.
+run = 'runs/colab'
+drive = False
+
+# %% [markdown]
+# ## Install
+#
+# JAX stays the one that the runtime came with, which knows its TPU.
+
+# %%
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from IPython.display import Image, Markdown, clear_output, display
+
+root = pathlib.Path('cyclegan_jax').resolve()
+if not root.exists():
+  subprocess.run(['git', 'clone', '-q', repository, root], check=True)
+os.chdir(root)
+
+
+def pip_install(*what):
+  subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', *what])
+
+
+pip_install('-e', '.[tfds]' if data.startswith('cycle_gan/') else '.')
+
+
+def cyclegan(*arguments):
+  """Runs a command of the project, and shows what it prints."""
+  command = [sys.executable, '-m', 'cyclegan_jax', *map(str, arguments)]
+  done = subprocess.run(command, stdout=-1, stderr=-2, text=True)
+  print(done.stdout)
+  done.check_returncode()
+
+
+# %% [markdown]
+# The devices. In a process of its own, since a TPU is lent to one at a time.
+
+# %%
+subprocess.run(
+  [sys.executable, '-c', 'import jax; print(jax.devices())'], check=True
+)
+
+# %% [markdown]
+# ## Where the run is kept
+
+# %%
+if drive:
+  from google.colab import drive as google_drive
+
+  google_drive.mount('/content/drive')
+  run = pathlib.Path('/content/drive/MyDrive/cyclegan_jax') / run
+run = pathlib.Path(run)
+
+if data.startswith('cycle_gan/'):
+  images = ['--config.data.name=tfds', f'--config.data.dataset={data}']
+elif data == 'embedded':
+  images = ['--config.data.name=embedded']
+else:
+  images = ['--config.data.name=folder', f'--config.data.path={data}']
+
+# %% [markdown]
+# ## Train
+#
+# Each sample sheet is shown when it is made: real images, their translations,
+# the way back. Stop the cell whenever you like: the run saves itself, and
+# running the cell again goes on.
+
+
+# %%
+def newest_sheet():
+  sheets = sorted((run / 'samples').glob('*.png'))
+  return sheets[-1] if sheets else None
+
+
+def train():
+  command = [sys.executable, 'main.py', f'--config={recipe}', *images]
+  command += [*options, f'--workdir={run}']
+  log = run.with_suffix('.log')
+  log.parent.mkdir(parents=True, exist_ok=True)
+  with log.open('w') as out:
+    process = subprocess.Popen(command, stdout=out, stderr=out)
+  shown = None
+  try:
+    while True:
+      ended = process.poll() is not None
+      lines = log.read_text(errors='replace').splitlines()
+      sheet = newest_sheet()
+      if ended or sheet != shown:
+        clear_output(wait=True)
+        print('\n'.join(lines[-8:]))
+        if sheet:
+          display(Markdown(f'`{sheet.name}`'), Image(filename=str(sheet)))
+        shown = sheet
+      if ended:
+        break
+      time.sleep(1)
+  except KeyboardInterrupt:
+    process.send_signal(2)  # it saves and leaves
+  if process.wait() not in (0, 130):
+    raise RuntimeError(log.read_text(errors='replace')[-2000:])
+
+
+train()
+
+# %% [markdown]
+# ## Translate
+#
+# Any images: photographs, folders, animations. Here the run's own test images
+# stand in for yours.
+
+# %%
+cyclegan('evaluate', run)
+print((sorted((run / 'evaluation').glob('*.md'))[-1]).read_text())
+
+# %%
+photos = 'photos'  # a folder of yours, or a list of files
+if pathlib.Path(photos).exists():
+  cyclegan(
+    'translate',
+    run,
+    photos,
+    '--to',
+    'translated',
+    '--direction',
+    'ab',
+    '--gallery',
+  )
+  for path in sorted(pathlib.Path('translated').glob('*.png'))[:4]:
+    display(Image(filename=str(path)))
+
+# %% [markdown]
+# ## Export
+#
+# One file that runs without Python's training code: ONNX for onnxruntime and
+# browsers, or StableHLO for JAX on CPUs, GPUs and TPUs.
+
+# %%
+pip_install('-e', '.[export]')
+for direction in ('ab', 'ba'):
+  target = run / f'{direction}.onnx'
+  cyclegan(
+    'export',
+    run,
+    '--format',
+    'onnx',
+    '--direction',
+    direction,
+    '--to',
+    target,
+    '--overwrite',
+  )
+  print(target, f'{target.stat().st_size / 2**20:.1f} MiB')
