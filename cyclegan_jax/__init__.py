@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from cyclegan_jax.config import Config as Config
+  from cyclegan_jax.exported import Exported as Exported
+  from cyclegan_jax.exported import load_exported as load_exported
   from cyclegan_jax.inference import make_translator as make_translator
   from cyclegan_jax.nets import make_discriminator as make_discriminator
   from cyclegan_jax.nets import make_generator as make_generator
@@ -30,6 +32,8 @@ _HOMES = {
   'make_translator': 'inference',
   'Translator': 'translator',
   'load_translator': 'translator',
+  'Exported': 'exported',
+  'load_exported': 'exported',
   'make_generator': 'nets',
   'make_discriminator': 'nets',
 }

@@ -13,22 +13,22 @@ from cyclegan_jax.signals import StoppedError, TerminatedError
 
 # A file each, imported when it is called: no command waits for another's
 # libraries.
-COMMANDS = (
-  'train',
-  'translate',
-  'evaluate',
-  'compare',
-  'import-pth',
-  'export-pth',
-)
+COMMANDS = {
+  'train': 'train',
+  'translate': 'translate',
+  'evaluate': 'evaluate',
+  'compare': 'compare',
+  'export': 'export',
+  'import': 'import_weights',
+}
 
 USAGE = """\
 cyclegan train [--config=FILE] [--workdir=FOLDER] [--config.OPTION=VALUE ...]
 cyclegan translate CHECKPOINT INPUT ... --to FOLDER [--direction ab|ba]
 cyclegan evaluate CHECKPOINT [--data FOLDER]
 cyclegan compare RUN RUN ... [--to FILE]
-cyclegan import-pth G_A.pth [G_B.pth] --to FOLDER
-cyclegan export-pth CHECKPOINT --to FOLDER [--direction ab|ba]
+cyclegan export CHECKPOINT --format onnx|stablehlo|pth|safetensors --to FOLDER
+cyclegan import WEIGHTS [WEIGHTS] --to FOLDER
 
 Each command has a --help of its own.
 """
@@ -66,7 +66,7 @@ def _ignore(error: Any) -> None:
 def load_command(argv: list[str]) -> Any:
   """The module of the command that is asked for; None if there is none."""
   if argv and argv[0] in COMMANDS:
-    name = argv[0].replace('-', '_')
+    name = COMMANDS[argv[0]]
     return importlib.import_module(f'cyclegan_jax.commands.{name}')
   return None
 

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(cyclegan_jax.__file__).parent
 # and nothing of its own row. Ground and roof have steps of their own.
 FLOORS = (
   ('errors', 'manifest', 'types'),
-  ('atomic', 'cache', 'config'),
+  ('atomic', 'cache', 'config', 'exported'),
   (
     'hosts',
     'images',
@@ -30,7 +30,7 @@ FLOORS = (
   ('inference', 'state'),
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
   ('interop',),
-  ('metrics', 'pictures', 'preflight', 'translator', 'update'),
+  ('export', 'metrics', 'pictures', 'preflight', 'translator', 'update'),
   ('compare', 'evaluate', 'loop', 'translate'),
   ('interim',),
   ('train',),
@@ -45,7 +45,14 @@ FLOORS = (
 SHELVES = {
   'commands': (
     ('parser',),
-    ('compare', 'evaluate', 'export_pth', 'import_pth', 'train', 'translate'),
+    (
+      'compare',
+      'evaluate',
+      'export',
+      'import_weights',
+      'train',
+      'translate',
+    ),
   ),
   'data': (
     (
@@ -75,8 +82,14 @@ SHELVES = {
     ('loader',),
     ('image_set',),
   ),
+  'export': (
+    ('authors', 'model', 'onnx_graph'),
+    ('onnx_nets',),
+    ('onnx_file', 'pth_file', 'safetensors_file', 'stablehlo_file'),
+    ('__init__',),
+  ),
   'interop': (
-    ('verdicts',),
+    ('safetensors', 'verdicts'),
     ('descriptions', 'zip_members'),
     ('opcodes', 'programs'),
     ('containers', 'torch_layers'),

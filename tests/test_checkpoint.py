@@ -363,7 +363,7 @@ def test_commands_tell_of_a_newer_format_before_all_else(
     ['translate', str(folder / '2'), x, '--to', out],
     ['evaluate', run],
     ['train', f'--workdir={run}', '--config.steps=1'],
-    ['export-pth', run, '--to', out],
+    ['export', run, '--format', 'pth', '--to', out],
   ):
     assert cli.main(argv) == 1
     assert capsys.readouterr().err == f'error: {newer(folder / "2")}\n'

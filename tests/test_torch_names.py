@@ -15,7 +15,7 @@ import pytest
 
 from cyclegan_jax import checkpoint, create_train_state, make_translator
 from cyclegan_jax.checkpoint import Saver
-from cyclegan_jax.commands import export_pth, import_pth
+from cyclegan_jax.commands import export, import_weights
 from cyclegan_jax.config import Config, DiscriminatorConfig, GeneratorConfig
 from cyclegan_jax.errors import ConfigError, WeightsError, WorkdirError
 from cyclegan_jax.interop.pth import read_pth, write_pth
@@ -494,11 +494,12 @@ def test_what_the_authors_do_not_have_is_not_written(options, lacking):
 
 
 def run_import(*argv):
-  return import_pth.run([str(each) for each in argv], 'cyclegan import-pth')
+  return import_weights.run([str(each) for each in argv], 'cyclegan import')
 
 
 def run_export(*argv):
-  return export_pth.run([str(each) for each in argv], 'cyclegan export-pth')
+  argv = [str(each) for each in argv]
+  return export.run([*argv, '--format', 'pth'], 'cyclegan export')
 
 
 @pytest.fixture(scope='module')
@@ -546,17 +547,21 @@ def test_it_goes_back_to_them(both, tmp_path, capsys):
     assert list(loaded) == list(net.state_dict())
     for name, each in net.state_dict().items():
       assert torch.equal(loaded[name], each)
-  printed = capsys.readouterr().out
-  assert printed.splitlines()[0] == (
-    f'{tmp_path}/out/latest_net_G_A.pth: ab, for ResnetGenerator(3, 1, ngf=2, '
-    'norm_layer=InstanceNorm2d, use_dropout=False, n_blocks=2)'
-  )
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[:2] == [
+    f'{tmp_path}/out/latest_net_G_A.pth: ab, 0.0 MiB, at most 0.0e+00 from the '
+    'translator',
+    '  for ResnetGenerator(3, 1, ngf=2, norm_layer=InstanceNorm2d, '
+    'use_dropout=False, n_blocks=2)',
+  ]
   one = tmp_path / 'one.pth'
   assert run_export(folder / 'run', '--to', one, '--direction', 'ba') == 0
   assert read_pth(one).keys() == nets['ba'].state_dict().keys()
   with pytest.raises(WorkdirError) as caught:
     run_export(folder / 'run', '--to', one, '--direction', 'ba')
-  assert str(caught.value) == f'{one} is there already: give another --to'
+  assert str(caught.value) == (
+    f'{one} is there already: give another --to, or --overwrite'
+  )
   with pytest.raises(ConfigError, match='two generators need a folder'):
     run_export(folder / 'run', '--to', tmp_path / 'two.pth')
 
@@ -622,11 +627,12 @@ def test_the_average_is_exported_where_there_is_one(tmp_path, capsys):
   expected = np.asarray(state.gen_ema['ab']['down_0']['kernel'])
   got = tensors['model.model.0.weight'].transpose(2, 3, 1, 0)
   np.testing.assert_array_equal(got, expected)
-  assert capsys.readouterr().out.splitlines()[1:] == [
-    f'{tmp_path}/out/latest_net_G_B.pth: ba, its running average, for '
-    'UnetGenerator(3, 3, ngf=1, norm_layer=BatchNorm2d, use_dropout=True, '
-    'num_downs=5)',
-    'note: its batch norm takes the statistics of the images at hand, so use '
+  assert capsys.readouterr().out.splitlines()[3:] == [
+    f'{tmp_path}/out/latest_net_G_B.pth: ba, its running average, 0.0 MiB, at '
+    'most 0.0e+00 from the translator',
+    '  for UnetGenerator(3, 3, ngf=1, norm_layer=BatchNorm2d, '
+    'use_dropout=True, num_downs=5)',
+    '  note: its batch norm takes the statistics of the images at hand, so use '
     'it without --eval: the running statistics in the files say nothing',
   ]
 

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -219,6 +220,16 @@ def conv_transpose(
   )
 
 
+def is_at_least(limit: int, *lengths: Any) -> bool:
+  """Whether a product of lengths reaches a limit.
+
+  False where one is a symbol, as in a program that is exported for any size.
+  """
+  if not all(isinstance(each, int) for each in lengths):
+    return False
+  return math.prod(lengths) >= limit
+
+
 def _dilated(
   x: Array, kernel: Array, *, stride: int, padding: Padding, extra: int
 ) -> Array:
@@ -243,7 +254,7 @@ def _adjoint(
 ) -> Array:
   doubling = (3, 3), 2, ((1, 1), (1, 1)), 1
   is_doubled = (kernel.shape[:2], stride, padding, extra) == doubling
-  if is_doubled and math.prod(x.shape[:3]) >= _MANY_PIXELS:
+  if is_doubled and is_at_least(_MANY_PIXELS, *x.shape[:3]):
     return _by_parity(x, kernel)
   return _dilated(x, kernel, stride=stride, padding=padding, extra=extra)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax.ops.conv import conv, conv_valid
+from cyclegan_jax.ops.conv import conv, conv_valid, is_at_least
 from cyclegan_jax.types import Array
 
 _WIDE = 48  # pixels, from which a border is little against its inside
@@ -26,7 +26,7 @@ def conv_reflected(x: Array, kernel: Array) -> Array:
   Returns:
     [B, H, W, O].
   """
-  if min(x.shape[1:3]) < _WIDE:
+  if not all(is_at_least(_WIDE, length) for length in x.shape[1:3]):
     return reflect_then_conv(x, kernel)
   return lax.platform_dependent(
     x, kernel, cpu=_with_edges, default=reflect_then_conv

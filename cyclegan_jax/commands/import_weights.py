@@ -1,4 +1,4 @@
-"""`cyclegan import-pth`."""
+"""`cyclegan import`."""
 
 import dataclasses
 import json
@@ -9,12 +9,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from cyclegan_jax.checkpoint import Saver, reason_of
 from cyclegan_jax.commands.parser import Parser
 from cyclegan_jax.config import Config, DiscriminatorConfig, Section
 from cyclegan_jax.errors import WeightsError, WorkdirError
+from cyclegan_jax.export.model import Model
+from cyclegan_jax.export.safetensors_file import is_ours, read_model
 from cyclegan_jax.interop.pth import read_pth
+from cyclegan_jax.interop.safetensors import read_safetensors
 from cyclegan_jax.interop.torch_infer import (
   Network,
   infer_discriminator,
@@ -32,6 +37,7 @@ class _Generator(NamedTuple):
   path: pathlib.Path
   network: Network
   params: Params
+  source: Model | None = None  # where it was exported from here
 
 
 class _Discriminator(NamedTuple):
@@ -41,7 +47,7 @@ class _Discriminator(NamedTuple):
 
 
 def run(argv: list[str], program: str) -> int:
-  """Makes a checkpoint of the authors' PyTorch weights."""
+  """Makes a checkpoint of weights."""
   parser = _parser(program)
   given = parser.parse_args(argv)
   if len(given.generators) > 2:
@@ -52,10 +58,12 @@ def run(argv: list[str], program: str) -> int:
     raise WorkdirError(f'{given.to} is not empty: give another --to')
   renames = _read_map(given.map) if given.map else {}
   ways = (given.direction,) if given.direction else ('ab', 'ba')
-  generators = {
-    way: _read_generator(path, renames, given.dropout)
-    for way, path in zip(ways, given.generators, strict=False)
-  }
+  read = [
+    _read_generator(path, renames, given.dropout) for path in given.generators
+  ]
+  if len(read) == 1 and read[0].source and not given.direction:
+    ways = (read[0].source.direction,)
+  generators = dict(zip(ways, read, strict=False))
   # The authors' D_A judges what G_A makes: images of b.
   judges = {
     domain: _read_discriminator(path, renames)
@@ -83,9 +91,11 @@ def run(argv: list[str], program: str) -> int:
 def _parser(program: str) -> Parser:
   parser = Parser(
     program,
-    description="Makes a checkpoint of the authors' PyTorch weights: a "
-    'ResnetGenerator or UnetGenerator of pytorch-CycleGAN-and-pix2pix. Torch '
-    'is not needed, and nothing that a file asks for is run.',
+    description="Makes a checkpoint of weights: of the authors' PyTorch code "
+    '(a ResnetGenerator or UnetGenerator of pytorch-CycleGAN-and-pix2pix) in '
+    '.pth or .safetensors files, or of what cyclegan export --format '
+    'safetensors wrote. Torch is not needed, and nothing that a file asks for '
+    'is run.',
   )
   add = parser.add_argument
   path: Any = pathlib.Path
@@ -93,8 +103,9 @@ def _parser(program: str) -> Parser:
     'generators',
     type=path,
     nargs='+',
-    metavar='pth',
-    help='latest_net_G_A.pth, which maps a to b, and latest_net_G_B.pth',
+    metavar='weights',
+    help='latest_net_G_A.pth, which maps a to b, and latest_net_G_B.pth; or '
+    'ab.safetensors and ba.safetensors',
   )
   add('--to', type=path, required=True, help='folder for the checkpoint')
   add(
@@ -139,12 +150,31 @@ def _read_map(path: pathlib.Path) -> dict[str, str | None]:
   return renames
 
 
+def _read_tensors(
+  path: pathlib.Path,
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  if path.suffix == '.safetensors':
+    return read_safetensors(path)
+  return read_pth(path), {}
+
+
+def _of_ours(model: Model, path: pathlib.Path) -> _Generator:
+  network = Network(
+    model.config.generator, model.channels_in, model.channels_out
+  )
+  params = jax.tree.map(jnp.asarray, model.params)
+  return _Generator(path, network, params, model)
+
+
 def _read_generator(
   path: pathlib.Path,
   renames: Mapping[str, str | None],
   dropout: float | None,
 ) -> _Generator:
-  tensors = rename(read_pth(path), renames)
+  tensors, metadata = _read_tensors(path)
+  if is_ours(metadata):
+    return _of_ours(read_model(path, tensors, metadata), path)
+  tensors = rename(tensors, renames)
   network = infer_generator(tensors, source=str(path))
   config = network.config
   if dropout is not None:
@@ -172,7 +202,7 @@ def _read_generator(
 def _read_discriminator(
   path: pathlib.Path, renames: Mapping[str, str | None]
 ) -> _Discriminator:
-  tensors = rename(read_pth(path), renames)
+  tensors = rename(_read_tensors(path)[0], renames)
   config = infer_discriminator(tensors, source=str(path))
   first = tensors[
     'net.0.weight' if config.name == 'pixelgan' else 'model.0.weight'
@@ -212,6 +242,8 @@ def _make_config(
     judge = one.config
     for each in rest:
       _check_same(one.path, judge, each.path, each.config)
+  if first.source:
+    return _adapt(first.source.config, judge if judges else None, size)
   is_unet = network.config.name == 'torch_unet'
   size = size or max(_SIZE, network.config.isize if is_unet else 0)
   data = {'name': 'folder', 'size': size, 'load_size': size * 143 // 128}
@@ -237,6 +269,16 @@ def _make_config(
     optimizer={'learning_rate': 2e-4},
     schedule={'name': 'linear', 'decay_epochs': 100},
   )
+
+
+def _adapt(
+  config: Config, judge: DiscriminatorConfig | None, size: int | None
+) -> Config:
+  if judge:
+    config = config.replace(discriminator=dataclasses.asdict(judge))
+  if size:
+    config = config.replace(data={'size': size, 'load_size': size})
+  return config
 
 
 def _check_same(

@@ -1,0 +1,175 @@
+"""The generators of `nets/`, node by node."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from cyclegan_jax.config import GeneratorConfig
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.export.onnx_graph import Graph
+from cyclegan_jax.nets.resnet import stages
+from cyclegan_jax.nets.unet import KERAS_EPSILON
+from cyclegan_jax.types import Params
+
+Masks = Mapping[str, np.ndarray]
+Build = Callable[[Graph, str, Params, GeneratorConfig, int, Masks], str]
+
+
+def epsilon(config: GeneratorConfig) -> float:
+  """Of the network's norms."""
+  return KERAS_EPSILON if config.name == 'seed_unet' else 1e-5
+
+
+def build(
+  graph: Graph,
+  x: str,
+  params: Params,
+  config: GeneratorConfig,
+  channels: int,
+  masks: Masks,
+) -> str:
+  """Adds a generator to a graph.
+
+  Args:
+    graph: in its type.
+    x: the images [B, C, H, W].
+    params: of the generator.
+    config: of it.
+    channels: of the output.
+    masks: of dropout, by name.
+
+  Returns:
+    The translated images.
+
+  Raises:
+    UserError: this generator can't be built.
+  """
+  if config.name not in _NETWORKS:
+    raise UserError(
+      f'there is no ONNX form of config.generator.name={config.name!r}: export '
+      'it as stablehlo'
+    )
+  y = _NETWORKS[config.name](graph, x, params, config, channels, masks)
+  return graph.node('Tanh', y)
+
+
+def _resnet(
+  graph: Graph,
+  x: str,
+  params: Params,
+  config: GeneratorConfig,
+  channels: int,
+  masks: Masks,
+) -> str:
+  kept = x
+  for stage in stages(config, channels):
+    if stage.opens_block:
+      kept = x
+    common: dict[str, Any] = {'size': stage.size, 'padding': stage.padding}
+    own = params[stage.name]
+    if stage.is_up:
+      x = graph.upsample(x, own, method=config.upsample, **common)
+    else:
+      x = graph.conv(x, own, stride=stage.stride, **common)
+    if stage.norm:
+      x = _norm(graph, x, params, config, stage.norm, stage.features)
+    if stage.relu:
+      x = graph.node('Relu', x)
+    if stage.dropout:
+      x = graph.dropout(x, masks.get(stage.dropout))
+    if stage.closes_block:
+      x = graph.node('Add', kept, x)
+  return x
+
+
+def _seed_unet(
+  graph: Graph,
+  x: str,
+  params: Params,
+  config: GeneratorConfig,
+  channels: int,
+  masks: Masks,
+) -> str:
+  def level(x: str, size: int, out: int, inner: int) -> str:
+    is_normed = config.norm != 'none' and size != config.isize
+    x = _halve(graph, x, params[f'conv_{size}'], config)
+    if size > 2:
+      if is_normed:
+        x = _norm(graph, x, params, config, f'norm_{size}', inner)
+      deeper = min(2 * inner, 8 * config.filters)
+      below = level(_leaky(graph, x), size // 2, inner, deeper)
+      x = graph.node('Concat', x, below, axis=1)
+    x = _double(graph, x, params[f'convt_{size}'], config)
+    if is_normed:
+      x = _norm(graph, x, params, config, f'normt_{size}', out)
+    return graph.dropout(x, masks.get(f'dropout_{size}'))
+
+  return level(x, config.isize, channels, config.filters)
+
+
+def _torch_unet(
+  graph: Graph,
+  x: str,
+  params: Params,
+  config: GeneratorConfig,
+  channels: int,
+  masks: Masks,
+) -> str:
+  depth = int(math.log2(config.isize))
+  filters = [config.filters * min(2**level, 8) for level in range(depth)]
+  skips = []
+  for level in range(depth):
+    if level:
+      x = _leaky(graph, x)
+      skips.append(x)
+    x = _halve(graph, x, params[f'down_{level}'], config)
+    if level not in (0, depth - 1):
+      x = _norm(graph, x, params, config, f'down_norm_{level}', filters[level])
+  for level in reversed(range(depth)):
+    x = _double(graph, x, params[f'up_{level}'], config)
+    if level:
+      below = filters[level - 1]
+      x = _norm(graph, x, params, config, f'up_norm_{level}', below)
+      x = graph.dropout(x, masks.get(f'dropout_{level}'))
+      x = graph.node('Concat', skips.pop(), x, axis=1)
+  return x
+
+
+def _halve(graph: Graph, x: str, own: Params, config: GeneratorConfig) -> str:
+  return graph.conv(x, own, size=4, stride=2, padding=config.padding)
+
+
+def _double(graph: Graph, x: str, own: Params, config: GeneratorConfig) -> str:
+  return graph.upsample(
+    graph.node('Relu', x),
+    own,
+    size=4,
+    method=config.upsample,
+    padding=config.padding,
+  )
+
+
+def _leaky(graph: Graph, x: str) -> str:
+  return graph.node('LeakyRelu', x, alpha=0.2)
+
+
+def _norm(
+  graph: Graph,
+  x: str,
+  params: Params,
+  config: GeneratorConfig,
+  name: str,
+  channels: int,
+) -> str:
+  if config.norm == 'none':
+    return x
+  return graph.norm(x, params.get(name, {}), channels=channels)
+
+
+_NETWORKS: dict[str, Build] = {
+  'resnet': _resnet,
+  'seed_unet': _seed_unet,
+  'torch_unet': _torch_unet,
+}
