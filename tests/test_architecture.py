@@ -29,7 +29,7 @@ FLOORS = (
   ('nets', 'optimizers'),
   ('inference', 'state'),
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
-  ('interop',),
+  ('fine_tuning', 'interop'),
   ('export', 'metrics', 'pictures', 'preflight', 'translator', 'update'),
   ('compare', 'evaluate', 'loop', 'translate'),
   ('interim',),
