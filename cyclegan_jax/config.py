@@ -442,6 +442,10 @@ class DistributedConfig(Section):
   )
 
 
+# What DiffAugment may do to an image, in the order in which it does.
+AUGMENTATIONS = ('color', 'translation', 'cutout')
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(Section):
   """A whole run. Sections are in the order in which a run uses them."""
@@ -458,8 +462,18 @@ class Config(Section):
   pool_size: int = option(
     0, 'past fakes kept for the discriminators; the paper has 50', low=0
   )
+  diff_augment: str = option(
+    '',
+    'changes to all that the discriminators see, for small sets: '
+    "'color,translation,cutout' or some of them; '' for none (DiffAugment, "
+    'arXiv:2006.10738)',
+  )
   ema_decay: float = option(
-    0.0, "of the generators' running average; 0 keeps none", low=0, high=0.99999
+    0.0,
+    "of the generators' running average, which then translates; 0 keeps none "
+    '(arXiv:1806.04498)',
+    low=0,
+    high=0.99999,
   )
   num_devices: int = option(0, 'accelerators to use; 0: all', low=0)
   deterministic: bool = option(
@@ -494,6 +508,12 @@ class Config(Section):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    for name in self.diff_augment.split(',') if self.diff_augment else ():
+      if name not in AUGMENTATIONS:
+        raise ConfigError(
+          f'config.diff_augment={self.diff_augment!r} has {name!r}: give some '
+          f"of {', '.join(AUGMENTATIONS)} with commas between, or '' for none"
+        )
     _check_sizes(self)
 
   def channels(self, domain: str) -> int:

@@ -26,7 +26,7 @@ FLOORS = (
     'signals',
     'workdir',
   ),
-  ('nets', 'optimizers'),
+  ('diff_augment', 'nets', 'optimizers'),
   ('inference', 'state'),
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
   ('interop',),
