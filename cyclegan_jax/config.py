@@ -313,7 +313,10 @@ class LossConfig(Section):
     10.0, 'wgan_gp: weight of (|grad D| - 1)^2', low=0
   )
   r1: float = option(
-    0.0, 'weight of the zero-centred penalty |grad D(real)|^2 / 2', low=0
+    0.0,
+    'weight of the zero-centred penalty |grad D(real)|^2 / 2 '
+    '(arXiv:1801.04406)',
+    low=0,
   )
 
 
@@ -328,7 +331,10 @@ class OptimizerConfig(Section):
   )
   learning_rate: float = option(5e-4, "of the schedule's start", low=0)
   disc_learning_rate_ratio: float = option(
-    1.0, "the discriminators' learning rate over the generators'", low=0
+    1.0,
+    "the discriminators' learning rate over the generators' (two time scales, "
+    'arXiv:1706.08500)',
+    low=0,
   )
   b1: float = option(
     0.5, 'decay of the first moment (sgd: momentum)', low=0, high=0.9999
