@@ -278,6 +278,11 @@ class DiscriminatorConfig(Section):
     choices=('batch', 'instance', 'none'),
   )
   affine: bool = option(True, 'the norm learns a scale and a shift')
+  spectral_norm: bool = option(
+    False,
+    'divide each kernel by its greatest singular value (arXiv:1802.05957); '
+    "with norm='none', as a norm behind a convolution undoes it",
+  )
   init: str = option(
     'glorot_uniform',
     "Keras's defaults as in the seed, or N(0, 0.02) as in the paper",

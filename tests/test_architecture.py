@@ -105,7 +105,7 @@ SHELVES = {
     ('patchgan',),
     ('__init__',),
   ),
-  'ops': (('winograd',), ('conv',), ('reflected',), ('__init__',)),
+  'ops': (('spectral', 'winograd'), ('conv',), ('reflected',), ('__init__',)),
   'translate': (
     ('options',),
     ('ownership', 'plan'),

@@ -490,6 +490,15 @@ def test_what_the_authors_do_not_have_is_not_written(options, lacking):
   )
 
 
+def test_a_spectral_discriminator_is_not_written():
+  config = DiscriminatorConfig(name='patchgan', spectral_norm=True)
+  with pytest.raises(WeightsError) as caught:
+    params_to_torch({}, config)
+  assert str(caught.value).startswith(
+    "config.discriminator.spectral_norm=True is nothing that the authors' code"
+  )
+
+
 # The commands.
 
 
