@@ -309,6 +309,16 @@ class LossConfig(Section):
   )
   cycle_a: float = option(10.0, 'weight of |G_ba(G_ab(a)) - a|', low=0)
   cycle_b: float = option(10.0, 'weight of |G_ab(G_ba(b)) - b|', low=0)
+  cycle_blur: float = option(
+    0.0,
+    'share of the cycle that compares blurred images, which leaves textures '
+    'free (after arXiv:1704.02470)',
+    low=0,
+    high=1,
+  )
+  cycle_blur_sigma: float = option(
+    3.0, 'of that blur, in pixels', low=0.1, high=1000
+  )
   identity_a: float = option(0.0, 'weight of |G_ba(a) - a|', low=0)
   identity_b: float = option(0.0, 'weight of |G_ab(b) - b|', low=0)
   discriminator: float = option(
@@ -351,7 +361,7 @@ class OptimizerConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Section):
-  """How the learning rate goes over a run: by epochs, cosine by steps."""
+  """How learning rate and cycle go over a run; rates by epochs, mostly."""
 
   _path: ClassVar[str] = 'config.schedule'
 
@@ -365,6 +375,12 @@ class ScheduleConfig(Section):
   )
   step_epochs: int = option(50, 'step: epochs between two falls', low=1)
   step_factor: float = option(0.1, 'step: factor of a fall', low=0, high=1)
+  cycle_end: float = option(
+    1.0,
+    "factor that the cycle's weights come to by the end of the run, linearly "
+    'by steps; 1: they stay (Better Cycles, arXiv:2408.15374)',
+    low=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

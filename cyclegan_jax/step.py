@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cyclegan_jax import losses, parallel
+from cyclegan_jax import losses, parallel, schedules
 from cyclegan_jax.config import Config
 from cyclegan_jax.diff_augment import diff_augment
 from cyclegan_jax.inference import translate
@@ -30,6 +30,7 @@ def generator_loss(
   *,
   config: Config,
   axis_name: str | None = None,
+  cycle_factor: Array | float = 1.0,
 ) -> tuple[Array, tuple[Batch, Metrics]]:
   """What both generators minimise together (arXiv:1703.10593, eq. 3).
 
@@ -40,6 +41,7 @@ def generator_loss(
     key: of this step's dropout and DiffAugment.
     config: of the run.
     axis_name: the devices' axis under `parallel.data_parallel`.
+    cycle_factor: of the cycle's weights at this step.
 
   Returns:
     The scalar loss, the fakes {'a', 'b'} and each term before its weight.
@@ -65,17 +67,22 @@ def generator_loss(
   fakes = {'b': generate('ab', batch['a']), 'a': generate('ba', batch['b'])}
   cycled = {'a': generate('ba', fakes['b']), 'b': generate('ab', fakes['a'])}
   adversarial = losses.ADVERSARIAL_LOSSES[config.loss.adversarial].generator
+  cycle_loss = functools.partial(
+    losses.cycle_loss,
+    blur=config.loss.cycle_blur,
+    sigma=config.loss.cycle_blur_sigma,
+  )
   metrics = {
     'generator/adversarial_ab': adversarial(judge('b', fakes['b'])),
     'generator/adversarial_ba': adversarial(judge('a', fakes['a'])),
-    'generator/cycle_a': losses.l1_loss(cycled['a'], batch['a']),
-    'generator/cycle_b': losses.l1_loss(cycled['b'], batch['b']),
+    'generator/cycle_a': cycle_loss(cycled['a'], batch['a']),
+    'generator/cycle_b': cycle_loss(cycled['b'], batch['b']),
   }
   loss = (
     metrics['generator/adversarial_ab']
     + metrics['generator/adversarial_ba']
-    + config.loss.cycle_a * metrics['generator/cycle_a']
-    + config.loss.cycle_b * metrics['generator/cycle_b']
+    + cycle_factor * config.loss.cycle_a * metrics['generator/cycle_a']
+    + cycle_factor * config.loss.cycle_b * metrics['generator/cycle_b']
   )
   if config.uses_identity:
     same = {'a': generate('ba', batch['a']), 'b': generate('ab', batch['b'])}
@@ -169,7 +176,13 @@ def train_step(
 
   def gen_loss(gen: Params, batch: Batch, key: Key) -> Any:
     return generator_loss(
-      gen, state.disc, batch, key, config=config, axis_name=axis_name
+      gen,
+      state.disc,
+      batch,
+      key,
+      config=config,
+      axis_name=axis_name,
+      cycle_factor=schedules.cycle_factor(config, state.step),
     )
 
   def disc_loss(disc: Params, images: tuple[Batch, Batch], key: Key) -> Any:

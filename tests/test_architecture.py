@@ -82,7 +82,11 @@ SHELVES = {
     ('containers', 'torch_layers'),
     ('pth', 'torch_infer', 'torch_names'),
   ),
-  'losses': (('adversarial', 'penalties', 'reconstruction'), ('__init__',)),
+  'losses': (
+    ('adversarial', 'blur', 'penalties'),
+    ('reconstruction',),
+    ('__init__',),
+  ),
   'metrics': (
     (
       'coat',
