@@ -202,17 +202,29 @@ class GeneratorConfig(Section):
 
   name: str = option(
     'seed_unet',
-    "the seed's U-Net, the paper's ResNet, or the authors' PyTorch U-Net",
-    choices=('seed_unet', 'resnet', 'torch_unet'),
+    "the seed's U-Net, the paper's ResNet, the authors' PyTorch U-Net, or "
+    "UVCGAN's U-Net around a transformer (arXiv:2203.02557)",
+    choices=('seed_unet', 'resnet', 'torch_unet', 'vit_unet'),
   )
   filters: int = option(24, 'filters of the first layer', low=1)
   isize: int = option(
-    64, 'U-Nets: a power of two; log2 of it is the depth', low=4, high=4096
+    64,
+    'seed_unet, torch_unet: a power of two; log2 of it is the depth',
+    low=4,
+    high=4096,
   )
   fixed_input_size: bool = option(
     True, 'seed_unet: accept isize alone, not its multiples'
   )
-  blocks: int = option(9, 'resnet: residual blocks', low=1, high=64)
+  blocks: int = option(
+    9,
+    'resnet: residual blocks; vit_unet: transformer blocks',
+    low=1,
+    high=64,
+  )
+  heads: int = option(
+    8, 'vit_unet: of attention; a divisor of 8 * filters', low=1
+  )
   norm: str = option(
     'batch',
     "always by the batch's own statistics",
@@ -222,8 +234,8 @@ class GeneratorConfig(Section):
   dropout: float = option(
     0.5,
     'share of activations dropped, in training and translation alike: '
-    'seed_unet where size <= 8, torch_unet in its inner blocks, resnet '
-    'inside each block',
+    'seed_unet where size <= 8, torch_unet in its inner blocks, resnet and '
+    'vit_unet inside each block',
     low=0,
     high=0.95,
   )
@@ -571,7 +583,12 @@ def _check_sizes(config: Config) -> None:
       f'config.data.size={data.size}: raise one or lower the other'
     )
   multiple = size_multiple(gen)
-  if gen.name != 'resnet' and gen.isize & (gen.isize - 1):
+  if gen.name == 'vit_unet' and 8 * gen.filters % gen.heads:
+    raise ConfigError(
+      f'config.generator.heads={gen.heads} does not divide 8 * config.'
+      f'generator.filters={8 * gen.filters}: take a number that does'
+    )
+  if gen.name in ('seed_unet', 'torch_unet') and gen.isize & (gen.isize - 1):
     raise ConfigError(
       f'config.generator.isize={gen.isize} is not a power of two'
     )
@@ -616,7 +633,7 @@ def logits_size(discriminator: DiscriminatorConfig, size: int) -> int:
 
 def size_multiple(generator: GeneratorConfig) -> int:
   """The number that divides any height and width the generator takes."""
-  return 4 if generator.name == 'resnet' else generator.isize
+  return {'resnet': 4, 'vit_unet': 16}.get(generator.name, generator.isize)
 
 
 S = TypeVar('S', bound=Section)

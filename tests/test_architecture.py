@@ -105,8 +105,8 @@ SHELVES = {
   ),
   'nets': (
     ('layers',),
-    ('unet', 'resnet'),
-    ('patchgan',),
+    ('resnet', 'unet', 'vit'),
+    ('patchgan', 'vit_unet'),
     ('__init__',),
   ),
   'ops': (('spectral', 'winograd'), ('conv',), ('reflected',), ('__init__',)),

@@ -461,6 +461,7 @@ def test_what_does_not_fit_is_named(change, message):
   'options, lacking',
   [
     ({'name': 'seed_unet'}, "config.generator.name='seed_unet'"),
+    ({'name': 'vit_unet'}, "config.generator.name='vit_unet'"),
     (
       {'name': 'resnet', 'padding': 'reflect', 'upsample': 'resize'},
       "config.generator.upsample='resize'",
