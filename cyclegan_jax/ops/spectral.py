@@ -13,9 +13,9 @@ def spectral_norm(kernel: Array) -> Array:
 
   The paper goes on with the vectors of the step before; here each call begins
   anew, from the same vector, so that a step stays a function of parameters
-  alone. The value is never above the true one. Of kernels as they are drawn
-  at first it is 4% below, which is the worst there is: the further one
-  singular value stands out, the nearer it comes.
+  alone. The value is never above the true one: about 4% below for kernels as
+  they are drawn at first, and the nearer the more one singular value stands
+  out.
 
   Args:
     kernel: [h, w, I, O], as a matrix [h * w * I, O].
