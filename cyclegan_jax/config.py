@@ -202,17 +202,29 @@ class GeneratorConfig(Section):
 
   name: str = option(
     'seed_unet',
-    "the seed's U-Net, the paper's ResNet, or the authors' PyTorch U-Net",
-    choices=('seed_unet', 'resnet', 'torch_unet'),
+    "the seed's U-Net, the paper's ResNet, the authors' PyTorch U-Net, or "
+    "UVCGAN's U-Net around a transformer (arXiv:2203.02557)",
+    choices=('seed_unet', 'resnet', 'torch_unet', 'vit_unet'),
   )
   filters: int = option(24, 'filters of the first layer', low=1)
   isize: int = option(
-    64, 'U-Nets: a power of two; log2 of it is the depth', low=4, high=4096
+    64,
+    'seed_unet, torch_unet: a power of two; log2 of it is the depth',
+    low=4,
+    high=4096,
   )
   fixed_input_size: bool = option(
     True, 'seed_unet: accept isize alone, not its multiples'
   )
-  blocks: int = option(9, 'resnet: residual blocks', low=1, high=64)
+  blocks: int = option(
+    9,
+    'resnet: residual blocks; vit_unet: transformer blocks',
+    low=1,
+    high=64,
+  )
+  heads: int = option(
+    8, 'vit_unet: of attention; a divisor of 8 * filters', low=1
+  )
   norm: str = option(
     'batch',
     "always by the batch's own statistics",
@@ -222,8 +234,8 @@ class GeneratorConfig(Section):
   dropout: float = option(
     0.5,
     'share of activations dropped, in training and translation alike: '
-    'seed_unet where size <= 8, torch_unet in its inner blocks, resnet '
-    'inside each block',
+    'seed_unet where size <= 8, torch_unet in its inner blocks, resnet and '
+    'vit_unet inside each block',
     low=0,
     high=0.95,
   )
@@ -278,6 +290,11 @@ class DiscriminatorConfig(Section):
     choices=('batch', 'instance', 'none'),
   )
   affine: bool = option(True, 'the norm learns a scale and a shift')
+  spectral_norm: bool = option(
+    False,
+    'divide each kernel by its greatest singular value (arXiv:1802.05957); '
+    "with norm='none', as a norm behind a convolution undoes it",
+  )
   init: str = option(
     'glorot_uniform',
     "Keras's defaults as in the seed, or N(0, 0.02) as in the paper",
@@ -304,6 +321,16 @@ class LossConfig(Section):
   )
   cycle_a: float = option(10.0, 'weight of |G_ba(G_ab(a)) - a|', low=0)
   cycle_b: float = option(10.0, 'weight of |G_ab(G_ba(b)) - b|', low=0)
+  cycle_blur: float = option(
+    0.0,
+    'share of the cycle that compares blurred images, which leaves textures '
+    'free (after arXiv:1704.02470)',
+    low=0,
+    high=1,
+  )
+  cycle_blur_sigma: float = option(
+    3.0, 'of that blur, in pixels', low=0.1, high=1000
+  )
   identity_a: float = option(0.0, 'weight of |G_ba(a) - a|', low=0)
   identity_b: float = option(0.0, 'weight of |G_ab(b) - b|', low=0)
   discriminator: float = option(
@@ -313,7 +340,10 @@ class LossConfig(Section):
     10.0, 'wgan_gp: weight of (|grad D| - 1)^2', low=0
   )
   r1: float = option(
-    0.0, 'weight of the zero-centred penalty |grad D(real)|^2 / 2', low=0
+    0.0,
+    'weight of the zero-centred penalty |grad D(real)|^2 / 2 '
+    '(arXiv:1801.04406)',
+    low=0,
   )
 
 
@@ -328,7 +358,10 @@ class OptimizerConfig(Section):
   )
   learning_rate: float = option(5e-4, "of the schedule's start", low=0)
   disc_learning_rate_ratio: float = option(
-    1.0, "the discriminators' learning rate over the generators'", low=0
+    1.0,
+    "the discriminators' learning rate over the generators' (two time scales, "
+    'arXiv:1706.08500)',
+    low=0,
   )
   b1: float = option(
     0.5, 'decay of the first moment (sgd: momentum)', low=0, high=0.9999
@@ -340,7 +373,7 @@ class OptimizerConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Section):
-  """How the learning rate goes over a run: by epochs, cosine by steps."""
+  """How learning rate and cycle go over a run; rates by epochs, mostly."""
 
   _path: ClassVar[str] = 'config.schedule'
 
@@ -354,6 +387,12 @@ class ScheduleConfig(Section):
   )
   step_epochs: int = option(50, 'step: epochs between two falls', low=1)
   step_factor: float = option(0.1, 'step: factor of a fall', low=0, high=1)
+  cycle_end: float = option(
+    1.0,
+    "factor that the cycle's weights come to by the end of the run, linearly "
+    'by steps; 1: they stay (Better Cycles, arXiv:2408.15374)',
+    low=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -442,6 +481,10 @@ class DistributedConfig(Section):
   )
 
 
+# What DiffAugment may do to an image, in the order in which it does.
+AUGMENTATIONS = ('color', 'translation', 'cutout')
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(Section):
   """A whole run. Sections are in the order in which a run uses them."""
@@ -458,8 +501,18 @@ class Config(Section):
   pool_size: int = option(
     0, 'past fakes kept for the discriminators; the paper has 50', low=0
   )
+  diff_augment: str = option(
+    '',
+    'changes to all that the discriminators see, for small sets: '
+    "'color,translation,cutout' or some of them; '' for none (DiffAugment, "
+    'arXiv:2006.10738)',
+  )
   ema_decay: float = option(
-    0.0, "of the generators' running average; 0 keeps none", low=0, high=0.99999
+    0.0,
+    "of the generators' running average, which then translates; 0 keeps none "
+    '(arXiv:1806.04498)',
+    low=0,
+    high=0.99999,
   )
   num_devices: int = option(0, 'accelerators to use; 0: all', low=0)
   deterministic: bool = option(
@@ -509,6 +562,12 @@ class Config(Section):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    for name in self.diff_augment.split(',') if self.diff_augment else ():
+      if name not in AUGMENTATIONS:
+        raise ConfigError(
+          f'config.diff_augment={self.diff_augment!r} has {name!r}: give some '
+          f"of {', '.join(AUGMENTATIONS)} with commas between, or '' for none"
+        )
     _check_sizes(self)
 
   def channels(self, domain: str) -> int:
@@ -539,7 +598,12 @@ def _check_sizes(config: Config) -> None:
       f'config.data.size={data.size}: raise one or lower the other'
     )
   multiple = size_multiple(gen)
-  if gen.name != 'resnet' and gen.isize & (gen.isize - 1):
+  if gen.name == 'vit_unet' and 8 * gen.filters % gen.heads:
+    raise ConfigError(
+      f'config.generator.heads={gen.heads} does not divide 8 * config.'
+      f'generator.filters={8 * gen.filters}: take a number that does'
+    )
+  if gen.name in ('seed_unet', 'torch_unet') and gen.isize & (gen.isize - 1):
     raise ConfigError(
       f'config.generator.isize={gen.isize} is not a power of two'
     )
@@ -584,7 +648,7 @@ def logits_size(discriminator: DiscriminatorConfig, size: int) -> int:
 
 def size_multiple(generator: GeneratorConfig) -> int:
   """The number that divides any height and width the generator takes."""
-  return 4 if generator.name == 'resnet' else generator.isize
+  return {'resnet': 4, 'vit_unet': 16}.get(generator.name, generator.isize)
 
 
 S = TypeVar('S', bound=Section)

@@ -1,9 +1,9 @@
-"""Learning rates by step, in whole epochs as the recipes state them."""
+"""What changes by step: learning rates, in whole epochs, and the cycle."""
 
 import jax.numpy as jnp
 import optax
 
-from cyclegan_jax.config import ScheduleConfig
+from cyclegan_jax.config import Config, ScheduleConfig
 from cyclegan_jax.types import Array
 
 
@@ -47,3 +47,20 @@ def make_schedule(
     return jnp.asarray(learning_rate * factor, jnp.float32)
 
   return schedule
+
+
+def cycle_factor(config: Config, step: Array) -> Array | float:
+  """What the cycle's weights are multiplied by (arXiv:2408.15374, section 4).
+
+  Args:
+    config: its schedule's cycle_end, and how many steps it has.
+    step: int32.
+
+  Returns:
+    1 at first; it falls, or rises, linearly to cycle_end after the last step.
+  """
+  if config.schedule.cycle_end == 1:
+    return 1.0
+  steps = config.steps or config.epochs * max(config.steps_per_epoch, 1)
+  share = jnp.minimum(step / steps, 1)
+  return 1 + share * (config.schedule.cycle_end - 1)

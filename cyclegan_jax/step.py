@@ -8,14 +8,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cyclegan_jax import losses, parallel
+from cyclegan_jax import losses, parallel, schedules
 from cyclegan_jax.config import Config
+from cyclegan_jax.diff_augment import diff_augment
 from cyclegan_jax.inference import translate
 from cyclegan_jax.nets import make_discriminator
 from cyclegan_jax.optimizers import learning_rate_schedule, make_optimizer
 from cyclegan_jax.pool import query_pool
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.types import Array, Batch, Key, Metrics, Params
+
+# Of the keys of DiffAugment; no split and no example comes this far.
+_AUGMENT = 2**32 - 1
 
 
 def generator_loss(
@@ -26,6 +30,7 @@ def generator_loss(
   *,
   config: Config,
   axis_name: str | None = None,
+  cycle_factor: Array | float = 1.0,
 ) -> tuple[Array, tuple[Batch, Metrics]]:
   """What both generators minimise together (arXiv:1703.10593, eq. 3).
 
@@ -33,14 +38,17 @@ def generator_loss(
     gen: parameters of the generators 'ab' and 'ba'.
     disc: parameters of the discriminators 'a' and 'b', held.
     batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} in [-1, 1].
-    key: of this step's dropout.
+    key: of this step's dropout and DiffAugment.
     config: of the run.
     axis_name: the devices' axis under `parallel.data_parallel`.
+    cycle_factor: of the cycle's weights at this step.
 
   Returns:
     The scalar loss, the fakes {'a', 'b'} and each term before its weight.
   """
   keys = iter(jax.random.split(key, 6))
+  a_key, b_key = jax.random.split(jax.random.fold_in(key, _AUGMENT))
+  augment_keys = {'a': a_key, 'b': b_key}
 
   def generate(direction: str, images: Array) -> Array:
     def run(params: Params, images: Array, key: Key) -> Array:
@@ -53,22 +61,28 @@ def generator_loss(
     return run(gen[direction], images, next(keys))
 
   def judge(domain: str, images: Array) -> Array:
+    images = _augment(config, images, augment_keys[domain], axis_name)
     return _judge(config, disc[domain], images, axis_name)
 
   fakes = {'b': generate('ab', batch['a']), 'a': generate('ba', batch['b'])}
   cycled = {'a': generate('ba', fakes['b']), 'b': generate('ab', fakes['a'])}
   adversarial = losses.ADVERSARIAL_LOSSES[config.loss.adversarial].generator
+  cycle_loss = functools.partial(
+    losses.cycle_loss,
+    blur=config.loss.cycle_blur,
+    sigma=config.loss.cycle_blur_sigma,
+  )
   metrics = {
     'generator/adversarial_ab': adversarial(judge('b', fakes['b'])),
     'generator/adversarial_ba': adversarial(judge('a', fakes['a'])),
-    'generator/cycle_a': losses.l1_loss(cycled['a'], batch['a']),
-    'generator/cycle_b': losses.l1_loss(cycled['b'], batch['b']),
+    'generator/cycle_a': cycle_loss(cycled['a'], batch['a']),
+    'generator/cycle_b': cycle_loss(cycled['b'], batch['b']),
   }
   loss = (
     metrics['generator/adversarial_ab']
     + metrics['generator/adversarial_ba']
-    + config.loss.cycle_a * metrics['generator/cycle_a']
-    + config.loss.cycle_b * metrics['generator/cycle_b']
+    + cycle_factor * config.loss.cycle_a * metrics['generator/cycle_a']
+    + cycle_factor * config.loss.cycle_b * metrics['generator/cycle_b']
   )
   if config.uses_identity:
     same = {'a': generate('ba', batch['a']), 'b': generate('ab', batch['b'])}
@@ -97,7 +111,7 @@ def discriminator_loss(
     disc: parameters of the discriminators 'a' and 'b'.
     batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} real images in [-1, 1].
     fakes: translated images of the same shapes.
-    key: of the points at which WGAN-GP takes its gradient.
+    key: of DiffAugment and of the points at which WGAN-GP takes its gradient.
     config: of the run.
     axis_name: the devices' axis under `parallel.data_parallel`.
 
@@ -107,7 +121,11 @@ def discriminator_loss(
   adversarial = losses.ADVERSARIAL_LOSSES[config.loss.adversarial].discriminator
   loss, metrics = jnp.zeros(()), {}
   for domain, domain_key in zip('ab', jax.random.split(key), strict=True):
-    real, fake = batch[domain], fakes[domain]
+    real_key, fake_key = jax.random.split(
+      jax.random.fold_in(domain_key, _AUGMENT)
+    )
+    real = _augment(config, batch[domain], real_key, axis_name)
+    fake = _augment(config, fakes[domain], fake_key, axis_name)
     judge = functools.partial(_judge, config, disc[domain], axis_name=axis_name)
     term = adversarial(judge(real), judge(fake))
     metrics[f'discriminator/{domain}'] = term
@@ -159,7 +177,13 @@ def train_step(
 
   def gen_loss(gen: Params, batch: Batch, key: Key) -> Any:
     return generator_loss(
-      gen, state.disc, batch, key, config=config, axis_name=axis_name
+      gen,
+      state.disc,
+      batch,
+      key,
+      config=config,
+      axis_name=axis_name,
+      cycle_factor=schedules.cycle_factor(config, state.step),
     )
 
   def disc_loss(disc: Params, images: tuple[Batch, Batch], key: Key) -> Any:
@@ -256,6 +280,12 @@ def _gradient(
   return jax.tree.map(lambda x: x / num_parts, total), jax.tree.map(
     lambda x: x.mean() if x.ndim == 1 else x.reshape(-1, *x.shape[2:]), aux
   )
+
+
+def _augment(
+  config: Config, images: Array, key: Key, axis_name: str | None
+) -> Array:
+  return diff_augment(images, key, config.diff_augment, axis_name=axis_name)
 
 
 def _judge(

@@ -27,6 +27,7 @@ from cyclegan_jax.types import Params
 # activations. With fewer filters it may be larger.
 _WHOLE_PIXELS = 2**21
 _FILTERS = 64
+_ATTENTION = 2**28
 _SIZES_AN_OCTAVE = 8
 
 OnProgress: TypeAlias = Callable[[int, int], None]
@@ -255,4 +256,8 @@ def bucket(length: int, generator: GeneratorConfig) -> int:
 
 def default_whole_pixels(generator: GeneratorConfig) -> int:
   """Pixels that are translated at once."""
-  return _WHOLE_PIXELS * _FILTERS // generator.filters
+  pixels = _WHOLE_PIXELS * _FILTERS // generator.filters
+  if generator.name != 'vit_unet':
+    return pixels
+  # Attention has heads * tokens ** 2 floats, with a token in 16 x 16 pixels.
+  return min(pixels, 256 * math.isqrt(_ATTENTION // generator.heads))

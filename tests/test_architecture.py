@@ -26,7 +26,7 @@ FLOORS = (
     'signals',
     'workdir',
   ),
-  ('nets', 'optimizers'),
+  ('diff_augment', 'nets', 'optimizers'),
   ('inference', 'state'),
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
   ('fine_tuning', 'interop'),
@@ -95,7 +95,11 @@ SHELVES = {
     ('containers', 'torch_layers'),
     ('pth', 'torch_infer', 'torch_names'),
   ),
-  'losses': (('adversarial', 'penalties', 'reconstruction'), ('__init__',)),
+  'losses': (
+    ('adversarial', 'blur', 'penalties'),
+    ('reconstruction',),
+    ('__init__',),
+  ),
   'metrics': (
     (
       'coat',
@@ -114,11 +118,11 @@ SHELVES = {
   ),
   'nets': (
     ('layers',),
-    ('unet', 'resnet'),
-    ('patchgan',),
+    ('resnet', 'unet', 'vit'),
+    ('patchgan', 'vit_unet'),
     ('__init__',),
   ),
-  'ops': (('winograd',), ('conv',), ('reflected',), ('__init__',)),
+  'ops': (('spectral', 'winograd'), ('conv',), ('reflected',), ('__init__',)),
   'translate': (
     ('options',),
     ('ownership', 'plan'),

@@ -203,7 +203,8 @@ def test_every_option_builds(name, norm, affine, upsample, padding):
   # No running statistics: nothing but parameters.
   assert set(variables) == {'params'}
   names = [path.split('/') for path in by_path(variables['params'])]
-  has_scales = any(path[-1] == 'scale' for path in names)
+  # A transformer's norms have theirs in any case.
+  has_scales = any(path[-1] == 'scale' and 'vit' not in path for path in names)
   assert has_scales == (affine and norm != 'none')
   is_transposed = any('ConvTranspose_0' in path for path in names)
   assert is_transposed == (upsample == 'transpose')
@@ -267,6 +268,7 @@ def test_filters_double_inward_up_to_eight_times(filters, deepest):
       'takes multiples of 16, not (24, 32)',
     ),
     ({'name': 'resnet'}, (18, 16), 'takes multiples of 4, not (18, 16)'),
+    ({'name': 'vit_unet'}, (24, 16), 'takes multiples of 16, not (24, 16)'),
   ],
 )
 def test_a_size_that_is_refused(options, size, message):
@@ -283,6 +285,7 @@ def test_a_size_that_is_refused(options, size, message):
     ({'isize': 16, 'fixed_input_size': False}, (48, 32)),
     ({'name': 'torch_unet', 'isize': 16}, (32, 48)),
     ({'name': 'resnet'}, (20, 36)),
+    ({'name': 'vit_unet'}, (16, 48)),
   ],
 )
 def test_a_size_that_is_taken(options, size):

@@ -45,7 +45,27 @@ PAPER_NETS = {
 
 
 CRITIC = SEED_NETS | {'loss': {'adversarial': 'wgan_gp', 'r1': 0.5}}
-RECIPES = {'seed': SEED_NETS, 'paper': PAPER_NETS, 'critic': CRITIC}
+# All that may be added to a recipe, at once.
+LADDER = {
+  'diff_augment': 'color,translation,cutout',
+  'data': {'size': 16, 'load_size': 16},
+  'generator': {'name': 'vit_unet', 'filters': 1, 'blocks': 1, 'heads': 2},
+  'discriminator': {
+    'filters': 2,
+    'layers': 1,
+    'norm': 'none',
+    'spectral_norm': True,
+  },
+  'loss': {'cycle_blur': 0.5, 'r1': 0.5},
+  'schedule': {'cycle_end': 0.1},
+  'optimizer': {'disc_learning_rate_ratio': 2.0},
+}
+RECIPES = {
+  'seed': SEED_NETS,
+  'paper': PAPER_NETS,
+  'critic': CRITIC,
+  'ladder': LADDER,
+}
 
 
 @pytest.fixture
@@ -64,22 +84,25 @@ def widened(tree):
 
 
 def make_config(nets):
-  config = Config().replace(
-    batch_size=GLOBAL_BATCH,
-    pool_size=12,  # full after the first step and a half
-    ema_decay=0.9,
-    data={'size': 8, 'load_size': 8},
-    optimizer={'learning_rate': 1e-3},
-    **nets,
+  config = (
+    Config()
+    .replace(
+      batch_size=GLOBAL_BATCH,
+      pool_size=12,  # full after the first step and a half
+      ema_decay=0.9,
+      data={'size': 8, 'load_size': 8},
+      optimizer={'learning_rate': 1e-3},
+    )
+    .replace(**nets)
   )
   for side in ('generator', 'discriminator'):
     config = config.replace(**{side: {'dtype': 'float64'}})
   return config
 
 
-def batch_at(step):
+def batch_at(step, size=8):
   rng = np.random.default_rng(step)
-  shape = (GLOBAL_BATCH, 8, 8, 3)
+  shape = (GLOBAL_BATCH, size, size, 3)
   return {domain: rng.uniform(-1, 1, shape) for domain in 'ab'}
 
 
@@ -95,7 +118,7 @@ def run(config, num_devices):
     step = functools.partial(train_step, config=config)
   history = []
   for index in range(NUM_STEPS):
-    batch = batch_at(index)
+    batch = batch_at(index, config.data.size)
     if num_devices:
       batch = parallel.shard_batch(batch, num_devices)
     state, metrics = step(state, batch)
@@ -111,7 +134,11 @@ def single_device_run(name):
 @pytest.mark.usefixtures('float64')
 @pytest.mark.parametrize(
   'name, num_devices',
-  [*itertools.product(('seed', 'paper'), (1, 2, 4, 8)), ('critic', 2)],
+  [
+    *itertools.product(('seed', 'paper'), (1, 2, 4, 8)),
+    ('critic', 2),
+    ('ladder', 2),
+  ],
 )
 def test_devices_equal_one_device(name, num_devices):
   config = make_config(RECIPES[name])

@@ -269,6 +269,11 @@ def test_penalties_enter_the_discriminators_loss(config, before, batch):
     + metrics['discriminator/gradient_penalty_b']
   )
   assert total - plain == pytest.approx(added, rel=1e-4)
+  plain, _ = loss(adversarial='lsgan')
+  total, metrics = loss(adversarial='lsgan', r1=3.0)
+  added = metrics['discriminator/r1_a'] + metrics['discriminator/r1_b']
+  assert added > 0
+  assert total - plain == pytest.approx(3 * added, rel=1e-4)
   half, metrics = loss(adversarial='lsgan', discriminator=0.5)
   assert half == pytest.approx(
     0.5 * (metrics['discriminator/a'] + metrics['discriminator/b'])

@@ -461,6 +461,7 @@ def test_what_does_not_fit_is_named(change, message):
   'options, lacking',
   [
     ({'name': 'seed_unet'}, "config.generator.name='seed_unet'"),
+    ({'name': 'vit_unet'}, "config.generator.name='vit_unet'"),
     (
       {'name': 'resnet', 'padding': 'reflect', 'upsample': 'resize'},
       "config.generator.upsample='resize'",
@@ -487,6 +488,15 @@ def test_what_the_authors_do_not_have_is_not_written(options, lacking):
   assert str(caught.value) == (
     f"{lacking} is nothing that the authors' code has, so its weights can not "
     'be written for it'
+  )
+
+
+def test_a_spectral_discriminator_is_not_written():
+  config = DiscriminatorConfig(name='patchgan', spectral_norm=True)
+  with pytest.raises(WeightsError) as caught:
+    params_to_torch({}, config)
+  assert str(caught.value).startswith(
+    "config.discriminator.spectral_norm=True is nothing that the authors' code"
   )
 
 

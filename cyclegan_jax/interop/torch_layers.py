@@ -40,7 +40,7 @@ def missing_in_torch(config: GeneratorConfig | DiscriminatorConfig) -> str:
   if config.norm == 'batch' and not config.affine:
     return f"{path}.affine=False with norm='batch'"
   if isinstance(config, DiscriminatorConfig):
-    return ''
+    return f'{path}.spectral_norm=True' if config.spectral_norm else ''
   if config.upsample != 'transpose':
     return f'{path}.upsample={config.upsample!r}'
   if config.padding != PADDINGS[config.name]:

@@ -14,12 +14,13 @@ from cyclegan_jax.losses.adversarial import (
   wgan_discriminator_loss,
   wgan_generator_loss,
 )
+from cyclegan_jax.losses.blur import blurred_l1_loss, gaussian_blur
 from cyclegan_jax.losses.penalties import (
   gradient_penalty,
   interpolate,
   r1_penalty,
 )
-from cyclegan_jax.losses.reconstruction import l1_loss
+from cyclegan_jax.losses.reconstruction import cycle_loss, l1_loss
 from cyclegan_jax.types import Array
 
 
@@ -45,6 +46,9 @@ ADVERSARIAL_LOSSES = {
 __all__ = [
   'ADVERSARIAL_LOSSES',
   'AdversarialLoss',
+  'blurred_l1_loss',
+  'cycle_loss',
+  'gaussian_blur',
   'gradient_penalty',
   'hinge_discriminator_loss',
   'hinge_generator_loss',

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from cyclegan_jax.losses.blur import blurred_l1_loss
 from cyclegan_jax.types import Array
 
 
@@ -16,3 +17,23 @@ def l1_loss(images: Array, targets: Array) -> Array:
     Scalar.
   """
   return jnp.mean(jnp.abs(images - targets))
+
+
+def cycle_loss(
+  images: Array, targets: Array, *, blur: float = 0.0, sigma: float = 3.0
+) -> Array:
+  """`l1_loss`, in part or as a whole of blurred images.
+
+  Args:
+    images: [B, H, W, C] that went round the cycle.
+    targets: [B, H, W, C].
+    blur: share in [0, 1] of `blurred_l1_loss`.
+    sigma: of the blur, in pixels.
+
+  Returns:
+    Scalar.
+  """
+  if not blur:
+    return l1_loss(images, targets)
+  blurred = blurred_l1_loss(images, targets, sigma)
+  return (1 - blur) * l1_loss(images, targets) + blur * blurred

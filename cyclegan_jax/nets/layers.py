@@ -46,7 +46,8 @@ class Conv(nn.Module):
 
   `pads` is (before, after) of both height and width; None pads by zeros as
   Keras's 'same' does, which is not PyTorch's padding on even kernels and on
-  strides of two.
+  strides of two. `spectral_norm` divides the kernel by its greatest singular
+  value.
   """
 
   features: int
@@ -57,6 +58,7 @@ class Conv(nn.Module):
   use_bias: bool = True
   initializer: str = 'normal'
   dtype: str = 'float32'
+  spectral_norm: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -66,6 +68,8 @@ class Conv(nn.Module):
       (self.size, self.size, x.shape[-1], self.features),
       param_dtype(self.dtype),
     )
+    if self.spectral_norm:
+      kernel = ops.spectral_norm(kernel)
     x = self._convolve(x.astype(self.dtype), kernel.astype(self.dtype))
     return add_bias(self, x) if self.use_bias else x
 

@@ -1,5 +1,7 @@
 """Discriminators: a logit for each patch, or for each pixel."""
 
+from typing import Any
+
 import flax.linen as nn
 
 from cyclegan_jax.config import DiscriminatorConfig
@@ -45,6 +47,7 @@ class PatchGAN(nn.Module):
         use_bias=use_bias or level == 0,
         initializer=c.init,
         dtype=c.dtype,
+        spectral_norm=c.spectral_norm,
         name=f'conv_{level}',
       )(x)
       if level:
@@ -59,7 +62,13 @@ class PatchGAN(nn.Module):
         )(x)
       x = leaky_relu(x)
     return Conv(
-      1, 4, pads=last_pads, initializer=c.init, dtype=c.dtype, name='logits'
+      1,
+      4,
+      pads=last_pads,
+      initializer=c.init,
+      dtype=c.dtype,
+      spectral_norm=c.spectral_norm,
+      name='logits',
     )(x)
 
 
@@ -76,15 +85,15 @@ class PixelGAN(nn.Module):
   def __call__(self, x: Array) -> Array:
     c = self.config
     use_bias = c.norm != 'batch'
-    x = Conv(c.filters, 1, initializer=c.init, dtype=c.dtype, name='conv_0')(x)
-    x = Conv(
-      2 * c.filters,
-      1,
-      use_bias=use_bias,
-      initializer=c.init,
-      dtype=c.dtype,
-      name='conv_1',
-    )(leaky_relu(x))
+    common: dict[str, Any] = {
+      'initializer': c.init,
+      'dtype': c.dtype,
+      'spectral_norm': c.spectral_norm,
+    }
+    x = Conv(c.filters, 1, name='conv_0', **common)(x)
+    x = Conv(2 * c.filters, 1, use_bias=use_bias, name='conv_1', **common)(
+      leaky_relu(x)
+    )
     x = Norm(
       c.norm,
       affine=c.affine,
@@ -93,6 +102,4 @@ class PixelGAN(nn.Module):
       axis_name=self.axis_name,
       name='norm_1',
     )(x)
-    return Conv(
-      1, 1, use_bias=use_bias, initializer=c.init, dtype=c.dtype, name='logits'
-    )(leaky_relu(x))
+    return Conv(1, 1, use_bias=use_bias, name='logits', **common)(leaky_relu(x))

@@ -2,5 +2,12 @@
 
 from cyclegan_jax.ops.conv import conv, conv_transpose, conv_valid
 from cyclegan_jax.ops.reflected import conv_reflected
+from cyclegan_jax.ops.spectral import spectral_norm
 
-__all__ = ['conv', 'conv_reflected', 'conv_transpose', 'conv_valid']
+__all__ = [
+  'conv',
+  'conv_reflected',
+  'conv_transpose',
+  'conv_valid',
+  'spectral_norm',
+]

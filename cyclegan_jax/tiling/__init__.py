@@ -164,7 +164,9 @@ def default_tile(generator: GeneratorConfig) -> int:
   """The side of a tile that takes about as much memory for any filters."""
   side: float = _BLENDED_SIDE if why_inexact(generator) else _SIDE
   side *= math.sqrt(_FILTERS / generator.filters)
-  return 1 << max(6, min(11, math.floor(math.log2(side))))
+  # A transformer's memory grows with the square of its pixels.
+  most = 10 if generator.name == 'vit_unet' else 11
+  return 1 << max(6, min(most, math.floor(math.log2(side))))
 
 
 @functools.cache

@@ -1,0 +1,92 @@
+"""A vision transformer whose tokens are a map's pixels (arXiv:2203.02557)."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from cyclegan_jax.config import GeneratorConfig
+from cyclegan_jax.nets.layers import Dropout, kernel_init, param_dtype
+from cyclegan_jax.types import Array
+
+
+class PixelwiseViT(nn.Module):
+  """Each pixel attends to all: [B, H, W, C] to [B, H, W, C].
+
+  Attributes:
+    config: number of blocks and heads, dropout.
+    axis_name: devices' axis for dropout.
+  """
+
+  config: GeneratorConfig
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    c = self.config
+    batch, height, width, features = x.shape
+    dense = _dense(c)
+    places = jnp.stack(
+      jnp.meshgrid(
+        jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing='ij'
+      ),
+      axis=-1,
+    ).reshape(1, height * width, 2)
+    # Learned Fourier features (arXiv:2011.13775): any size has its places.
+    embedded = jnp.sin(dense(features, name='places')(places))
+    tokens = x.reshape(batch, height * width, features).astype(c.dtype)
+    embedded = jnp.broadcast_to(embedded, tokens.shape)
+    tokens = dense(features, name='input')(
+      jnp.concatenate([embedded, tokens], axis=-1)
+    )
+    for block in range(c.blocks):
+      name = f'block_{block}'
+      tokens = TransformerBlock(c, self.axis_name, name=name)(tokens)
+    return dense(features, name='output')(tokens).reshape(x.shape)
+
+
+class TransformerBlock(nn.Module):
+  """Attention, then two layers by token, four times as wide between.
+
+  Both are added to their input with one learned weight, zero at first
+  (ReZero, arXiv:2003.04887). Call with [B, N, C].
+  """
+
+  config: GeneratorConfig
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    c = self.config
+    dtypes = {'dtype': c.dtype, 'param_dtype': param_dtype(c.dtype)}
+    norm = functools.partial(
+      nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes
+    )
+    dense, features = _dense(c), x.shape[-1]
+    weight = self.param(
+      'weight', nn.initializers.zeros, (1,), param_dtype(c.dtype)
+    ).astype(x.dtype)
+    y = nn.MultiHeadDotProductAttention(
+      c.heads,
+      kernel_init=kernel_init(c.init),
+      force_fp32_for_softmax=c.dtype == 'bfloat16',
+      name='attention',
+      **dtypes,
+    )(norm(name='attention_norm')(x))
+    x = x + weight * self._dropout('attention_dropout')(y)
+    y = dense(4 * features, name='wide')(norm(name='wide_norm')(x))
+    y = dense(features, name='narrow')(nn.gelu(y, approximate=False))
+    return x + weight * self._dropout('narrow_dropout')(y)
+
+  def _dropout(self, name: str) -> Dropout:
+    return Dropout(self.config.dropout, self.axis_name, name=name)
+
+
+def _dense(config: GeneratorConfig) -> Any:
+  return functools.partial(
+    nn.Dense,
+    dtype=config.dtype,
+    param_dtype=param_dtype(config.dtype),
+    kernel_init=kernel_init(config.init),
+  )
