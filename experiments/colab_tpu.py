@@ -1,5 +1,6 @@
 # ---
 # jupyter:
+#   accelerator: TPU
 #   jupytext:
 #     text_representation:
 #       extension: .py
@@ -31,7 +32,8 @@ import time
 from IPython.display import Image, Markdown, clear_output, display
 
 # %% tags=["parameters"]
-# Where the code comes from: the address of its git repository.
+# Where the code comes from: the address of its git repository; '' where the
+# folder cyclegan_jax is here already, and installed.
 repository = 'https://github.com/OWNER/cyclegan_jax'
 
 # 'embedded': horses and zebras that the code draws itself, no download.
@@ -49,6 +51,9 @@ options = []  # such as ['--config.epochs=20', '--config.data.size=128']
 run = 'runs/colab'
 drive = False
 
+# Images to translate when it is trained: a folder, a file or a pattern.
+photos = ''
+
 # %% [markdown]
 # ## Install
 #
@@ -56,22 +61,26 @@ drive = False
 
 # %%
 root = pathlib.Path('cyclegan_jax').resolve()
-if not root.exists():
+if repository and not root.exists():
   subprocess.run(['git', 'clone', '-q', repository, root], check=True)
 os.chdir(root)
 
 
 def pip_install(*what):
-  subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', *what])
+  if repository:
+    command = [sys.executable, '-m', 'pip', 'install', '-q', *what]
+    subprocess.run(command, check=True)
 
 
-pip_install('-e', '.[tfds]' if data.startswith('cycle_gan/') else '.')
+pip_install('-e', '.[tfds,export]' if '/' in data else '.[export]')
 
 
 def cyclegan(*arguments):
   """Runs a command of the project, and shows what it prints."""
   command = [sys.executable, '-m', 'cyclegan_jax', *map(str, arguments)]
-  done = subprocess.run(command, stdout=-1, stderr=-2, text=True)
+  done = subprocess.run(
+    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+  )
   print(done.stdout)
   done.check_returncode()
 
@@ -147,50 +156,34 @@ def train():
 train()
 
 # %% [markdown]
-# ## Translate
+# ## Scores
 #
-# Any images: photographs, folders, animations. Here the run's own test images
-# stand in for yours.
+# Of the test images, beside those of an untranslated copy.
 
 # %%
 cyclegan('evaluate', run)
-print((sorted((run / 'evaluation').glob('*.md'))[-1]).read_text())
+print(sorted((run / 'evaluation').glob('*.md'))[-1].read_text())
+
+# %% [markdown]
+# ## Translate
+#
+# Any images: photographs, folders, animations; each keeps its size.
 
 # %%
-photos = 'photos'  # a folder of yours, or a list of files
-if pathlib.Path(photos).exists():
-  cyclegan(
-    'translate',
-    run,
-    photos,
-    '--to',
-    'translated',
-    '--direction',
-    'ab',
-    '--gallery',
-  )
-  for path in sorted(pathlib.Path('translated').glob('*.png'))[:4]:
+if photos:
+  translated = run / 'translated'
+  cyclegan('translate', run, photos, '--to', translated, '--direction', 'ab')
+  for path in sorted(translated.rglob('*.png'))[:4]:
     display(Image(filename=str(path)))
 
 # %% [markdown]
 # ## Export
 #
-# One file that runs without Python's training code: ONNX for onnxruntime and
-# browsers, or StableHLO for JAX on CPUs, GPUs and TPUs.
+# A file for each direction that needs neither this code nor a checkpoint: ONNX
+# for onnxruntime and browsers; `--format stablehlo` for JAX on CPUs, GPUs and
+# TPUs.
 
 # %%
-pip_install('-e', '.[export]')
-for direction in ('ab', 'ba'):
-  target = run / f'{direction}.onnx'
-  cyclegan(
-    'export',
-    run,
-    '--format',
-    'onnx',
-    '--direction',
-    direction,
-    '--to',
-    target,
-    '--overwrite',
-  )
-  print(target, f'{target.stat().st_size / 2**20:.1f} MiB')
+cyclegan(
+  'export', run, '--format', 'onnx', '--to', run / 'export', '--overwrite'
+)

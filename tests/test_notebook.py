@@ -1,0 +1,93 @@
+"""The notebook is run as Colab would, on tiny settings."""
+
+import pathlib
+import sys
+
+import pytest
+from PIL import Image
+
+jupytext = pytest.importorskip('jupytext')
+nbclient = pytest.importorskip('nbclient')
+pytest.importorskip('ipykernel')
+pytest.importorskip('onnxruntime')
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCE = ROOT / 'experiments' / 'colab_tpu.py'
+TINY = [
+  '--config.steps=2',
+  '--config.batch_size=2',
+  '--config.num_devices=1',
+  '--config.data.num_train=4',
+  '--config.data.num_test=4',
+  '--config.data.size=16',
+  '--config.data.load_size=16',
+  '--config.generator.filters=2',
+  '--config.generator.isize=16',
+  '--config.discriminator.filters=2',
+  '--config.discriminator.layers=2',
+]
+
+
+def test_the_notebook_is_its_source():
+  written = jupytext.read(SOURCE.with_suffix('.ipynb'))
+  source = jupytext.read(SOURCE)
+  cells = [
+    [(each.cell_type, each.source) for each in notebook.cells]
+    for notebook in (written, source)
+  ]
+  assert cells[0] == cells[1], (
+    'jupytext --to ipynb experiments/colab_tpu.py writes it anew'
+  )
+  assert not any(each.get('outputs') for each in written.cells)
+  assert written.metadata['accelerator'] == 'TPU'
+
+
+@pytest.fixture
+def run_notebook(tmp_path, monkeypatch):
+  """Runs it with other parameters; gives what each cell printed and showed."""
+  monkeypatch.delenv('PYTHONSTARTUP', raising=False)
+  (tmp_path / 'cyclegan_jax').symlink_to(ROOT)
+
+  def run(**parameters):
+    notebook = jupytext.read(SOURCE)
+    (cell,) = (
+      each
+      for each in notebook.cells
+      if 'parameters' in each.metadata.get('tags', [])
+    )
+    cell.source += ''.join(f'\n{k} = {v!r}' for k, v in parameters.items())
+    client = nbclient.NotebookClient(
+      notebook,
+      timeout=300,
+      kernel_name='python3',
+      resources={'metadata': {'path': str(tmp_path)}},
+    )
+    client.execute()
+    outputs = [
+      out for each in notebook.cells for out in each.get('outputs', [])
+    ]
+    text = ''.join(out.get('text', '') for out in outputs)
+    pictures = [out for out in outputs if 'image/png' in out.get('data', {})]
+    return text, pictures
+
+  return run
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='it stops runs by signals')
+def test_it_trains_translates_scores_and_exports(run_notebook, tmp_path):
+  photo = tmp_path / 'photo.png'
+  Image.new('RGB', (40, 24), 'brown').save(photo)
+  run = tmp_path / 'run'
+  given = {'repository': '', 'options': TINY, 'run': str(run)}
+  text, pictures = run_notebook(**given, photos=str(photo))
+  assert 'trained 2 steps' in text
+  assert 'at most' in text  # of both exports
+  assert len(pictures) == 2  # the newest sheet, and the photo's translation
+  with Image.open(run / 'translated' / 'photo.png') as translated:
+    assert translated.size == (40, 24)
+  names = sorted(each.name for each in (run / 'export').iterdir())
+  assert names == ['ab.onnx', 'ba.onnx']
+  # All cells again, as after Colab has ended it: it goes on with the run.
+  longer = ['--config.steps=3', *TINY[1:]]
+  text, _ = run_notebook(**(given | {'options': longer}))
+  assert 'trained 3 steps' in text or 'going on from step 2' in text
