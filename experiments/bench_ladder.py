@@ -39,7 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
   'diff_augment': {'diff_augment': 'color,translation,cutout'},
   'cycle_decay': {'schedule': {'cycle_end': 0.1}},
   'cycle_blur': {'loss': {'cycle_blur': 0.5}},
-  # As many multiply-adds for an image as the default recipe's U-Net.
+  # About as many operations for an image as the default recipe's U-Net.
   'vit_unet': {
     'generator': {
       'name': 'vit_unet',

@@ -102,7 +102,7 @@ def test_a_wrong_type(path, value, expected):
     (
       'config.generator.name',
       'unet',
-      'is unknown: choose from seed_unet, resnet, torch_unet',
+      'is unknown: choose from seed_unet, resnet, torch_unet, vit_unet',
     ),
     (
       'config.loss.adversarial',

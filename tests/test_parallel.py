@@ -58,7 +58,7 @@ LADDER = {
   },
   'loss': {'cycle_blur': 0.5, 'r1': 0.5},
   'schedule': {'cycle_end': 0.1},
-  'optimizer': {'disc_learning_rate_ratio': 2.0},
+  'optimizer': {'learning_rate': 1e-3, 'disc_learning_rate_ratio': 2.0},
 }
 RECIPES = {
   'seed': SEED_NETS,
@@ -84,16 +84,15 @@ def widened(tree):
 
 
 def make_config(nets):
-  config = (
-    Config()
-    .replace(
-      batch_size=GLOBAL_BATCH,
-      pool_size=12,  # full after the first step and a half
-      ema_decay=0.9,
-      data={'size': 8, 'load_size': 8},
-      optimizer={'learning_rate': 1e-3},
-    )
-    .replace(**nets)
+  common = {
+    'data': {'size': 8, 'load_size': 8},
+    'optimizer': {'learning_rate': 1e-3},
+  }
+  config = Config().replace(
+    batch_size=GLOBAL_BATCH,
+    pool_size=12,  # full after the first step and a half
+    ema_decay=0.9,
+    **common | nets,
   )
   for side in ('generator', 'discriminator'):
     config = config.replace(**{side: {'dtype': 'float64'}})

@@ -157,7 +157,8 @@ class Norm(nn.Module):
   """Normalises by the statistics of the batch at hand, never by averages.
 
   'batch' takes them over batch, height and width (all devices' examples),
-  'instance' over height and width of each image, 'none' not at all.
+  'instance' over height and width of each image, 'layer' over the channels of
+  each place, 'none' not at all.
   Statistics are computed in float32 at least.
   """
 
@@ -173,7 +174,7 @@ class Norm(nn.Module):
     if self.kind == 'none':
       return x
     wide = x.astype(param_dtype(self.dtype))
-    axes = (0, 1, 2) if self.kind == 'batch' else (1, 2)
+    axes = {'batch': (0, 1, 2), 'instance': (1, 2), 'layer': (-1,)}[self.kind]
     over = self.axis_name if self.kind == 'batch' else None
     mean = jnp.mean(wide, axes, keepdims=True)
     centred = wide - parallel.mean_over(mean, over)

@@ -1,13 +1,14 @@
 """A vision transformer whose tokens are a map's pixels (arXiv:2203.02557)."""
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from cyclegan_jax.config import GeneratorConfig
-from cyclegan_jax.nets.layers import Dropout, kernel_init, param_dtype
+from cyclegan_jax.nets.layers import Dropout, Norm, kernel_init, param_dtype
 from cyclegan_jax.types import Array
 
 
@@ -59,25 +60,30 @@ class TransformerBlock(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     c = self.config
-    dtypes = {'dtype': c.dtype, 'param_dtype': param_dtype(c.dtype)}
-    norm = functools.partial(
-      nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes
-    )
+    norm = functools.partial(Norm, 'layer', initializer=c.init, dtype=c.dtype)
     dense, features = _dense(c), x.shape[-1]
     weight = self.param(
       'weight', nn.initializers.zeros, (1,), param_dtype(c.dtype)
     ).astype(x.dtype)
-    y = nn.MultiHeadDotProductAttention(
-      c.heads,
-      kernel_init=kernel_init(c.init),
-      force_fp32_for_softmax=c.dtype == 'bfloat16',
-      name='attention',
-      **dtypes,
-    )(norm(name='attention_norm')(x))
+    y = self._attend(norm(name='attention_norm')(x))
     x = x + weight * self._dropout('attention_dropout')(y)
     y = dense(4 * features, name='wide')(norm(name='wide_norm')(x))
     y = dense(features, name='narrow')(nn.gelu(y, approximate=False))
     return x + weight * self._dropout('narrow_dropout')(y)
+
+  def _attend(self, x: Array) -> Array:
+    c = self.config
+    features = x.shape[-1]
+    dense = _dense(c)
+    each = dense(3 * features, name='attention_in')(x).reshape(
+      *x.shape[:2], 3, c.heads, features // c.heads
+    )
+    queries, keys, values = jnp.moveaxis(each, 2, 0)
+    scores = jnp.einsum('bqhd,bkhd->bhqk', queries, keys)
+    scores = scores.astype(param_dtype(c.dtype)) / math.sqrt(each.shape[-1])
+    shares = nn.softmax(scores).astype(x.dtype)
+    y = jnp.einsum('bhqk,bkhd->bqhd', shares, values).reshape(x.shape)
+    return dense(features, name='attention_out')(y)
 
   def _dropout(self, name: str) -> Dropout:
     return Dropout(self.config.dropout, self.axis_name, name=name)
