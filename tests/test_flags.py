@@ -214,7 +214,7 @@ def test_a_file_is_run_afresh_each_time():
     (
       ['--config.generator.name=unet'],
       "config.generator.name='unet' is unknown: choose from seed_unet, "
-      'resnet, torch_unet',
+      'resnet, torch_unet, vit_unet',
     ),
     (['--config.batch_size=0'], 'config.batch_size=0 is too small: at least 1'),
     (
@@ -411,7 +411,7 @@ def test_help_tells_of_every_option():
   for path in option_paths():
     assert f'--{path}=' in text
   assert '--config.seed=0\n    of the run' in text
-  assert '[seed_unet, resnet, torch_unet]' in text
+  assert '[seed_unet, resnet, torch_unet, vit_unet]' in text
   assert '--workdir' in USAGE
 
 
