@@ -38,8 +38,8 @@ def resolve(
     A config whose counts and values are all set.
 
   Raises:
-    ConfigError: the batch can't be divided over the devices, the images are
-      not of the type asked for, or the generators would never learn.
+    ConfigError: the batch can't be divided over the devices, or the images
+      are not of the type asked for.
     DataError: the images' values have no range.
   """
   num_devices = config.num_devices or jax.device_count()
@@ -74,11 +74,6 @@ def resolve(
     saved.steps_per_epoch if saved else -(-larger // config.batch_size)
   )
   steps = config.steps or config.epochs * steps_per_epoch
-  if config.warmup_steps >= steps:
-    raise ConfigError(
-      f'config.warmup_steps={config.warmup_steps} leaves the generators none '
-      f'of the {steps} steps: lower it, or raise config.epochs'
-    )
   return config.replace(
     data=data,
     num_devices=num_devices,

@@ -198,34 +198,3 @@ def test_imported_weights_are_trained_on(tiny_config, tmp_path):
   first = checkpoint.restore(run / 'checkpoints' / '0').state
   assert same(first.gen, old.gen)
   assert int(checkpoint.load(run)[0].step) == 1
-
-
-def test_rates_are_those_of_the_step_after_the_warm_up(tiny_config):
-  """Held generators count no steps of their own."""
-  schedule = {'name': 'linear', 'decay_epochs': 3}
-  config = tiny_config.replace(
-    steps=4, epochs=4, steps_per_epoch=1, schedule=schedule
-  )
-  warm = config.replace(warmup_steps=3, optimizer={'name': 'sgd', 'b1': 0.0})
-  plain = warm.replace(warmup_steps=0)
-  state = create_train_state(warm, jax.random.key(0))
-  draw = np.random.default_rng(0).uniform
-  batch = {d: draw(-1, 1, (2, 16, 16, 3)).astype(np.float32) for d in 'ab'}
-  for _ in range(3):
-    state, _ = train_step(state, batch, config=warm)
-  after, metrics = train_step(state, batch, config=warm)
-  first, _ = train_step(state, batch, config=plain)  # at the first step's rate
-  moved, full = (
-    np.linalg.norm(one.gen['ab']['conv_16']['kernel'] - two)
-    for two in [np.asarray(state.gen['ab']['conv_16']['kernel'])]
-    for one in (after, first)
-  )
-  share = float(metrics['learning_rate']) / config.optimizer.learning_rate
-  assert share < 0.6
-  assert float(moved / full) == pytest.approx(share, rel=1e-3)
-
-
-def test_a_warm_up_that_never_ends(tiny_config, tmp_path):
-  config = tiny_config.replace(warmup_steps=3, steps=3, num_devices=1)
-  with pytest.raises(ConfigError, match='leaves the generators none of the 3'):
-    train(config, tmp_path)
