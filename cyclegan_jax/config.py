@@ -534,20 +534,6 @@ class Config(Section):
   profile: bool = option(
     False, "a trace of five steps by JAX's profiler, in the run's profile/"
   )
-  init_from: str = option(
-    '',
-    "a run's folder or a checkpoint, also an imported one, whose networks a "
-    'new run begins with; not read again when it goes on',
-  )
-  init_discriminators: bool = option(
-    True, 'init_from: its discriminators too, else fresh ones'
-  )
-  warmup_steps: int = option(
-    0,
-    'steps at first in which the discriminators alone learn, for fresh ones '
-    'beside trained generators',
-    low=0,
-  )
   max_skipped_steps: int = option(
     10, 'steps skipped for a loss that is not finite before the run ends', low=0
   )

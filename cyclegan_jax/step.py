@@ -155,8 +155,7 @@ def train_step(
 
   The generators learn with the discriminators held. The discriminators then
   learn from the batch and from fakes made before the generators' update,
-  exchanged with past ones in the pools. Each forward is computed once. In the
-  first `config.warmup_steps` the generators stay as they are.
+  exchanged with past ones in the pools. Each forward is computed once.
 
   Args:
     state: before the step; it is not changed, and not donated.
@@ -218,13 +217,6 @@ def train_step(
   ema = state.gen_ema
   if ema is not None:
     ema = optax.incremental_update(gen, ema, 1 - config.ema_decay)
-  if config.warmup_steps:
-    is_warm = state.step >= config.warmup_steps
-    gen, gen_opt, ema = jax.tree.map(
-      lambda new, old: jnp.where(is_warm, new, old),
-      (gen, gen_opt, ema),
-      (state.gen, state.gen_opt, state.gen_ema),
-    )
   metrics = parallel.mean_over(gen_metrics | disc_metrics, axis_name)
   metrics['learning_rate'] = learning_rate_schedule(config, side='gen')(
     state.step

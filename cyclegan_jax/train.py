@@ -20,7 +20,6 @@ from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import DataError
-from cyclegan_jax.fine_tuning import begin_from
 from cyclegan_jax.interim import Interim, check_options, is_owed
 from cyclegan_jax.loop import Evaluate, Loop, raise_failure
 from cyclegan_jax.metrics.drawings import EmbeddedScore, score_embedded
@@ -101,10 +100,6 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       num_bytes = preflight.num_bytes(state)
       check_workdir(workdir, config, checkpoint_bytes=num_bytes)
       found = early(lambda: checkpoint.restore_newest(folder))
-      if found is None and config.init_from:
-        begun = early(lambda: begin_from(config, state))
-        state = begun.state
-        console.print(f'begins with {begun.source}', soft_wrap=True)
     reals = early(lambda: sample_images(config, sources))
     stack.enter_context(explain_disk_errors(workdir))
     if found is not None:

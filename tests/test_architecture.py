@@ -29,7 +29,7 @@ FLOORS = (
   ('diff_augment', 'nets', 'optimizers'),
   ('inference', 'state'),
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
-  ('fine_tuning', 'interop'),
+  ('interop',),
   ('export', 'metrics', 'pictures', 'preflight', 'translator', 'update'),
   ('compare', 'evaluate', 'loop', 'translate'),
   ('interim',),
