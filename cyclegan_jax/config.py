@@ -461,6 +461,25 @@ class Config(Section):
   ema_decay: float = option(
     0.0, "of the generators' running average; 0 keeps none", low=0, high=0.99999
   )
+  init_from: str = option(
+    '',
+    "begin with another run's networks: the folder of a run or a checkpoint, "
+    "or what import-pth made; '': with fresh ones",
+  )
+  init_discriminators: bool = option(
+    True, 'with its discriminators too, if they were trained'
+  )
+  init_sha256: str = option(
+    '',
+    "of the networks in init_from; '': of those that are there when the run "
+    'begins',
+  )
+  warmup_steps: int = option(
+    0,
+    'first steps in which the discriminators learn alone, so that fresh ones '
+    'do not spoil trained generators',
+    low=0,
+  )
   num_devices: int = option(0, 'accelerators to use; 0: all', low=0)
   deterministic: bool = option(
     False, 'the same bits in two runs on a GPU too, at some cost of speed'

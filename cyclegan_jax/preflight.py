@@ -24,7 +24,11 @@ _MAX_HEADERS = 20_000
 
 
 def resolve(
-  config: Config, images: Mapping[str, Images], *, saved: Config | None = None
+  config: Config,
+  images: Mapping[str, Images],
+  *,
+  saved: Config | None = None,
+  init_sha256: str = '',
 ) -> Config:
   """Fills in what depends on the data and on the machine.
 
@@ -33,13 +37,14 @@ def resolve(
     images: 'train_a' and 'train_b'.
     saved: the resolved config of the run to go on with, if there is one; its
       epochs keep their length, and its images their range of values.
+    init_sha256: of the networks that a new run begins with.
 
   Returns:
     A config whose counts and values are all set.
 
   Raises:
-    ConfigError: the batch can't be divided over the devices, or the images
-      are not of the type asked for.
+    ConfigError: the batch can't be divided over the devices, the images are
+      not of the type asked for, or the generators would never learn.
     DataError: the images' values have no range.
   """
   num_devices = config.num_devices or jax.device_count()
@@ -74,8 +79,16 @@ def resolve(
     saved.steps_per_epoch if saved else -(-larger // config.batch_size)
   )
   steps = config.steps or config.epochs * steps_per_epoch
+  if config.warmup_steps >= steps:
+    raise ConfigError(
+      f'config.warmup_steps={config.warmup_steps} leaves the generators none '
+      f'of the {steps} steps: lower it, or raise config.epochs'
+    )
   return config.replace(
     data=data,
+    init_sha256=init_sha256
+    or config.init_sha256
+    or (saved.init_sha256 if saved else ''),
     num_devices=num_devices,
     steps_per_epoch=steps_per_epoch,
     steps=steps,
@@ -235,6 +248,12 @@ def describe(
   if not all(each.is_plain for each in values.values()):
     told = (f'{each} of {domain}' for domain, each in values.items())
     rows['values'] = ', '.join(told)
+  if config.init_from:
+    rows['begins with'] = f'the networks of {config.init_from}'
+  if config.warmup_steps:
+    rows['warm-up'] = (
+      f'the discriminators learn alone for {config.warmup_steps:,} steps'
+    )
   if step_bytes is not None:
     of_step = f'about {gib(step_bytes)} a device for a step'
     rows['memory'] = f'{of_step}, {rows["memory"]}'

@@ -137,7 +137,9 @@ def train_step(
 
   The generators learn with the discriminators held. The discriminators then
   learn from the batch and from fakes made before the generators' update,
-  exchanged with past ones in the pools. Each forward is computed once.
+  exchanged with past ones in the pools. Each forward is computed once. In the
+  first config.warmup_steps the generators stay as they are, and so do their
+  optimizer and their average.
 
   Args:
     state: before the step; it is not changed, and not donated.
@@ -193,6 +195,12 @@ def train_step(
   ema = state.gen_ema
   if ema is not None:
     ema = optax.incremental_update(gen, ema, 1 - config.ema_decay)
+  if config.warmup_steps:
+    gen, gen_opt, ema = jax.tree.map(
+      functools.partial(jnp.where, state.step < config.warmup_steps),
+      (state.gen, state.gen_opt, state.gen_ema),
+      (gen, gen_opt, ema),
+    )
   metrics = parallel.mean_over(gen_metrics | disc_metrics, axis_name)
   metrics['learning_rate'] = learning_rate_schedule(config, side='gen')(
     state.step

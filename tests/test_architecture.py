@@ -29,7 +29,7 @@ FLOORS = (
   ('nets', 'optimizers'),
   ('inference', 'state'),
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
-  ('interop',),
+  ('initial', 'interop'),
   ('metrics', 'pictures', 'preflight', 'translator', 'update'),
   ('compare', 'evaluate', 'loop', 'translate'),
   ('interim',),
