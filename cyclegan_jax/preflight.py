@@ -12,6 +12,7 @@ import rich.progress
 
 from cyclegan_jax import hosts
 from cyclegan_jax.config import Config, to_config_dict
+from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.ranges import resolve_values
 from cyclegan_jax.data.resizing import raw_size, too_small
 from cyclegan_jax.data.sources import ImageError, Images
@@ -108,8 +109,10 @@ def check_images(config: Config, images: Mapping[str, Images]) -> None:
   A header that can't be read is left to the decoder, which counts it.
 
   Raises:
-    DataError: an image is smaller than the crop.
+    UserError: an image is smaller than the crop, or there are no pairs where
+      the config asks for them.
   """
+  training_pairs(config, images)
   if config.data.preprocess != 'crop':
     return
   for split in ('train_a', 'train_b'):
@@ -248,6 +251,9 @@ def describe(
   if not all(each.is_plain for each in values.values()):
     told = (f'{each} of {domain}' for domain, each in values.items())
     rows['values'] = ', '.join(told)
+  if pairs := training_pairs(config, images):
+    share = f'{config.data.paired_share:.0%}'
+    rows['pairs'] = f'{len(pairs):,}, which are {share} of the examples'
   if config.init_from:
     rows['begins with'] = f'the networks of {config.init_from}'
   if config.warmup_steps:

@@ -64,6 +64,7 @@ SHELVES = {
       'fingerprint',
       'frame_count',
       'metadata',
+      'pairs',
       'ranges',
       'resizing',
     ),

@@ -176,7 +176,9 @@ def test_channels_that_do_not_fit(tuned):
   tuned = tuned.replace(data={'channels_b': 4})
   with pytest.raises(ConfigError) as caught:
     read_networks(tuned)
-  assert 'gen/ab/convt_16/ConvTranspose_0/bias of [3], and not [4]' in str(caught.value)
+  assert 'gen/ab/convt_16/ConvTranspose_0/bias of [3], and not [4]' in str(
+    caught.value
+  )
 
 
 def test_other_discriminators_are_no_trouble_where_they_are_fresh(tuned):
