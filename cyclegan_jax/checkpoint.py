@@ -51,8 +51,17 @@ RECORD_FILE = 'record.json'
 LISTING_FILE = 'data.json.gz'
 _PLAIN_LISTING_FILE = 'data.json'  # of older checkpoints of this format
 DIRECTIONS = ('ab', 'ba')
+DOMAINS = ('a', 'b')
 
 _PACKAGES = ('cyclegan_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
+_RECORDED = (
+  'config',
+  'versions',
+  'data',
+  'metrics',
+  'directions',
+  'judges',
+)
 _NUM_LOOKS = 5  # at a folder whose newest is deleted while it is read
 
 
@@ -65,6 +74,7 @@ class Checkpoint(NamedTuple):
   data: dict[str, Any]  # the fingerprint of the images; {} if not known
   metrics: dict[str, float]  # of its step
   directions: tuple[str, ...] = DIRECTIONS  # that are of any use
+  judges: tuple[str, ...] = DOMAINS  # domains that are judged by trained ones
 
 
 class Saver:
@@ -82,6 +92,7 @@ class Saver:
     listing: Mapping[str, Any] | None = None,
     good_step: int | None = None,
     directions: tuple[str, ...] = DIRECTIONS,
+    judges: tuple[str, ...] = DOMAINS,
     is_writer: bool = True,
   ):
     """Removes what a dead process left half-written.
@@ -94,6 +105,7 @@ class Saver:
       listing: of the images, likewise.
       good_step: of the checkpoint that the run goes on from.
       directions: whose generators know anything.
+      judges: domains whose discriminators do.
       is_writer: of several processes only one is; the others' does nothing.
     """
     self._is_writer = is_writer
@@ -104,6 +116,7 @@ class Saver:
     # 140 MiB as they are.
     self._listing = gzip.compress(json.dumps(listing or {}).encode(), mtime=0)
     self._directions = directions
+    self._judges = judges
     self._versions = {name: _version(name) for name in _PACKAGES}
     self._good = set() if good_step is None else {good_step}
     self._thread: threading.Thread | None = None
@@ -145,6 +158,7 @@ class Saver:
       'data': self._data,
       'metrics': {name: float(each) for name, each in (metrics or {}).items()},
       'directions': self._directions,
+      'judges': self._judges,
     }
     # Not the manager of Orbax, which would name the folder before our
     # checksums are in it.
@@ -396,9 +410,14 @@ def restore(path: pathlib.Path) -> Checkpoint:
       f'{path} can not be read here ({reason_of(error)}): it was written with '
       f'{versions}, so use those'
     ) from error
-  directions = tuple(record['directions'])
   return Checkpoint(
-    path, state, config, record['data'], record['metrics'], directions
+    path,
+    state,
+    config,
+    record['data'],
+    record['metrics'],
+    tuple(record['directions']),
+    tuple(record['judges']),
   )
 
 
@@ -522,12 +541,9 @@ def _check_format(path: pathlib.Path) -> None:
 def _read_record(path: pathlib.Path) -> dict[str, Any]:
   try:
     record = json.loads((path / RECORD_FILE).read_text(encoding='utf-8'))
-    directions = record.get('directions', DIRECTIONS)
-    record['directions'] = dict.fromkeys(map(str, directions))
-    return {
-      name: dict(record[name])
-      for name in ('config', 'versions', 'data', 'metrics', 'directions')
-    }
+    for name, default in (('directions', DIRECTIONS), ('judges', DOMAINS)):
+      record[name] = dict.fromkeys(map(str, record.get(name, default)))
+    return {name: dict(record[name]) for name in _RECORDED}
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise DamagedError(f'{RECORD_FILE} is not what was saved') from error
 

@@ -137,6 +137,13 @@ class DataConfig(Section):
     'bicubic', 'of the resize', choices=('bilinear', 'bicubic', 'lanczos')
   )
   flip: bool = option(True, 'mirror half of the training images')
+  paired_share: float = option(
+    0.5,
+    'folder, with loss.paired_weight: share of the examples that are pairs, '
+    'images of one name in both folders; all others are drawn apart',
+    low=0.001,
+    high=1,
+  )
   channels_a: int = option(3, "channels of a's images", low=1)
   channels_b: int = option(3, "channels of b's images", low=1)
   dtype_a: str = option(
@@ -333,6 +340,12 @@ class LossConfig(Section):
   )
   identity_a: float = option(0.0, 'weight of |G_ba(a) - a|', low=0)
   identity_b: float = option(0.0, 'weight of |G_ab(b) - b|', low=0)
+  paired_weight: float = option(
+    0.0,
+    'weight of |G_ab(a) - b| + |G_ba(b) - a| where a and b are a pair; 0: no '
+    'pairs are looked for',
+    low=0,
+  )
   discriminator: float = option(
     1.0, "weight of the discriminators' loss; the paper halves it", low=0
   )
@@ -513,6 +526,25 @@ class Config(Section):
     '(arXiv:1806.04498)',
     low=0,
     high=0.99999,
+  )
+  init_from: str = option(
+    '',
+    "begin with another run's networks: the folder of a run or a checkpoint, "
+    "or what cyclegan import made; '': with fresh ones",
+  )
+  init_discriminators: bool = option(
+    True, 'with its discriminators too, if they were trained'
+  )
+  init_sha256: str = option(
+    '',
+    "of the networks in init_from; '': of those that are there when the run "
+    'begins',
+  )
+  warmup_steps: int = option(
+    0,
+    'first steps in which the discriminators learn alone, so that fresh ones '
+    'do not spoil trained generators',
+    low=0,
   )
   num_devices: int = option(0, 'accelerators to use; 0: all', low=0)
   deterministic: bool = option(

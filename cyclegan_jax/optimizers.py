@@ -4,6 +4,7 @@ import optax
 
 from cyclegan_jax.config import Config
 from cyclegan_jax.schedules import make_schedule
+from cyclegan_jax.types import Array
 
 
 def make_optimizer(
@@ -19,7 +20,13 @@ def make_optimizer(
     An optax transformation whose state counts the steps for the schedule.
   """
   options = config.optimizer
-  schedule = learning_rate_schedule(config, side=side)
+  rate = learning_rate_schedule(config, side=side)
+  # Held generators count no steps, but their rates are those of the run's.
+  held = config.warmup_steps if side == 'gen' else 0
+
+  def schedule(count: Array) -> Array:
+    return rate(count + held)
+
   match options.name:
     case 'adam':
       return optax.adam(schedule, options.b1, options.b2, options.eps)

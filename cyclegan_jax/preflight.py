@@ -12,6 +12,7 @@ import rich.progress
 
 from cyclegan_jax import hosts
 from cyclegan_jax.config import Config, to_config_dict
+from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.ranges import resolve_values
 from cyclegan_jax.data.resizing import raw_size, too_small
 from cyclegan_jax.data.sources import ImageError, Images
@@ -24,7 +25,11 @@ _MAX_HEADERS = 20_000
 
 
 def resolve(
-  config: Config, images: Mapping[str, Images], *, saved: Config | None = None
+  config: Config,
+  images: Mapping[str, Images],
+  *,
+  saved: Config | None = None,
+  init_sha256: str = '',
 ) -> Config:
   """Fills in what depends on the data and on the machine.
 
@@ -33,13 +38,14 @@ def resolve(
     images: 'train_a' and 'train_b'.
     saved: the resolved config of the run to go on with, if there is one; its
       epochs keep their length, and its images their range of values.
+    init_sha256: of the networks that a new run begins with.
 
   Returns:
     A config whose counts and values are all set.
 
   Raises:
-    ConfigError: the batch can't be divided over the devices, or the images
-      are not of the type asked for.
+    ConfigError: the batch can't be divided over the devices, the images are
+      not of the type asked for, or the generators would never learn.
     DataError: the images' values have no range.
   """
   num_devices = config.num_devices or jax.device_count()
@@ -74,8 +80,16 @@ def resolve(
     saved.steps_per_epoch if saved else -(-larger // config.batch_size)
   )
   steps = config.steps or config.epochs * steps_per_epoch
+  if config.warmup_steps >= steps:
+    raise ConfigError(
+      f'config.warmup_steps={config.warmup_steps} leaves the generators none '
+      f'of the {steps} steps: lower it, or raise config.epochs'
+    )
   return config.replace(
     data=data,
+    init_sha256=init_sha256
+    or config.init_sha256
+    or (saved.init_sha256 if saved else ''),
     num_devices=num_devices,
     steps_per_epoch=steps_per_epoch,
     steps=steps,
@@ -95,8 +109,10 @@ def check_images(config: Config, images: Mapping[str, Images]) -> None:
   A header that can't be read is left to the decoder, which counts it.
 
   Raises:
-    DataError: an image is smaller than the crop.
+    UserError: an image is smaller than the crop, or there are no pairs where
+      the config asks for them.
   """
+  training_pairs(config, images)
   if config.data.preprocess != 'crop':
     return
   for split in ('train_a', 'train_b'):
@@ -235,6 +251,15 @@ def describe(
   if not all(each.is_plain for each in values.values()):
     told = (f'{each} of {domain}' for domain, each in values.items())
     rows['values'] = ', '.join(told)
+  if pairs := training_pairs(config, images):
+    share = f'{config.data.paired_share:.0%}'
+    rows['pairs'] = f'{len(pairs):,}, which are {share} of the examples'
+  if config.init_from:
+    rows['begins with'] = f'the networks of {config.init_from}'
+  if config.warmup_steps:
+    rows['warm-up'] = (
+      f'the discriminators learn alone for {config.warmup_steps:,} steps'
+    )
   if step_bytes is not None:
     of_step = f'about {gib(step_bytes)} a device for a step'
     rows['memory'] = f'{of_step}, {rows["memory"]}'

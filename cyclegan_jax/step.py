@@ -34,10 +34,13 @@ def generator_loss(
 ) -> tuple[Array, tuple[Batch, Metrics]]:
   """What both generators minimise together (arXiv:1703.10593, eq. 3).
 
+  With some pairs it holds both supervised terms too (arXiv:1805.03189).
+
   Args:
     gen: parameters of the generators 'ab' and 'ba'.
     disc: parameters of the discriminators 'a' and 'b', held.
-    batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} in [-1, 1].
+    batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} in [-1, 1], and 'is_pair':
+      bool [B] where config.loss.paired_weight asks for it.
     key: of this step's dropout and DiffAugment.
     config: of the run.
     axis_name: the devices' axis under `parallel.data_parallel`.
@@ -93,6 +96,11 @@ def generator_loss(
       term = losses.l1_loss(same[domain], batch[domain])
       metrics[f'generator/identity_{domain}'] = term
       loss += weight * term
+  if config.loss.paired_weight:
+    for domain, fake in fakes.items():
+      term = losses.paired_l1_loss(fake, batch[domain], batch['is_pair'])
+      metrics[f'generator/paired_{domain}'] = term
+      loss += config.loss.paired_weight * term
   return loss, (fakes, metrics | {'generator/loss': loss})
 
 
@@ -155,12 +163,16 @@ def train_step(
 
   The generators learn with the discriminators held. The discriminators then
   learn from the batch and from fakes made before the generators' update,
-  exchanged with past ones in the pools. Each forward is computed once.
+  exchanged with past ones in the pools. Each forward is computed once. In the
+  first config.warmup_steps the generators stay as they are, and so do their
+  optimizer and their average.
 
   Args:
     state: before the step; it is not changed, and not donated.
-    batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} float32 in [-1, 1]; under
-      `parallel.data_parallel` this device's slice of it.
+    batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} float32 in [-1, 1], and
+      with config.loss.paired_weight 'is_pair': bool [B], whether an example's
+      a and b show the same; under `parallel.data_parallel` this device's
+      slice of it.
     config: static; an equal one does not retrace.
     axis_name: the devices' axis under `parallel.data_parallel`.
 
@@ -217,6 +229,12 @@ def train_step(
   ema = state.gen_ema
   if ema is not None:
     ema = optax.incremental_update(gen, ema, 1 - config.ema_decay)
+  if config.warmup_steps:
+    gen, gen_opt, ema = jax.tree.map(
+      functools.partial(jnp.where, state.step < config.warmup_steps),
+      (state.gen, state.gen_opt, state.gen_ema),
+      (gen, gen_opt, ema),
+    )
   metrics = parallel.mean_over(gen_metrics | disc_metrics, axis_name)
   metrics['learning_rate'] = learning_rate_schedule(config, side='gen')(
     state.step
@@ -315,4 +333,14 @@ def _check_batch(batch: Batch, config: Config) -> None:
     if not jnp.issubdtype(batch[domain].dtype, jnp.floating):
       raise ValueError(
         f"batch['{domain}'] is {batch[domain].dtype}: give float32 in [-1, 1]"
+      )
+  if config.loss.paired_weight:
+    found = batch.get('is_pair')
+    if found is None or (found.dtype, found.shape) != (
+      jnp.bool_,
+      batch['a'].shape[:1],
+    ):
+      raise ValueError(
+        "config.loss.paired_weight needs batch['is_pair']: give bool "
+        f'{list(batch["a"].shape[:1])}, true where a and b are a pair'
       )

@@ -20,6 +20,7 @@ from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import DataError
+from cyclegan_jax.initial import Networks, read_networks, with_networks
 from cyclegan_jax.interim import Interim, check_options, is_owed
 from cyclegan_jax.loop import Evaluate, Loop, raise_failure
 from cyclegan_jax.metrics.drawings import EmbeddedScore, score_embedded
@@ -86,14 +87,21 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     if is_first:
       checkpoint.check_format(workdir / 'checkpoints')
     check_options(config)
+    networks = None
+    if is_first:
+      networks = early(functools.partial(_networks, config, workdir))
     sources = early(lambda: open_images(config.data))
-    config = early(functools.partial(_resolve, config, sources, workdir))
+    config = early(
+      functools.partial(_resolve, config, sources, workdir, networks)
+    )
     sources = with_values(sources, config.data)
     early(lambda: preflight.check_images(config, sources))
     if is_first:
       stack.enter_context(lock_workdir(workdir))
     key = jax.random.key(config.seed)
     state = early(lambda: create_train_state(config, key))
+    if networks is not None:
+      state = with_networks(state, networks)
     found = None
     folder = workdir / 'checkpoints'
     if is_first:
@@ -112,6 +120,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     start = int(state.step)
     facts = preflight.describe(config, sources, state)
     preflight.tell(config, facts, workdir, start_step=start, console=console)
+    if networks is not None:
+      console.print(f'beginning with {networks}', soft_wrap=True)
     saver = stack.enter_context(
       checkpoint.Saver(
         folder,
@@ -186,8 +196,20 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     return TrainResult(state, config, start, signal, score)
 
 
+def _networks(config: Config, workdir: pathlib.Path) -> Networks | None:
+  """Those that a new run begins with; one that goes on has its own."""
+  if not config.init_from or checkpoint.find_steps(workdir / 'checkpoints'):
+    return None
+  saved = read_config(workdir)
+  known = saved.init_sha256 if saved else ''
+  return read_networks(config, sha256=config.init_sha256 or known)
+
+
 def _resolve(
-  config: Config, sources: Mapping[str, Images], workdir: pathlib.Path
+  config: Config,
+  sources: Mapping[str, Images],
+  workdir: pathlib.Path,
+  networks: Networks | None,
 ) -> Config:
   """`preflight.resolve` in the first process, for all.
 
@@ -195,14 +217,19 @@ def _resolve(
     DataError: this process has other images than the first.
   """
 
-  def resolve() -> Any:
-    saved = read_config(workdir)
-    resolved = preflight.resolve(config, sources, saved=saved)
-    return dataclasses.asdict(resolved), fingerprint(sources)
+  def resolve() -> Config:
+    return preflight.resolve(
+      config,
+      sources,
+      saved=read_config(workdir),
+      init_sha256=networks.sha256 if networks else '',
+    )
 
   if hosts.count() == 1:
-    return preflight.resolve(config, sources, saved=read_config(workdir))
-  resolved, data = hosts.from_first(resolve)
+    return resolve()
+  resolved, data = hosts.from_first(
+    lambda: (dataclasses.asdict(resolve()), fingerprint(sources))
+  )
   if data != fingerprint(sources):
     raise DataError(
       f'process {hosts.index()} has other images than the first: give all '

@@ -9,5 +9,6 @@ Array = jax.Array
 Key = jax.Array  # a typed key of jax.random.key
 Params = Any  # a nested dict of arrays
 OptState = optax.OptState
-Batch = dict[str, Array]  # {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]}
+# {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]}; with pairs also 'is_pair': bool [B]
+Batch = dict[str, Array]
 Metrics = dict[str, Array]  # float32 scalars by name

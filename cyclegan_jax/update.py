@@ -47,7 +47,7 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     state: of the shapes to compile for.
 
   Returns:
-    A function (state, {'a', 'b'}: raw images [B, H, W, C], is_stopped=False)
+    A function (state, batch as `TrainBatches` gives it, is_stopped=False)
     -> Outcome that takes over the state's memory. Each of several processes
     gives its share of the images, and whether it was told to stop.
   """
@@ -66,7 +66,7 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     is_stopped = parallel.any_over(is_stopped.any(), axis_name)
     return Outcome(state, metrics, is_finite, is_stopped)
 
-  raw = {
+  raw: RawBatch = {
     domain: np.zeros(
       (
         config.batch_size // hosts.count(),
@@ -77,6 +77,8 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
     )
     for domain in 'ab'
   }
+  if config.loss.paired_weight:
+    raw['is_pair'] = np.zeros(len(raw['a']), bool)
 
   def place(state: TrainState) -> TrainState:
     if num_devices == 1:

@@ -18,9 +18,18 @@
 # all devices that there are, watch samples, translate, score, export. On Colab
 # choose *Runtime, Change runtime type, TPU* first; a GPU or a CPU do as well.
 #
-# Everything is in the next cell. To go on with a run that was stopped, or that
-# Colab ended, run all cells again: with `drive = True` it goes on from its last
-# checkpoint, to the same bits.
+# What there is to choose is in the next cell but one. To go on with a run that
+# was stopped, or that Colab ended, run all cells again: with `drive = True` it
+# goes on from its last checkpoint, to the same bits.
+
+# %%
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from IPython.display import Image, Markdown, clear_output, display
 
 # %% tags=["parameters"]
 # Where the code comes from: the address of its git repository; '' where the
@@ -51,14 +60,6 @@ photos = ''
 # JAX stays the one that the runtime came with, which knows its TPU.
 
 # %%
-import os
-import pathlib
-import subprocess
-import sys
-import time
-
-from IPython.display import Image, Markdown, clear_output, display
-
 root = pathlib.Path('cyclegan_jax').resolve()
 if repository and not root.exists():
   subprocess.run(['git', 'clone', '-q', repository, root], check=True)

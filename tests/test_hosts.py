@@ -119,6 +119,23 @@ def test_two_processes_are_as_one(alone, tmp_path):
   }
 
 
+def test_the_first_alone_reads_what_they_begin_with(alone, tmp_path):
+  options = ['--config.steps=2', '--config.warmup_steps=1', '--config.seed=1']
+  given = f'--config.init_from={alone}'
+  processes = start_two(
+    tmp_path / 'two',
+    *options,
+    given,
+    of_second=['--config.init_from=/nowhere'],
+  )
+  processes.append(start(tmp_path / 'one', *options, given, devices=2))
+  outputs, statuses = end(processes)
+  assert statuses == [0, 0, 0], ''.join(outputs)
+  assert f'beginning with the networks of {alone}' in outputs[0]
+  assert 'beginning' not in outputs[1]
+  assert_same(tmp_path / 'two', tmp_path / 'one', steps=2)
+
+
 @pytest.mark.parametrize('told', [0, 1])
 def test_a_signal_to_either_stops_both_and_both_go_on(alone, tmp_path, told):
   workdir = tmp_path / 'run'

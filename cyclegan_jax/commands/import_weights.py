@@ -77,7 +77,7 @@ def run(argv: list[str], program: str) -> int:
     gen=state.gen | {way: each.params for way, each in generators.items()},
     disc=state.disc | {domain: each.params for domain, each in judges.items()},
   )
-  _save(given.to, state, config, tuple(generators))
+  _save(given.to, state, config, tuple(generators), tuple(judges))
   for way, each in generators.items():
     print(f'{way}: {each.path}, {_describe(each.network)}')
   way = next(iter(generators))
@@ -315,9 +315,12 @@ def _save(
   state: TrainState,
   config: Config,
   directions: tuple[str, ...],
+  judges: tuple[str, ...],
 ) -> None:
   with explain_disk_errors(folder, option='--to'):
-    with Saver(folder / 'checkpoints', config, directions=directions) as saver:
+    with Saver(
+      folder / 'checkpoints', config, directions=directions, judges=judges
+    ) as saver:
       saver.save(state)
     if failure := saver.take_failure():
       raise failure[1]

@@ -23,19 +23,25 @@ def augment(
 
   Args:
     raw: {'a', 'b'}: [B, H, W, C], H and W at least config.size: uint8, or
-      float32 in [-1, 1].
+      float32 in [-1, 1]; with 'is_pair' the images of a pair have one key.
     key: from `augment_key`.
     config: size and flip.
     axis_name: the devices' axis under `parallel.data_parallel`.
 
   Returns:
-    {'a', 'b'}: float32 [B, size, size, C] in [-1, 1].
+    {'a', 'b'}: float32 [B, size, size, C] in [-1, 1], and what else there is.
   """
-  batch = {}
-  for domain, domain_key in zip('ab', jax.random.split(key), strict=True):
-    x = raw[domain]
-    keys = parallel.example_keys(domain_key, x.shape[0], axis_name)
-    x = jax.vmap(lambda key, image: _augment_one(key, image, config))(keys, x)
+  batch = dict(raw)
+  keys = {
+    domain: parallel.example_keys(each, raw[domain].shape[0], axis_name)
+    for domain, each in zip('ab', jax.random.split(key), strict=True)
+  }
+  if 'is_pair' in raw:
+    keys['b'] = jnp.where(raw['is_pair'], keys['a'], keys['b'])
+  for domain, of_domain in keys.items():
+    x = jax.vmap(lambda key, image: _augment_one(key, image, config))(
+      of_domain, raw[domain]
+    )
     batch[domain] = images.to_float(x)
   return batch
 

@@ -1,7 +1,6 @@
 """Test images to be judged: read in batches, known by their content."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ from cyclegan_jax import images as pixels
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.decoding import Images
 from cyclegan_jax.data.loader import read_test_image
+from cyclegan_jax.data.pairs import match_names
 from cyclegan_jax.errors import DataError
 
 # Decoded images of one set that are kept, so that a set that is judged again
@@ -99,9 +99,9 @@ class ImageSet:
     return [self._images.names[index] for index in self.indices]
 
   @property
-  def all_names(self) -> Sequence[str]:
-    """Names of all images of the split, which `read` takes by their place."""
-    return self._images.names
+  def listed(self) -> Images:
+    """All images of the split, which `read` takes by their place."""
+    return self._images
 
   def batches(self, size: int) -> Iterator[tuple[list[int], np.ndarray]]:
     """The readable images in their order.
@@ -191,38 +191,17 @@ def padded(batch: np.ndarray, size: int) -> np.ndarray:
 
 
 def find_pairs(source: ImageSet, target: ImageSet) -> dict[int, int]:
-  """Images of two folders that are pairs, by the names of their files.
-
-  A pair has one path in both folders but for the ending: testA/7.png and
-  testB/7.jpg; or 7_A.jpg and 7_B.jpg, as in the data sets of the paper where
-  all files of the two folders are named so.
+  """Images of two folders that are pairs, as `match_names` finds them.
 
   Returns:
     From an index of the source's split to one of the target's. Empty where
     less than half of the images have a partner: then some names are equal
     by chance.
   """
-  if not (source.root and target.root) or source.root == target.root:
-    return {}
-  stems = [_stems(each) for each in (source, target)]
-  place = {stem: index for index, stem in enumerate(stems[1])}
-  pairs = {
-    index: place[stems[0][index]]
-    for index in source.indices
-    if stems[0][index] in place
-  }
+  pairs = match_names(
+    source.listed, target.listed, domains=source.domain + target.domain
+  )
+  pairs = {index: pairs[index] for index in source.indices if index in pairs}
   if 2 * len(pairs) < len(source.indices):
     return {}
   return {i: j for i, j in pairs.items() if target.can_read(j)}
-
-
-def _stems(images: ImageSet) -> list[str]:
-  skipped = len(images.root)
-  stems = [
-    os.path.splitext(name[skipped:].replace(os.sep, '/'))[0]
-    for name in images.all_names
-  ]
-  ending = f'_{images.domain.upper()}'
-  if all(stem.endswith(ending) for stem in stems):
-    return [stem.removesuffix(ending) for stem in stems]
-  return stems

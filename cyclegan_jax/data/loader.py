@@ -3,6 +3,9 @@
 Each domain is an endless stream of its own: permutation after permutation of
 its images, so each image comes once an epoch of its own domain and a and b
 are drawn independently. Step s takes positions [s * B, (s + 1) * B) of both.
+
+Where pairs are asked for they are a third stream, and config.data.paired_share
+of the positions take the next of it in place of the next of a and of b.
 """
 
 import collections
@@ -10,14 +13,15 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self, TypeAlias
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.data.decoding import printable
+from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.resizing import (
   check_crop,
   check_scaled,
@@ -28,21 +32,32 @@ from cyclegan_jax.data.sources import ImageError, Images
 from cyclegan_jax.errors import DataError
 
 # uint8 [B, H, W, C] by domain; float32 in [-1, 1] of files of more than 8 bits.
+# Where there are pairs also 'is_pair': bool [B].
 RawBatch = dict[str, np.ndarray]
 
-_Request: TypeAlias = 'dict[str, list[Future[np.ndarray]]]'
+_Decoded = dict[str, np.ndarray]  # [H, W, C] of a domain, or of both of a pair
 
 _POLL_SECONDS = 0.2
-_DOMAIN_SEEDS = {'a': 0, 'b': 1}
+_STREAM_SEEDS = {'a': 0, 'b': 1, 'pairs': 2}
+_SHARE_PARTS = 1_000_000
+_HOST_CROPS = ('crop', 'scale_and_crop')
 _ORDER, _CROP = 0, 1  # keep the streams of random numbers apart
 
 
+class _Request(NamedTuple):
+  """A batch that is being decoded."""
+
+  futures: 'dict[str, list[Future[_Decoded]]]'  # by domain
+  is_pair: list[bool]
+
+
 class TrainBatches:
-  """Batches of unpaired images, decoded ahead in threads.
+  """Batches of images, decoded ahead in threads.
 
   Each is {'a', 'b'}: [B, H, W, C], uint8 or, where files hold more than 8 bits,
   float32 in [-1, 1]. H = W is load_size where the device crops
-  ('resize_and_crop'), else size.
+  ('resize_and_crop'), else size. With config.loss.paired_weight it has
+  'is_pair' too, bool [B]: whether an example's a and b are a pair.
 
   Attributes:
     step: of the batch that comes next.
@@ -62,7 +77,7 @@ class TrainBatches:
     """Starts nothing: the first batch does.
 
     Args:
-      config: seed, batch_size and data.
+      config: seed, batch_size, data and loss.paired_weight.
       images: 'train_a' and 'train_b'.
       start_step: the step of the first batch; batch(step) does not depend on
         it, nor on the number of threads.
@@ -77,7 +92,8 @@ class TrainBatches:
     self._config = config
     self._images = images
     self._end_step = end_step
-    self._decoder = Decoder(config.data, images)
+    self._pairs = training_pairs(config, images)
+    self._decoder = Decoder(config.data, images, self._pairs)
     self._on_wait = on_wait
     self._share = share
     self._pending: collections.deque[_Request] = collections.deque()
@@ -107,10 +123,15 @@ class TrainBatches:
     began = time.monotonic()
     try:
       self._read_ahead()
+      request = self._pending.popleft()
       batch = {
-        domain: np.stack([self._wait_for(each, began) for each in futures])
-        for domain, futures in self._pending.popleft().items()
+        domain: np.stack(
+          [self._wait_for(each, began)[domain] for each in futures]
+        )
+        for domain, futures in request.futures.items()
       }
+      if self._pairs:
+        batch['is_pair'] = np.array(request.is_pair)
     except BaseException:
       self.close()
       raise
@@ -125,13 +146,15 @@ class TrainBatches:
     As far as is known: the place of one that can't be read goes to the next,
     once that was tried.
     """
-    return {
-      domain: [
-        self._decoder.name_at(domain, at, self._config.seed)
-        for at in self._positions(step)
-      ]
-      for domain in 'ab'
-    }
+    names: dict[str, list[str]] = {'a': [], 'b': []}
+    for position in self._positions(step):
+      is_pair, at = self._place(position)
+      for domain, of_domain in names.items():
+        name_at = (
+          self._decoder.name_at_pair if is_pair else self._decoder.name_at
+        )
+        of_domain.append(name_at(domain, at, self._config.seed))
+    return names
 
   def _read_ahead(self) -> None:
     step = self.step + len(self._pending)
@@ -144,18 +167,38 @@ class TrainBatches:
     first = step * self._config.batch_size
     return range(first, first + self._config.batch_size)
 
-  def _request(self, step: int) -> '_Request':
+  def _place(self, position: int) -> tuple[bool, int]:
+    """Whether an example is a pair, and its position in its own stream."""
+    if not self._pairs:
+      return False, position
+    share = self._config.data.paired_share
+    before, after = (
+      num_paired(each, share) for each in (position, position + 1)
+    )
+    return (True, before) if after > before else (False, position - before)
+
+  def _request(self, step: int) -> _Request:
     part, num_parts = self._share
     size = self._config.batch_size // num_parts
     ours = self._positions(step)[part * size : (part + 1) * size]
-    return {
+    places = [self._place(position) for position in ours]
+    seed, submit = self._config.seed, self._decoder.submit
+    # A pair is decoded by one thread, as it takes both or none.
+    pairs = {
+      at: self._decoder.submit_pair(at, seed)
+      for is_pair, at in places
+      if is_pair
+    }
+    futures = {
       domain: [
-        self._decoder.submit(domain, at, self._config.seed) for at in ours
+        pairs[at] if is_pair else submit(domain, at, seed)
+        for is_pair, at in places
       ]
       for domain in 'ab'
     }
+    return _Request(futures, [is_pair for is_pair, _ in places])
 
-  def _wait_for(self, future: 'Future[np.ndarray]', began: float) -> np.ndarray:
+  def _wait_for(self, future: 'Future[_Decoded]', began: float) -> _Decoded:
     while True:
       try:
         return future.result(timeout=_POLL_SECONDS)
@@ -166,17 +209,29 @@ class TrainBatches:
           self._on_wait(time.monotonic() - began, self._decoder.reading())
 
 
-def image_at(position: int, num_images: int, seed: int, domain: str) -> int:
-  """The index of the image at a position of a domain's endless stream."""
+def num_paired(position: int, share: float) -> int:
+  """How many of the examples before a position are pairs: evenly spread."""
+  return position * round(share * _SHARE_PARTS) // _SHARE_PARTS
+
+
+def image_at(position: int, num_images: int, seed: int, stream: str) -> int:
+  """The index of the image at a position of an endless stream.
+
+  Args:
+    position: from 0.
+    num_images: in an epoch of the stream.
+    seed: of the run.
+    stream: 'a', 'b' or 'pairs'.
+  """
   epoch, place = divmod(position, num_images)
-  return int(_epoch_order(num_images, seed, domain, epoch)[place])
+  return int(_epoch_order(num_images, seed, stream, epoch)[place])
 
 
 @functools.lru_cache(maxsize=8)
 def _epoch_order(
-  num_images: int, seed: int, domain: str, epoch: int
+  num_images: int, seed: int, stream: str, epoch: int
 ) -> np.ndarray:
-  seeds = (seed, _DOMAIN_SEEDS[domain], _ORDER, epoch)
+  seeds = (seed, _STREAM_SEEDS[stream], _ORDER, epoch)
   return np.random.default_rng(seeds).permutation(num_images)
 
 
@@ -185,11 +240,18 @@ class Decoder:
 
   An unreadable image is named once in a warning, and the next readable one
   takes its place, whichever thread finds it. So is one that changed since it
-  was listed; under config.data.strict it is a DataError.
+  was listed; under config.data.strict it is a DataError. Of a pair both are
+  read, or the next pair takes its place.
   """
 
-  def __init__(self, config: DataConfig, images: Mapping[str, Images]):
+  def __init__(
+    self,
+    config: DataConfig,
+    images: Mapping[str, Images],
+    pairs: Sequence[tuple[int, int]] = (),
+  ):
     self._config = config
+    self._pairs = pairs
     self._images = {domain: images[f'train_{domain}'] for domain in 'ab'}
     self._cache: dict[tuple[str, int], np.ndarray] = {}
     self._cache_left = int(config.cache_gib * 2**30)
@@ -222,57 +284,114 @@ class Decoder:
       index = (index + 1) % len(images)
     return images.names[index]
 
-  def submit(
-    self, domain: str, position: int, seed: int
-  ) -> 'Future[np.ndarray]':
+  def name_at_pair(self, domain: str, position: int, seed: int) -> str:
+    """As `name_at`, of one image of a pair."""
+    place = image_at(position, len(self._pairs), seed, 'pairs')
+    while not self._corrupt.keys().isdisjoint(self._keys(place)):
+      place = (place + 1) % len(self._pairs)
+    return self._images[domain].names[self._pairs[place]['ab'.index(domain)]]
+
+  def submit(self, domain: str, position: int, seed: int) -> 'Future[_Decoded]':
     """Asks for the image at a position of the domain's stream."""
+    return self._submit(self._get, domain, position, seed)
+
+  def submit_pair(self, position: int, seed: int) -> 'Future[_Decoded]':
+    """Asks for both images at a position of the stream of pairs."""
+    return self._submit(self._get_pair, position, seed)
+
+  def _submit(
+    self, get: Callable[..., _Decoded], *args: Any
+  ) -> 'Future[_Decoded]':
     if self._threads:
-      return self._threads.submit(self._get, domain, position, seed)
-    future: Future[np.ndarray] = Future()
-    future.set_result(self._get(domain, position, seed))
+      return self._threads.submit(get, *args)
+    future: Future[_Decoded] = Future()
+    future.set_result(get(*args))
     return future
 
-  def _get(self, domain: str, position: int, seed: int) -> np.ndarray:
+  def _get(self, domain: str, position: int, seed: int) -> _Decoded:
     num_images = len(self._images[domain])
-    index = image_at(position, num_images, seed, domain)
-    image = self._read(domain, index)
-    if self._config.preprocess in ('crop', 'scale_and_crop'):
-      # Sizes differ, so these can't be cropped as one array on the device.
-      seeds = (seed, _DOMAIN_SEEDS[domain], _CROP, position)
-      return random_crop(image, self._config.size, np.random.default_rng(seeds))
-    return image
-
-  def _read(self, domain: str, index: int) -> np.ndarray:
-    images = self._images[domain]
-    for attempt in range(len(images)):
-      at = (domain, (index + attempt) % len(images))
-      if at in self._corrupt:
-        self._skip(at, self._corrupt[at])
-        continue
-      if at in self._cache:
-        return self._cache[at]
-      try:
-        self._reading[threading.get_ident()] = printable(images.names[at[1]])
-        image = images.read(at[1])
-        self._check_unchanged(at)
-        check_scaled(image, images.names[at[1]], self._config)
-        image = resize(image, self._config)
-        check_crop(image, images.names[at[1]], self._config)
-      except ImageError as error:
-        if self._config.strict:
-          self._check_unchanged(at)
-        self._skip(at, error)
-        continue
-      finally:
-        self._reading.pop(threading.get_ident(), None)
-      with self._lock:
-        if at not in self._cache and image.nbytes <= self._cache_left:
-          self._cache[at] = image
-          self._cache_left -= image.nbytes
-      return image
+    first = image_at(position, num_images, seed, domain)
+    for attempt in range(num_images):
+      image = self._read((domain, (first + attempt) % num_images))
+      if image is not None:
+        return {domain: self._crop(image, domain, position, seed)}
     raise DataError(
-      f'none of the {len(images)} images of train_{domain} can be read'
+      f'none of the {num_images} images of train_{domain} can be read'
     )
+
+  def _get_pair(self, position: int, seed: int) -> _Decoded:
+    first = image_at(position, len(self._pairs), seed, 'pairs')
+    for attempt in range(len(self._pairs)):
+      pair = self._read_pair((first + attempt) % len(self._pairs))
+      if pair is not None:
+        # By the same numbers, so that both are cut at the same place.
+        return {
+          domain: self._crop(image, 'pairs', position, seed)
+          for domain, image in pair.items()
+        }
+    raise DataError(f'none of the {len(self._pairs)} pairs can be read')
+
+  def _crop(
+    self, image: np.ndarray, stream: str, position: int, seed: int
+  ) -> np.ndarray:
+    if self._config.preprocess not in _HOST_CROPS:
+      return image
+    # Sizes differ, so these can't be cropped as one array on the device.
+    seeds = (seed, _STREAM_SEEDS[stream], _CROP, position)
+    return random_crop(image, self._config.size, np.random.default_rng(seeds))
+
+  def _keys(self, place: int) -> list[tuple[str, int]]:
+    """What of a pair may be unreadable: an image, or the two together."""
+    a, b = self._pairs[place]
+    return [('a', a), ('b', b), ('pairs', place)]
+
+  def _read_pair(self, place: int) -> _Decoded | None:
+    """Both images of a pair; None if they can't be had."""
+    at_a, at_b, at_pair = self._keys(place)
+    a = self._read(at_a)
+    b = None if a is None else self._read(at_b)
+    if a is None or b is None:
+      return None
+    if self._config.preprocess in _HOST_CROPS and a.shape[:2] != b.shape[:2]:
+      names = (self._images[at[0]].names[at[1]] for at in (at_a, at_b))
+      shapes = (f'{x.shape[1]} x {x.shape[0]}' for x in (a, b))
+      name, partner = names
+      one, other = shapes
+      reason = (
+        f'it is {one}, and {printable(partner)}, its pair, {other}: crops of '
+        'them would not show the same'
+      )
+      self._skip(at_pair, ImageError(name, reason))
+      return None
+    return {'a': a, 'b': b}
+
+  def _read(self, at: tuple[str, int]) -> np.ndarray | None:
+    """An image of a domain by its index; None if it can't be read."""
+    images = self._images[at[0]]
+    if at in self._corrupt:
+      self._skip(at, self._corrupt[at])
+      return None
+    if at in self._cache:
+      return self._cache[at]
+    try:
+      self._reading[threading.get_ident()] = printable(images.names[at[1]])
+      image = images.read(at[1])
+      self._check_unchanged(at)
+      check_scaled(image, images.names[at[1]], self._config)
+      image = resize(image, self._config)
+      check_crop(image, images.names[at[1]], self._config)
+    except ImageError as error:
+      if self._config.strict:
+        self._check_unchanged(at)
+      self._skip(at, error)
+      return None
+    finally:
+      self._reading.pop(threading.get_ident(), None)
+    with self._lock:
+      if at not in self._cache and image.nbytes <= self._cache_left:
+        self._cache[at] = image
+        self._cache_left -= image.nbytes
+    return image
 
   def _check_unchanged(self, at: tuple[str, int]) -> None:
     images = self._images[at[0]]

@@ -20,7 +20,11 @@ from cyclegan_jax.losses.penalties import (
   interpolate,
   r1_penalty,
 )
-from cyclegan_jax.losses.reconstruction import cycle_loss, l1_loss
+from cyclegan_jax.losses.reconstruction import (
+  cycle_loss,
+  l1_loss,
+  paired_l1_loss,
+)
 from cyclegan_jax.types import Array
 
 
@@ -57,6 +61,7 @@ __all__ = [
   'lsgan_discriminator_loss',
   'lsgan_generator_loss',
   'minimax_generator_loss',
+  'paired_l1_loss',
   'r1_penalty',
   'vanilla_discriminator_loss',
   'vanilla_generator_loss',

@@ -37,3 +37,21 @@ def cycle_loss(
     return l1_loss(images, targets)
   blurred = blurred_l1_loss(images, targets, sigma)
   return (1 - blur) * l1_loss(images, targets) + blur * blurred
+
+
+def paired_l1_loss(images: Array, targets: Array, is_pair: Array) -> Array:
+  """L1 to the true translation, where there is one (arXiv:1611.07004, eq. 3).
+
+  As a mean over all examples it is the same over any parts of a batch, and
+  what a pair weighs does not depend on how many others there are.
+
+  Args:
+    images: [B, H, W, C] translations.
+    targets: [B, H, W, C] what they should be; of no meaning for others.
+    is_pair: bool [B].
+
+  Returns:
+    Scalar: the mean of |images - targets| with zero for what is no pair.
+  """
+  errors = jnp.abs(images - targets)
+  return jnp.mean(jnp.where(is_pair[:, None, None, None], errors, 0))
