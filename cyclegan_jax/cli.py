@@ -18,6 +18,7 @@ COMMANDS = (
   'translate',
   'evaluate',
   'compare',
+  'serve',
   'import-pth',
   'export-pth',
 )
@@ -27,6 +28,7 @@ cyclegan train [--config=FILE] [--workdir=FOLDER] [--config.OPTION=VALUE ...]
 cyclegan translate CHECKPOINT INPUT ... --to FOLDER [--direction ab|ba]
 cyclegan evaluate CHECKPOINT [--data FOLDER]
 cyclegan compare RUN RUN ... [--to FILE]
+cyclegan serve CHECKPOINT ... [--port 8000]
 cyclegan import-pth G_A.pth [G_B.pth] --to FOLDER
 cyclegan export-pth CHECKPOINT --to FOLDER [--direction ab|ba]
 

@@ -31,7 +31,7 @@ FLOORS = (
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
   ('interop',),
   ('metrics', 'pictures', 'preflight', 'translator', 'update'),
-  ('compare', 'evaluate', 'loop', 'translate'),
+  ('compare', 'evaluate', 'loop', 'serve', 'translate'),
   ('interim',),
   ('train',),
   ('flags',),
@@ -45,7 +45,15 @@ FLOORS = (
 SHELVES = {
   'commands': (
     ('parser',),
-    ('compare', 'evaluate', 'export_pth', 'import_pth', 'train', 'translate'),
+    (
+      'compare',
+      'evaluate',
+      'export_pth',
+      'import_pth',
+      'serve',
+      'train',
+      'translate',
+    ),
   ),
   'data': (
     (
@@ -106,6 +114,11 @@ SHELVES = {
     ('__init__',),
   ),
   'ops': (('winograd',), ('conv',), ('reflected',), ('__init__',)),
+  'serve': (
+    ('guard', 'limits', 'models', 'queue'),
+    ('app',),
+    ('server',),
+  ),
   'translate': (
     ('options',),
     ('ownership', 'plan'),

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from PIL import UnidentifiedImageError
 from starlette.applications import Starlette
@@ -20,9 +21,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cyclegan_jax.data.decoding import ImageError
-from cyclegan_jax.data.headers import TooLargeError
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.data.decoding import ImageError, one_line
+from cyclegan_jax.data.headers import MAX_SIDE, TooLargeError
+from cyclegan_jax.errors import UserError, WorkdirError
 from cyclegan_jax.report.page import fill, json_for_script, read_part
 from cyclegan_jax.serve.guard import Guard
 from cyclegan_jax.serve.limits import Limits
@@ -135,7 +136,7 @@ class _Service:
   async def status(self, request: Request) -> Response:
     """How long the queue is, and how far a job of it."""
     found = self._queue.find(_job_name(request))
-    status = {
+    status: dict[str, Any] = {
       'queue': len(self._queue),
       'size': self._queue.size,
       'warming': self._queue.num_idle - self._queue.num_idle_done,
@@ -196,10 +197,10 @@ class _Service:
     _check_type(request)
     self._check_length(request)
     folder = pathlib.Path(tempfile.mkdtemp(dir=self._scratch))
+    source = folder / 'image'
     try:
       # Taken before the body is: what is not worked on isn't kept either.
       with self._queue.enter(_job_name(request)) as job:
-        source = folder / 'image'
         await self._receive(request, source)
         made = await job.run(
           functools.partial(work, job, source),
@@ -209,7 +210,7 @@ class _Service:
       return _Result(made, self._limits.send_seconds)
     except BaseException as error:
       shutil.rmtree(folder, ignore_errors=True)
-      raise _explained(error, self._limits) from error
+      raise _explained(error, source, self._limits) from error
 
   def _check_length(self, request: Request) -> None:
     length = request.headers.get('content-length', '0')
@@ -284,7 +285,9 @@ async def _gone(request: Request) -> None:
     pass
 
 
-def _explained(error: BaseException, limits: Limits) -> BaseException:
+def _explained(
+  error: BaseException, source: pathlib.Path, limits: Limits
+) -> BaseException:
   """What is answered where a translation failed."""
   match error:
     case FullError():
@@ -302,21 +305,26 @@ def _explained(error: BaseException, limits: Limits) -> BaseException:
     case ImageError(__cause__=TooLargeError()):
       return HTTPException(
         413,
-        f'{error.reason} (or too large in another way): this server takes '
-        f'{limits.max_pixels:,} pixels',
+        f'the image is too large: this server takes {limits.max_pixels:,} '
+        f'pixels, and no side above {MAX_SIDE:,}',
       )
     case ImageError(__cause__=UnidentifiedImageError()):
       return HTTPException(415, error.reason)
     case ImageError():
       return HTTPException(422, error.reason)
-    case UserError():
-      return HTTPException(422, str(error))
+    case UserError() if not isinstance(error, WorkdirError):
+      reason = str(error).replace(str(source), 'the image')
+      return HTTPException(422, reason)
     case HTTPException() | ClientDisconnect():
       return error
     case MemoryError():
       return HTTPException(500, 'there is not enough memory for it')
     case Exception():
-      logging.getLogger('cyclegan_jax').error('translating: %s', error)
+      logging.getLogger('cyclegan_jax').error(
+        'an image was not translated: %s: %s',
+        type(error).__name__,
+        one_line(error),
+      )
       return HTTPException(500, 'the translation failed')
   return error
 

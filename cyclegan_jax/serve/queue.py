@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar('T')
 
@@ -85,12 +85,11 @@ class Job:
     """
     result = asyncio.wrap_future(self._queue.submit(self, work))
     watcher = asyncio.ensure_future(gone)
+    ends: set[asyncio.Future[Any]] = {result, watcher}
     try:
       while not result.done():
         await asyncio.wait(
-          {result, watcher},
-          timeout=_LOOK_SECONDS,
-          return_when=asyncio.FIRST_COMPLETED,
+          ends, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         if result.done():
           break
