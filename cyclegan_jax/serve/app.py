@@ -210,7 +210,10 @@ class _Service:
       return _Result(made, self._limits.send_seconds)
     except BaseException as error:
       shutil.rmtree(folder, ignore_errors=True)
-      raise _explained(error, source, self._limits) from error
+      answer = _explained(error, source, self._limits)
+      if answer is error:
+        raise
+      raise answer from error
 
   def _check_length(self, request: Request) -> None:
     length = request.headers.get('content-length', '0')
@@ -335,10 +338,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
   One that still sends when the connection is closed would not see the answer.
   """
   assert isinstance(error, HTTPException)
-  with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
-    async with asyncio.timeout(_DRAIN_SECONDS):
-      async for _ in request.stream():  # RuntimeError: it was read
-        pass
+  if error.status_code != 408:  # who was waited for already
+    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
+      async with asyncio.timeout(_DRAIN_SECONDS):
+        async for _ in request.stream():  # RuntimeError: it was read
+          pass
   reason = {'error': error.detail}
   return JSONResponse(reason, error.status_code, headers=error.headers)
 
