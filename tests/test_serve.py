@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 
@@ -416,12 +417,8 @@ def test_who_hangs_up_leaves_the_queue(server):
   held = []
   for index in range(QUEUE):
     connection = socket.create_connection(('127.0.0.1', server.port))
-    connection.sendall(
-      f'POST /translate?direction=ab&job={index:032x} HTTP/1.1\r\n'
-      f'Host: {server.host}\r\nContent-Type: image/png\r\n'
-      f'Content-Length: {len(IMAGE)}\r\n\r\n'.encode()
-      + IMAGE[:-1]
-    )
+    job = f'&job={index:032x}'
+    connection.sendall(request_of(server, len(IMAGE), job) + IMAGE[:-1])
     held.append(connection)
   wait_until(lambda: server.status()['queue'] == QUEUE)
   assert server.translate(IMAGE)[0] == 503
@@ -431,6 +428,14 @@ def test_who_hangs_up_leaves_the_queue(server):
     connection.close()
   wait_until(lambda: server.status()['queue'] == 0)
   assert server.translate(IMAGE)[0] == 200
+
+
+def request_of(server, num_bytes, query=''):
+  """What comes before the image."""
+  return (
+    f'POST /translate?direction=ab{query} HTTP/1.1\r\nHost: {server.host}\r\n'
+    f'Content-Type: image/png\r\nContent-Length: {num_bytes}\r\n\r\n'
+  ).encode()
 
 
 def wait_until(is_true, seconds=20):
@@ -479,10 +484,7 @@ def test_a_connection_that_does_not_get_on_is_closed(hasty, sent):
 
 def test_a_body_that_does_not_come(hasty):
   with socket.create_connection(('127.0.0.1', hasty.port), 30) as connection:
-    connection.sendall(
-      b'POST /translate?direction=ab HTTP/1.1\r\nContent-Type: image/png\r\n'
-      + f'Host: {hasty.host}\r\nContent-Length: 99\r\n\r\nx'.encode()
-    )
+    connection.sendall(request_of(hasty, 99) + b'x')
     answer = connection.makefile('rb').readline()
   assert b' 408 ' in answer
   assert hasty.status()['queue'] == 0
@@ -515,8 +517,14 @@ def test_the_queue_itself():
     jobs = [queue.enter('first'), queue.enter('second')]
     with pytest.raises(FullError):
       queue.enter()
-    queue.use_idle([lambda: 1 / 0, lambda: done.append('idle')])
-    await asyncio.gather(*map(take, jobs, ('first', 'second'), (0.3, 0)))
+    both = threading.Event()
+    queue.use_idle([both.wait, lambda: 1 / 0, lambda: done.append('idle')])
+    taken = asyncio.gather(*map(take, jobs, ('first', 'second'), (0.3, 0)))
+    while max(job.number for job in jobs) > 1:
+      await asyncio.sleep(0)
+    assert [queue.find(job.name)[0] for job in jobs] == [0, 1]
+    both.set()
+    await taken
     assert len(queue) == 0
     while queue.num_idle_done < queue.num_idle:
       await asyncio.sleep(0.01)
@@ -543,7 +551,9 @@ def test_a_signal_ends_it(runs, tmp_path, number):
   ) as server:
     assert list(tmp_path.iterdir())
     with socket.create_connection(('127.0.0.1', server.port)) as connection:
-      connection.sendall(b'POST /translate?direction=ab HTTP/1.1\r\n')
+      image = encoded(np.zeros((900, 900, 3), np.uint8))
+      connection.sendall(request_of(server, len(image)) + image)
+      wait_until(lambda: server.status()['queue'] == 1)
       server.process.send_signal(number)
       _, told = server.process.communicate(timeout=30)
   assert server.process.returncode == 128 + number

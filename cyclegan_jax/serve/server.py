@@ -70,10 +70,9 @@ def serve(
       limit_concurrency=_MAX_CONNECTIONS,
       timeout_graceful_shutdown=_FAREWELL_SECONDS,
     )
-    listener.listen()
-    on_start(f'http://{_ADDRESS}:{port}')
+    tell = functools.partial(on_start, f'http://{_ADDRESS}:{port}')
     try:
-      uvicorn.Server(config).run([listener])
+      _Server(config, tell).run([listener])
     finally:
       queue.close()
 
@@ -95,6 +94,19 @@ def _listen(port: int) -> socket.socket:
       'free'
     ) from error
   return listener
+
+
+class _Server(uvicorn.Server):
+  """Tells when it listens, and answers signals."""
+
+  def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]):
+    super().__init__(config)
+    self._on_start = on_start
+
+  async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    """Listens."""
+    await super().startup(sockets=sockets)
+    self._on_start()
 
 
 class _Connection(H11Protocol):
