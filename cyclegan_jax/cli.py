@@ -18,6 +18,7 @@ COMMANDS = {
   'translate': 'translate',
   'evaluate': 'evaluate',
   'compare': 'compare',
+  'serve': 'serve',
   'export': 'export',
   'import': 'import_weights',
 }
@@ -27,6 +28,7 @@ cyclegan train [--config=FILE] [--workdir=FOLDER] [--config.OPTION=VALUE ...]
 cyclegan translate CHECKPOINT INPUT ... --to FOLDER [--direction ab|ba]
 cyclegan evaluate CHECKPOINT [--data FOLDER]
 cyclegan compare RUN RUN ... [--to FILE]
+cyclegan serve CHECKPOINT ... [--port 8000]
 cyclegan export CHECKPOINT --format onnx|stablehlo|pth|safetensors --to FOLDER
 cyclegan import WEIGHTS [WEIGHTS] --to FOLDER
 

@@ -109,8 +109,28 @@ class Translator:
       return self(images[None])[0]
     if images.dtype.kind == 'f':
       return self._floats(images.astype(np.float32))
+    return self.translate_stored(images)
+
+  def translate_stored(
+    self, images: np.ndarray, *, on_progress: OnProgress | None = None
+  ) -> np.ndarray:
+    """Translates images in the values of their files, floats too.
+
+    Args:
+      images: [B, H, W, C].
+      on_progress: called with (tiles done, tiles in all) where an image is
+        translated by tiles.
+
+    Returns:
+      [B, H, W, C'] in the values of the output's files.
+
+    Raises:
+      ImageError: they are floats, and the source domain has integers.
+    """
     if math.prod(images.shape[1:3]) > self.whole_pixels:
-      return np.stack([self.translate_large(each) for each in images])
+      return np.stack(
+        [self.translate_large(x, on_progress=on_progress) for x in images]
+      )
     of_input, of_output = values_for(images, self.config.data, self.direction)
     return of_output.from_network(self._floats(of_input.to_network(images)))
 

@@ -31,7 +31,7 @@ FLOORS = (
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
   ('initial', 'interop'),
   ('export', 'metrics', 'pictures', 'preflight', 'translator', 'update'),
-  ('compare', 'evaluate', 'loop', 'translate'),
+  ('compare', 'evaluate', 'loop', 'serve', 'translate'),
   ('interim',),
   ('train',),
   ('flags',),
@@ -50,6 +50,7 @@ SHELVES = {
       'evaluate',
       'export',
       'import_weights',
+      'serve',
       'train',
       'translate',
     ),
@@ -124,6 +125,11 @@ SHELVES = {
     ('__init__',),
   ),
   'ops': (('spectral', 'winograd'), ('conv',), ('reflected',), ('__init__',)),
+  'serve': (
+    ('guard', 'limits', 'models', 'queue'),
+    ('app',),
+    ('server',),
+  ),
   'translate': (
     ('options',),
     ('ownership', 'plan'),

@@ -40,6 +40,10 @@ _EXIF, _MULTI_PICTURE = b'Exif\0\0', b'MPF\0'
 _BARE_MARKERS = (0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
 
 
+class TooLargeError(ValueError):
+  """The image has more pixels or bytes than it may."""
+
+
 def check_header(file: BinaryIO, *, max_pixels: int, channels: int = 4) -> None:
   """Checks what Pillow would not check in time, and leaves the file at 0.
 
@@ -58,7 +62,7 @@ def check_header(file: BinaryIO, *, max_pixels: int, channels: int = 4) -> None:
   per_pixel = _BYTES_PER_CHANNEL * max(4, channels)
   limit = max_pixels * per_pixel + _BYTES_OF_METADATA
   if num_bytes > limit:
-    raise ValueError(
+    raise TooLargeError(
       f'{num_bytes} bytes, more than an image of '
       f'config.data.max_pixels={max_pixels} takes'
     )
@@ -75,14 +79,14 @@ def check_header(file: BinaryIO, *, max_pixels: int, channels: int = 4) -> None:
 
 
 def check_size(width: int, height: int, *, max_pixels: int) -> None:
-  """Raises ValueError where an image is too large to be decoded."""
+  """Raises TooLargeError where an image is too large to be decoded."""
   if width * height > max_pixels:
-    raise ValueError(
+    raise TooLargeError(
       f'{width} x {height} = {width * height} pixels, more than '
       f'config.data.max_pixels={max_pixels}'
     )
   if max(width, height) > MAX_SIDE:
-    raise ValueError(
+    raise TooLargeError(
       f'{width} x {height}, where no side may be more than {MAX_SIDE}'
     )
 
@@ -171,7 +175,7 @@ def read_directory(file: BinaryIO, offset: int | None = None) -> Directory:
 def _check_tiles(tags: dict[int, int], max_pixels: int) -> None:
   width, length = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
   if width * length > max(max_pixels, _TILE_PIXELS):
-    raise ValueError(f'its tiles are {width} x {length}')
+    raise TooLargeError(f'its tiles are {width} x {length}')
 
 
 def _check_webp(start: bytes, max_pixels: int) -> None:

@@ -51,7 +51,7 @@ def write_page(
   stems = ['page', *shared, name]
   known = {
     **parts,
-    **{each: _read(f'{each}.html') for each in shared},
+    **{each: read_part(f'{each}.html') for each in shared},
     'written': now.strftime('%Y-%m-%d %H:%M:%S %z'),
   }
   frame = {
@@ -60,12 +60,12 @@ def write_page(
     'status': html.escape(status),
     'done_hidden': ' hidden' if done is None else '',
     'done_percent': f'{100 * (done or 0):.2f}',
-    'style': ''.join(_read(f'{each}.css') for each in stems),
-    'body': _fill(_read(f'{name}.html'), known),
-    'data': _json_for_script(data),
-    'script': ''.join(_read(f'{each}.js') for each in stems),
+    'style': ''.join(read_part(f'{each}.css') for each in stems),
+    'body': fill(read_part(f'{name}.html'), known),
+    'data': json_for_script(data),
+    'script': ''.join(read_part(f'{each}.js') for each in stems),
   }
-  text = _fill(_read('page.html'), frame)
+  text = fill(read_part('page.html'), frame)
   # A name that no encoding knows, from an old disk, shows as '?'.
   replace_bytes(path, text.encode('utf-8', 'replace'))
 
@@ -110,17 +110,19 @@ def _compact(values: Iterable[float | None]) -> list[float | None]:
   ]
 
 
-def _read(name: str) -> str:
+def read_part(name: str) -> str:
+  """The text of a file in pages/."""
   folder = importlib.resources.files('cyclegan_jax.report') / 'pages'
   return folder.joinpath(name).read_text(encoding='utf-8')
 
 
-def _fill(template: str, parts: Mapping[str, str]) -> str:
+def fill(template: str, parts: Mapping[str, str]) -> str:
+  """Puts parts where the template has {{part}}."""
   # One pass, so that braces in the parts stay as they are.
   return re.sub(r'\{\{(\w+)\}\}', lambda match: parts[match[1]], template)
 
 
-def _json_for_script(data: Any) -> str:
+def json_for_script(data: Any) -> str:
   """JSON that no text in it can end the script element it stands in."""
   text = json.dumps(data, separators=(',', ':'), allow_nan=False)
   return text.replace('<', '\\u003c')  # non-ASCII is escaped by dumps itself

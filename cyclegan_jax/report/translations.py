@@ -194,6 +194,7 @@ class TranslationGallery:
       status=f'{_count(len(entries), total)} · {a} → {b}'
       + (' and back' if has_back else ''),
       done=len(entries) / total if len(entries) < total else None,
+      shared=('slider',),
     )
 
 

@@ -145,18 +145,10 @@ def _apply(
 ) -> np.ndarray:
   """[B, h, w, C] to [B, h, w, C'], both in the values of their files."""
   height, width = pixels.shape[1:3]
-  if height * width > translator.whole_pixels:
-    with work.bar(name) as on_progress:
-      return np.stack(
-        [
-          translator.translate_large(each, on_progress=on_progress)
-          for each in pixels
-        ]
-      )
-  of_input, of_output = values_for(
-    pixels, work.config.data, translator.direction
-  )
-  return of_output.from_network(translator(of_input.to_network(pixels)))
+  if height * width <= translator.whole_pixels:
+    return translator.translate_stored(pixels)
+  with work.bar(name) as on_progress:
+    return translator.translate_stored(pixels, on_progress=on_progress)
 
 
 def _write(work: Work, made: _Made) -> str:

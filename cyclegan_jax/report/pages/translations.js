@@ -1,7 +1,7 @@
 const entries = data.entries.map(([name, key, sizes, kind]) => ({
   name, key, sizes, isClip: kind === 'clip',
   text: name.normalize('NFC').toLowerCase() }));
-const grid = byId('grid'), viewer = byId('viewer'), stage = byId('stage');
+const grid = byId('grid'), viewer = byId('viewer');
 const PLAIN = 12;  // the longest shape, in widths, that is shown as it is
 
 const isSmall = size => Math.max(...size) <= data.thumbnail;
@@ -177,7 +177,7 @@ function gridKey(event) {
 }
 
 // The viewer: an image of the list, under an address of its own.
-let view = 0, at = 50, open = -1, isOurs = false;
+let view = 0, open = -1, isOurs = false;
 const pairs = [[0, 1], [0, 2]];
 const viewsOf = entry => entry.sizes.length > 2 ? [0, 1, 2] : [0, 2];
 const place = i => `#${i + 1}`;
@@ -242,13 +242,9 @@ function picture(parent, entry, role, tag = 'figure', kind = '') {
   return figure;
 }
 function draw() {
-  const entry = entries[open], views = viewsOf(entry);
-  const now = views.includes(view) ? view : 0;
-  [...byId('views').children].forEach((button, i) => {
-    button.hidden = !views.includes(i);
-    button.setAttribute('aria-pressed', i === now);
-  });
-  byId('flip').disabled = now === 2;
+  const entry = entries[open], known = viewsOf(entry);
+  const now = known.includes(view) ? view : 0;
+  markView(now, known);
   stage.replaceChildren();
   if (now === 2) {
     entry.sizes.forEach((size, role) => {
@@ -256,59 +252,13 @@ function draw() {
       picture(cell, entry, role, 'figure', 'frame')
         .style.setProperty('--shape', shapeOf(size));
     });
-  } else drawSlider(entry, pairs[now]);
-  arrange();
-}
-function arrange() {  // side by side, or one below the other: what is larger
-  if (open < 0) return;
-  const n = stage.children.length, shape = shapeOf(entries[open].sizes[0]);
-  const { clientWidth: width, clientHeight: height } = stage;
-  stage.className = Math.min(width / n, height * shape)
-    >= Math.min(width, height / n * shape) ? 'row' : '';
-}
-new ResizeObserver(arrange).observe(stage);
-function drawSlider(entry, [before, after]) {
-  const cell = make('div', stage, { class: 'cell' });
-  const frame = make('div', cell, { class: 'frame slider' });
-  frame.style.setProperty('--shape', shapeOf(entry.sizes[before]));
-  picture(frame, entry, after, 'figure', 'after');
-  picture(frame, entry, before, 'figure', 'before');
-  const labels = [before, after].map(role => data.labels[role]);
-  const range = make('input', frame, { type: 'range', min: 0, max: 100,
-    'aria-label': `Divider: ${labels[0]} left, ${labels[1]} right` });
-  make('span', frame, { class: 'divider' }).innerHTML =
-    '<svg viewBox="0 0 18 18"><path d="M6 4L1 9l5 5M12 4l5 5-5 5"/></svg>';
-  range.oninput = () => divide(+range.value);
-  const drag = event => {
-    const { left, width } = frame.getBoundingClientRect();
-    divide(100 * (event.clientX - left) / width);
-  };
-  frame.onpointerdown = event => {
-    if (event.button || !event.isPrimary) return;
-    event.preventDefault();
-    frame.setPointerCapture(event.pointerId);
-    drag(event);
-  };
-  frame.onpointermove = event => {
-    if (frame.hasPointerCapture(event.pointerId)) drag(event);
-  };
-  divide(at);
-}
-function divide(percent) {
-  const frame = stage.querySelector('.slider');
-  if (!frame) return;
-  at = Math.max(0, Math.min(100, percent));
-  const range = frame.querySelector('input');
-  frame.style.setProperty('--at', `${at}%`);
-  range.value = at;
-  range.setAttribute('aria-valuetext', `${Math.round(at)} % of the input`);
-}
-function flip() {
-  const frame = stage.querySelector('.slider');
-  if (!frame) return;
-  divide(at === 100 ? 0 : 100);
-  byId('said').textContent = frame.querySelector(
-    at ? '.before figcaption' : '.after figcaption').textContent;
+  } else {
+    const frame = makeSlider(shapeOf(entry.sizes[0]),
+      pairs[now].map(role => data.labels[role]));
+    for (const [side, role] of [['after', 1], ['before', 0]])
+      picture(frame, entry, pairs[now][role], 'figure', side);
+  }
+  arrange(shapeOf(entry.sizes[0]));
 }
 function choose(i) {
   if (!viewsOf(entries[open]).includes(i)) return;
@@ -334,8 +284,7 @@ viewer.onclose = () => {
 byId('close').onclick = () => viewer.close();
 byId('back').onclick = () => step(-1);
 byId('next').onclick = () => step(1);
-byId('flip').onclick = flip;
-[...byId('views').children].forEach((button, i) => {
+[...views].forEach((button, i) => {
   button.onclick = () => choose(i);
 });
 viewer.addEventListener('click', event => {
