@@ -225,8 +225,12 @@ function add(files) {
     const name = file.name || `picture ${images.length + 1}.png`;
     const item = make('li', byId('images'));
     const image = { name, file, item, made: new Map() };
-    make('button', item, { 'aria-label': name, title: name }).onclick =
-      () => show(image);
+    const button = make('button', item, { 'aria-label': name, title: name });
+    button.onclick = () => show(image);
+    const thumb = make('img', button, { alt: '',
+      src: URL.createObjectURL(file) });
+    thumb.onload = () => URL.revokeObjectURL(thumb.src);
+    thumb.onerror = () => thumb.remove();  // the server draws it
     const remove = make('button', item, { class: 'remove',
       'aria-label': `Remove ${name}`, title: 'Remove' });
     remove.innerHTML =
