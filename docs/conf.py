@@ -73,6 +73,7 @@ _CONTENTS = """
 ```{toctree}
 :hidden:
 
+README.zh-CN
 docs/troubleshooting
 docs/commands
 docs/options

@@ -51,7 +51,7 @@ def paired_l1_loss(images: Array, targets: Array, is_pair: Array) -> Array:
     is_pair: bool [B].
 
   Returns:
-    Scalar: the mean of |images - targets| with zero for what is no pair.
+    Scalar: the mean of `|images - targets|`, zero for what is no pair.
   """
   errors = jnp.abs(images - targets)
   return jnp.mean(jnp.where(is_pair[:, None, None, None], errors, 0))
