@@ -147,6 +147,16 @@ def test_an_image_does_not_depend_on_those_beside_it(tmp_path):
     np.testing.assert_allclose(run(images)[1:2], run(images[1:2]), atol=1e-5)
 
 
+def test_a_transformer_is_exported_at_its_size_and_not_to_onnx(tmp_path):
+  options = {'blocks': 1, 'heads': 2, 'dropout': 0.0, 'norm': 'instance'}
+  model = make_model({'name': 'vit_unet', 'filters': 2, **options})
+  run = load_format('stablehlo')(tmp_path / 'file', model)
+  assert greatest_difference(model, run) < 2e-5
+  assert model.side == 16
+  with pytest.raises(UserError, match=r"no ONNX form of .*'vit_unet'"):
+    load_format('onnx')(tmp_path / 'file', model)
+
+
 def test_any_size_where_the_network_takes_any(tmp_path):
   model = make_model(GENERATORS['resnet'])
   run = load_format('onnx')(tmp_path / 'file.onnx', model)

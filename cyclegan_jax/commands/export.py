@@ -131,6 +131,8 @@ def _describe(model: Model, format_name: str) -> None:
     for note in notes(model.config):
       print(f'  note: {note}')
     return
+  if format_name == 'safetensors':
+    return
   said = model.metadata('')
   print(
     f'  takes {said["size"]}, {said["input_channels"]} to '

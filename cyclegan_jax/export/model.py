@@ -59,12 +59,13 @@ class Model:
   def side(self) -> int | None:
     """The only height and width that it takes; None where others do.
 
-    Dropout's masks are part of the file, so they have one size.
+    Dropout's masks are part of the file, so they have one size; a transformer's
+    places of tokens are computed from it.
     """
     gen = self.config.generator
     if gen.name == 'seed_unet' and gen.fixed_input_size:
       return gen.isize
-    if self.has_dropout:
+    if self.has_dropout or gen.name == 'vit_unet':
       return self.config.data.size
     return None
 

@@ -27,7 +27,10 @@ def write(path: pathlib.Path, model: Model) -> Any:
     What translates by the parameters that are read back from it.
   """
   flat = flax.traverse_util.flatten_dict(model.params, sep='.')
+  # Of a program: the weights have neither masks nor a size.
   metadata = model.metadata('NHWC')
+  for name in ('dropout', 'size', 'statistics'):
+    del metadata[name]
   metadata[_CONFIG] = json.dumps(dataclasses.asdict(model.config))
   tensors = {name: np.asarray(each) for name, each in flat.items()}
   write_safetensors(path, tensors, metadata)
