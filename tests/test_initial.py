@@ -289,7 +289,7 @@ def test_training_on_what_was_imported(tmp_path):
   command('main.py', *options, '--config.steps=3', f'--workdir={first}')
   package = ['-m', 'cyclegan_jax']
   files, imported = tmp_path / 'pth', tmp_path / 'imported'
-  command(*package, 'export-pth', str(first), '--to', str(files))
+  command(*package, 'export', '--format', 'pth', str(first), '--to', str(files))
   paths = [str(files / f'latest_net_G_{letter}.pth') for letter in 'AB']
   command(*package, 'import', *paths, '--to', str(imported))
   tuned = [*options, f'--config.init_from={imported}', '--config.seed=5']
