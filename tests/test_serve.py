@@ -103,7 +103,7 @@ def serving(command, **options):
     try:
       yield Server(process)
     finally:
-      process.kill()
+      process.terminate()  # its files go with it
 
 
 def command(*argv):
