@@ -3,10 +3,10 @@
   python experiments/bench_ladder.py --to FOLDER [--seeds 0,1,2]
   python experiments/bench_ladder.py --to FOLDER --emoji EMOJI
 
-The recipe is the default one, or with --emoji the one of experiments/README.md
-on EMOJI, a folder with trainA, trainB, testA and testB. Runs and their scores
-stay in FOLDER: the same command goes on where it was stopped, and repeats no
-run that has ended. The first table has each run's scores on the test images at
+The recipe is the default one on its drawings, or with --emoji on EMOJI, the
+folder of experiments/README.md with trainA, trainB, testA and testB. Runs and
+their scores stay in FOLDER: the same command goes on where it was stopped, and
+repeats no run that has ended. The first table has each run's scores on the test images at
 its last step, the second their means over the seeds, with the least and the
 greatest; an option helps where these leave those of the recipe.
 """
@@ -60,17 +60,11 @@ COLUMNS = {
 
 
 def make_config(option: str, seed: int, steps: int, emoji: str) -> Config:
-  path = PRESETS / ('folder.py' if emoji else 'default.py')
+  path = PRESETS / 'default.py'
   config = from_config_dict(runpy.run_path(str(path))['get_config']())
   if emoji:
-    config = config.replace(
-      batch_size=4,
-      epochs=14,
-      data={'path': emoji, 'size': 64, 'load_size': 72},
-      generator={'filters': 16},
-      optimizer={'learning_rate': 5e-4},
-      schedule={'decay_epochs': 12},
-    )
+    data = {'name': 'folder', 'path': emoji, 'load_size': 72}
+    config = config.replace(data=data)
   # At the last step only.
   log = {'evaluate_every_steps': 10**9, 'evaluate_features': 'none'}
   config = config.replace(seed=seed, steps=steps, log=log)
