@@ -65,8 +65,16 @@ def make_config(option: str, seed: int, steps: int, emoji: str) -> Config:
   if emoji:
     data = {'name': 'folder', 'path': emoji, 'load_size': 72}
     config = config.replace(data=data)
-  # At the last step only.
-  log = {'evaluate_every_steps': 10**9, 'evaluate_features': 'none'}
+  # Scores at the last step only, and nothing to look at before it.
+  never = 10**9
+  log = {
+    'checkpoint_every_steps': never,
+    'doctor': False,
+    'evaluate_every_steps': never,
+    'evaluate_features': 'none',
+    'metrics_every_steps': 100,
+    'samples_every_steps': never,
+  }
   config = config.replace(seed=seed, steps=steps, log=log)
   return config.replace(**OPTIONS[option])
 
