@@ -6,9 +6,9 @@
 The recipe is the default one on its drawings, or with --emoji on EMOJI, the
 folder of experiments/README.md with trainA, trainB, testA and testB. Runs and
 their scores stay in FOLDER: the same command goes on where it was stopped, and
-repeats no run that has ended. The first table has each run's scores on the test images at
-its last step, the second their means over the seeds, with the least and the
-greatest; an option helps where these leave those of the recipe.
+repeats no run that has ended. The first table has each run's scores on the test
+images at its last step, the second their means over the seeds, with the least
+and the greatest; an option helps where these leave those of the recipe.
 """
 
 import argparse

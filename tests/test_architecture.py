@@ -86,6 +86,7 @@ SHELVES = {
   ),
   'export': (
     ('authors', 'model', 'onnx_graph'),
+    ('onnx_vit',),
     ('onnx_nets',),
     ('onnx_file', 'pth_file', 'safetensors_file', 'stablehlo_file'),
     ('__init__',),

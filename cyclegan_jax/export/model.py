@@ -75,7 +75,10 @@ class Model:
     return self.config.generator.dropout > 0
 
   def dropout_masks(self) -> dict[str, np.ndarray]:
-    """What each dropout multiplies by for this seed: [H, W, C] by name."""
+    """What each dropout multiplies by for this seed, by its path.
+
+    [H, W, C], in a transformer [N, C].
+    """
     masks: dict[str, np.ndarray] = {}
 
     def keep(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -83,7 +86,7 @@ class Model:
         return next_call(*args, **kwargs)
       # Once: each call would draw others.
       mask = next_call(jnp.ones_like(args[0]))
-      masks[str(context.module.name)] = np.asarray(mask[0])
+      masks['/'.join(context.module.path)] = np.asarray(mask[0])
       return args[0] * mask
 
     if self.side and self.has_dropout:

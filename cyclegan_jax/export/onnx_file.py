@@ -18,13 +18,10 @@ def write(path: pathlib.Path, model: Model) -> Any:
   Returns:
     What runs it in onnxruntime on a CPU: [B, H, W, C] to [B, H, W, C'].
   """
-  gen = model.config.generator
-  graph = Graph(model.dtype, epsilon(gen))
+  graph = Graph(model.dtype, epsilon(model.config.generator))
   is_wide = model.dtype == 'float32'
   x = 'input' if is_wide else graph.cast('input', model.dtype)
-  y = build(
-    graph, x, model.params, gen, model.channels_out, model.dropout_masks()
-  )
+  y = build(graph, x, model)
   whole = graph.model(
     y if is_wide else graph.cast(y, np.float32),
     channels_in=model.channels_in,

@@ -119,17 +119,58 @@ class Graph:
     """`nets.layers.Norm` over each image by itself, as translators have it."""
     scale = params.get('scale', np.ones(channels))
     bias = params.get('bias', np.zeros(channels))
-    is_wide = self.dtype == np.float32
-    # Sums over an image lose too much in 16 bits.
-    wide = x if is_wide else self.cast(x, np.float32)
     y = self.node(
       'InstanceNormalization',
-      wide,
+      self._widen(x),
       self.constant(np.asarray(scale, np.float32)),
       self.constant(np.asarray(bias, np.float32)),
       epsilon=self._epsilon,
     )
-    return y if is_wide else self.cast(y, self.dtype)
+    return self._narrow(y)
+
+  def layer_norm(self, x: str, params: Params) -> str:
+    """`nets.layers.Norm` of kind 'layer', on [B, N, C]."""
+    y = self.node(
+      'LayerNormalization',
+      self._widen(x),
+      self.constant(np.asarray(params['scale'], np.float32)),
+      self.constant(np.asarray(params['bias'], np.float32)),
+      axis=-1,
+      epsilon=1e-5,
+    )
+    return self._narrow(y)
+
+  def softmax(self, x: str, factor: float) -> str:
+    """Of x times a factor, over the last axis."""
+    scale = self.constant(np.array(factor, np.float32))
+    y = self.node('Mul', self._widen(x), scale)
+    return self._narrow(self.node('Softmax', y, axis=-1))
+
+  def _widen(self, x: str) -> str:
+    # Sums over an image lose too much in 16 bits.
+    return x if self.dtype == np.float32 else self.cast(x, np.float32)
+
+  def _narrow(self, x: str) -> str:
+    return x if self.dtype == np.float32 else self.cast(x, self.dtype)
+
+  def dense(self, x: str, params: Params) -> str:
+    """`nn.Dense`, on [..., C]."""
+    y = self.node('MatMul', x, self.weights(params['kernel']))
+    return self.node('Add', y, *self._bias(params))
+
+  def gelu(self, x: str) -> str:
+    """The exact one: x / 2 * (1 + erf(x / sqrt(2)))."""
+    root, one, half = map(self.weights, (np.sqrt(2), 1.0, 0.5))
+    y = self.node('Add', self.node('Erf', self.node('Div', x, root)), one)
+    return self.node('Mul', self.node('Mul', x, half), y)
+
+  def reshape(self, x: str, shape: list[int]) -> str:
+    """To a shape, in which 0 keeps a size and -1 is what is left."""
+    return self.node('Reshape', x, self.constant(np.array(shape, np.int64)))
+
+  def transpose(self, x: str, axes: list[int]) -> str:
+    """To another order of axes."""
+    return self.node('Transpose', x, perm=axes)
 
   def dropout(self, x: str, mask: np.ndarray | None) -> str:
     """Multiplies by a mask [H, W, C]; without one it does nothing."""

@@ -1,20 +1,21 @@
 """The generators of `nets/`, node by node."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from cyclegan_jax.config import GeneratorConfig
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnx_graph import Graph
+from cyclegan_jax.export.onnx_vit import Masks, pixelwise_vit
 from cyclegan_jax.nets.resnet import stages
 from cyclegan_jax.nets.unet import KERAS_EPSILON
+from cyclegan_jax.nets.vit_unet import NUM_LEVELS
 from cyclegan_jax.types import Params
 
-Masks = Mapping[str, np.ndarray]
-Build = Callable[[Graph, str, Params, GeneratorConfig, int, Masks], str]
+Build = Callable[[Graph, str, Model, Masks], str]
 
 
 def epsilon(config: GeneratorConfig) -> float:
@@ -22,49 +23,25 @@ def epsilon(config: GeneratorConfig) -> float:
   return KERAS_EPSILON if config.name == 'seed_unet' else 1e-5
 
 
-def build(
-  graph: Graph,
-  x: str,
-  params: Params,
-  config: GeneratorConfig,
-  channels: int,
-  masks: Masks,
-) -> str:
+def build(graph: Graph, x: str, model: Model) -> str:
   """Adds a generator to a graph.
 
   Args:
     graph: in its type.
     x: the images [B, C, H, W].
-    params: of the generator.
-    config: of it.
-    channels: of the output.
-    masks: of dropout, by name.
+    model: whose generator it is.
 
   Returns:
     The translated images.
-
-  Raises:
-    UserError: this generator can't be built.
   """
-  if config.name not in _NETWORKS:
-    raise UserError(
-      f'there is no ONNX form of config.generator.name={config.name!r}: export '
-      'it as stablehlo'
-    )
-  y = _NETWORKS[config.name](graph, x, params, config, channels, masks)
-  return graph.node('Tanh', y)
+  network = _NETWORKS[model.config.generator.name]
+  return graph.node('Tanh', network(graph, x, model, model.dropout_masks()))
 
 
-def _resnet(
-  graph: Graph,
-  x: str,
-  params: Params,
-  config: GeneratorConfig,
-  channels: int,
-  masks: Masks,
-) -> str:
+def _resnet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
+  params, config = model.params, model.config.generator
   kept = x
-  for stage in stages(config, channels):
+  for stage in stages(config, model.channels_out):
     if stage.opens_block:
       kept = x
     common: dict[str, Any] = {'size': stage.size, 'padding': stage.padding}
@@ -84,14 +61,9 @@ def _resnet(
   return x
 
 
-def _seed_unet(
-  graph: Graph,
-  x: str,
-  params: Params,
-  config: GeneratorConfig,
-  channels: int,
-  masks: Masks,
-) -> str:
+def _seed_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
+  params, config = model.params, model.config.generator
+
   def level(x: str, size: int, out: int, inner: int) -> str:
     is_normed = config.norm != 'none' and size != config.isize
     x = _halve(graph, x, params[f'conv_{size}'], config)
@@ -106,17 +78,11 @@ def _seed_unet(
       x = _norm(graph, x, params, config, f'normt_{size}', out)
     return graph.dropout(x, masks.get(f'dropout_{size}'))
 
-  return level(x, config.isize, channels, config.filters)
+  return level(x, config.isize, model.channels_out, config.filters)
 
 
-def _torch_unet(
-  graph: Graph,
-  x: str,
-  params: Params,
-  config: GeneratorConfig,
-  channels: int,
-  masks: Masks,
-) -> str:
+def _torch_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
+  params, config = model.params, model.config.generator
   depth = int(math.log2(config.isize))
   filters = [config.filters * min(2**level, 8) for level in range(depth)]
   skips = []
@@ -135,6 +101,44 @@ def _torch_unet(
       x = graph.dropout(x, masks.get(f'dropout_{level}'))
       x = graph.node('Concat', skips.pop(), x, axis=1)
   return x
+
+
+def _vit_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
+  params, config = model.params, model.config.generator
+  assert model.side is not None, 'a transformer has one size'
+
+  def conv(x: str, name: str, size: int = 3, stride: int = 1) -> str:
+    padding = config.padding
+    own = params[name]
+    return graph.conv(x, own, size=size, stride=stride, padding=padding)
+
+  def convolve_twice(x: str, name: str) -> str:
+    for index in range(2):
+      before = np.shape(params[f'{name}_conv_{index}']['kernel'])[2]
+      x = _norm(graph, x, params, config, f'{name}_norm_{index}', before)
+      x = _leaky(graph, conv(x, f'{name}_conv_{index}'))
+    return x
+
+  x = _leaky(graph, conv(x, 'stem'))
+  skips = []
+  for level in range(NUM_LEVELS):
+    x = convolve_twice(x, f'down_{level}')
+    skips.append(x)
+    x = conv(x, f'halve_{level}', size=2, stride=2)
+  x = pixelwise_vit(
+    graph,
+    x,
+    params['vit'],
+    side=model.side // model.multiple,
+    heads=config.heads,
+    masks={name.removeprefix('vit/'): each for name, each in masks.items()},
+  )
+  for level in reversed(range(NUM_LEVELS)):
+    common = {'method': config.upsample, 'padding': config.padding}
+    x = graph.upsample(x, params[f'double_{level}'], size=4, **common)
+    x = graph.node('Concat', x, skips.pop(), axis=1)
+    x = convolve_twice(x, f'up_{level}')
+  return conv(x, 'head', size=1)
 
 
 def _halve(graph: Graph, x: str, own: Params, config: GeneratorConfig) -> str:
@@ -172,4 +176,5 @@ _NETWORKS: dict[str, Build] = {
   'resnet': _resnet,
   'seed_unet': _seed_unet,
   'torch_unet': _torch_unet,
+  'vit_unet': _vit_unet,
 }

@@ -28,14 +28,8 @@ class PixelwiseViT(nn.Module):
     c = self.config
     batch, height, width, features = x.shape
     dense = _dense(c)
-    places = jnp.stack(
-      jnp.meshgrid(
-        jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing='ij'
-      ),
-      axis=-1,
-    ).reshape(1, height * width, 2)
     # Learned Fourier features (arXiv:2011.13775): any size has its places.
-    embedded = jnp.sin(dense(features, name='places')(places))
+    embedded = jnp.sin(dense(features, name='places')(places(height, width)))
     tokens = x.reshape(batch, height * width, features).astype(c.dtype)
     embedded = jnp.broadcast_to(embedded, tokens.shape)
     tokens = dense(features, name='input')(
@@ -45,6 +39,13 @@ class PixelwiseViT(nn.Module):
       name = f'block_{block}'
       tokens = TransformerBlock(c, self.axis_name, name=name)(tokens)
     return dense(features, name='output')(tokens).reshape(x.shape)
+
+
+def places(height: int, width: int) -> Array:
+  """Where pixels lie, row by row: [1, H * W, 2] in [-1, 1]."""
+  down, right = jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width)
+  both = jnp.stack(jnp.meshgrid(down, right, indexing='ij'), axis=-1)
+  return both.reshape(1, height * width, 2)
 
 
 class TransformerBlock(nn.Module):

@@ -10,7 +10,7 @@ from cyclegan_jax.nets.layers import Conv, Norm, Upsample, leaky_relu
 from cyclegan_jax.nets.vit import PixelwiseViT
 from cyclegan_jax.types import Array
 
-_NUM_LEVELS = 4
+NUM_LEVELS = 4
 
 
 class ViTUNet(nn.Module):
@@ -41,7 +41,7 @@ class ViTUNet(nn.Module):
     multiple = size_multiple(c)
     if any(size % multiple for size in x.shape[1:3]):
       raise ValueError(f'takes multiples of {multiple}, not {x.shape[1:3]}')
-    filters = [c.filters * 2**level for level in range(_NUM_LEVELS)]
+    filters = [c.filters * 2**level for level in range(NUM_LEVELS)]
     x = leaky_relu(self._conv(x, 'stem', c.filters))
     skips = []
     for level, inner in enumerate(filters):
@@ -51,7 +51,7 @@ class ViTUNet(nn.Module):
         inner, 2, stride=2, name=f'halve_{level}', **self._conv_options()
       )(x)
     x = PixelwiseViT(c, self.axis_name, name='vit')(x)
-    for level in reversed(range(_NUM_LEVELS)):
+    for level in reversed(range(NUM_LEVELS)):
       inner, outer = filters[level], filters[max(level - 1, 0)]
       x = Upsample(
         inner,
