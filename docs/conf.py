@@ -73,7 +73,7 @@ _CONTENTS = """
 ```{toctree}
 :hidden:
 
-README.zh-CN
+中文 <README.zh-CN>
 docs/troubleshooting
 docs/commands
 docs/options
