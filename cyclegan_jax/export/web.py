@@ -21,8 +21,8 @@ from cyclegan_jax.translator import default_whole_pixels
 INDEX = 'index.html'
 RUNTIME = 'onnxruntime'  # the folder of onnxruntime-web
 _WORKER = ('worker.js', 'pixels.js', 'png.js')
-# Of an image that is resized for the network: its bytes and a plane of floats.
-_RESIZED_PIXELS = 2**26
+# Of one that is resized for the network: its bytes, and a plane of floats.
+_MOST_PIXELS = 2**26
 
 
 def check_values(config: Config) -> None:
@@ -84,9 +84,9 @@ def _page_data(folder: pathlib.Path, models: Sequence[Model]) -> dict[str, Any]:
     'dtype': model.dtype,
     # Of what the translator does not cut into tiles, half: what browsers give
     # to a page is less than what a machine has.
-    'max_pixels': _RESIZED_PIXELS
+    'max_pixels': _MOST_PIXELS
     if model.side
-    else default_whole_pixels(config.generator) // 2,
+    else min(_MOST_PIXELS, default_whole_pixels(config.generator) // 2),
     'treatment': {
       'side': model.side,
       'multiple': model.multiple,

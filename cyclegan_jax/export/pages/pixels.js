@@ -1,11 +1,13 @@
 // Pixels, as the translator of the package treats them, to the bit where it
 // can be had: a plane is {width, height, values}, its values by rows.
 
-// An image file as {width, height, data: RGBA}, of at most so many pixels.
-export async function decode(blob, most) {
-  const bitmap = await createImageBitmap(blob, {
-    colorSpaceConversion: 'none', imageOrientation: 'from-image',
-    premultiplyAlpha: 'none' });
+// An image file, upright, its values as they are stored.
+export const decode = blob => createImageBitmap(blob, {
+  colorSpaceConversion: 'none', imageOrientation: 'from-image',
+  premultiplyAlpha: 'none' });
+
+// The same as {width, height, data: RGBA}, of at most so many pixels.
+export function pixelsOf(bitmap, most) {
   const scale = Math.min(1, Math.sqrt(most / (bitmap.width * bitmap.height)));
   const [width, height] = [bitmap.width, bitmap.height].map(length =>
     Math.max(1, Math.floor(length * scale)));

@@ -1,10 +1,13 @@
 // The browser translates: the page loads what that takes, a worker computes.
 const AGAIN = 'Try again';
+const UNREADABLE = 'The browser can not read this file: it is damaged, or no '
+  + 'image, or of a format that it does not know.';
 const MEGABYTE = 2 ** 20, MEGAPIXEL = 1e6;
 const BACKENDS = { webgpu: 'WebGPU', wasm: 'WASM' };
 const loads = new Map();  // promises of blobs by file
 const received = new Map();  // bytes by file
 let onReceived = () => {};
+let cache = 'no-cache';  // another export may have the same address
 let backend, hasFailed = false, worker;
 
 const state = text => { byId('state').textContent = text; };
@@ -52,8 +55,7 @@ async function fetchFile({ name, bytes }) {
   const chunks = [];
   let here = 0;
   try {
-    // Asked about each time, as another export may have the same address.
-    const answer = await fetch(name, { cache: 'no-cache' });
+    const answer = await fetch(name, { cache });
     if (!answer.ok) throw failure(`The server has no ${name} (status ${
       answer.status}).`, AGAIN);
     for (const reader = answer.body.getReader();;) {
@@ -71,10 +73,14 @@ async function fetchFile({ name, bytes }) {
       AGAIN);
   }
   if (here === bytes) return new Blob(chunks);
-  received.delete(name);
   throw failure(`${name} is not the file that was exported with this page: it `
     + `has ${count(here)} bytes, not ${count(bytes)}. Reload the page, or copy `
-    + 'the folder to the server again.', AGAIN);
+    + 'the folder to the server again.', AGAIN, loadAnew);
+}
+function loadAnew() {
+  cache = 'reload';
+  loads.clear();
+  received.clear();
 }
 
 // An image, and what becomes of it.
@@ -84,8 +90,7 @@ async function openPicture(blob) {
     return { blob, ...await seen(url) };
   } catch {
     URL.revokeObjectURL(url);
-    throw failure('The browser can not read this file: it is damaged, or no '
-      + 'image, or of a format that it does not know.');
+    throw failure(UNREADABLE);
   }
 }
 function tooLarge(picture, most, text) {
@@ -107,7 +112,7 @@ async function translatePicture(picture, way, signal) {
     signal);
   } catch (error) {
     signal.throwIfAborted();
-    if (error.isOfImage) throw failure(error.message);
+    if (error.isOfImage) throw failure(UNREADABLE);
     if (backend === 'webgpu') {
       console.info(`WebGPU failed: ${error.message}`);
       [backend, hasFailed] = ['wasm', true];
@@ -116,7 +121,7 @@ async function translatePicture(picture, way, signal) {
     if (/memory|alloc|abort/i.test(error.message) && !data.treatment.side)
       throw tooLarge(picture, Math.min(width * height, most) / 4,
         `There is not enough memory for ${width} x ${height} pixels.`);
-    throw failure(`The network failed: ${error.message}.`, AGAIN);
+    throw failure(`The network failed: ${error.message}.`, AGAIN, loadAnew);
   }
 }
 function compute(task, signal) {

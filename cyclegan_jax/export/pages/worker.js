@@ -1,19 +1,21 @@
 // Runs a network on images, away from the page, which stays alive.
-import { bucket, decode, pad, planeOf, resize, toBytes } from './pixels.js';
+import { bucket, decode, pad, pixelsOf, planeOf, resize, toBytes }
+  from './pixels.js';
 import { encodePng } from './png.js';
 
 let ort;
 const sessions = new Map();
 
 onmessage = async ({ data: task }) => {
-  let image;
+  let bitmap;
   try {
-    image = await decode(task.blob, task.most);
-  } catch (error) {
-    postMessage({ error: error.message, isOfImage: true });
+    bitmap = await decode(task.blob);
+  } catch {
+    postMessage({ error: 'it can not be decoded', isOfImage: true });
     return;
   }
   try {
+    const image = pixelsOf(bitmap, task.most);
     postMessage({ doing: 'Preparing the network' });
     const session = await sessionOf(task);
     // Here alone: loading may have found that threads are not to be had.
