@@ -1,5 +1,6 @@
 """The page that translates in its visitor's browser, around ONNX files."""
 
+import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,7 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.values import values_of
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.export.model import Model
-from cyclegan_jax.export.onnxruntime_web import RUNTIMES, served_name
+from cyclegan_jax.export.onnxruntime_web import RUNTIMES, VERSION, served_name
 from cyclegan_jax.report.page import fill, json_for_script, read_part
 from cyclegan_jax.report.studio import (
   describe,
@@ -20,7 +21,7 @@ from cyclegan_jax.translator import default_whole_pixels
 
 INDEX = 'index.html'
 RUNTIME = 'onnxruntime'  # the folder of onnxruntime-web
-_WORKER = ('worker.js', 'pixels.js', 'png.js')
+_WORKER = ('pixels.js', 'png.js', 'worker.js')
 # Of one that is resized for the network: its bytes, and a plane of floats.
 _MOST_PIXELS = 2**26
 
@@ -49,17 +50,25 @@ def write_page(folder: pathlib.Path, models: Sequence[Model]) -> None:
     folder: that has them already.
     models: of one checkpoint, a direction each.
   """
-  data = json_for_script(_page_data(folder, models))
-  body = studio_body(
-    model='<input type="hidden" id="model" value="0">', accept='image/*'
-  )
   texts = {
-    INDEX: fill(_own('web.html'), {'studio': body, 'data': data}),
     'page.css': studio_style(),
     'page.js': studio_script(_own('web.js')),
+    'worker.js': ''.join(_own(each) for each in _WORKER),
     'icon.svg': read_part('icon.svg'),
-    **{name: _own(name) for name in _WORKER},
   }
+  # Browsers keep files of one address, and another version may follow.
+  digest = hashlib.sha256(''.join(texts.values()).encode()).hexdigest()[:12]
+  parts = {
+    'style': f'page.css?{digest}',
+    'script': f'page.js?{digest}',
+    'studio': studio_body(
+      model='<input type="hidden" id="model" value="0">', accept='image/*'
+    ),
+    'data': json_for_script(
+      _page_data(folder, models) | {'worker': f'worker.js?{digest}'}
+    ),
+  }
+  texts[INDEX] = fill(_own('web.html'), parts)
   for name, text in texts.items():
     (folder / name).write_text(text, encoding='utf-8')
 
@@ -101,7 +110,7 @@ def _page_data(folder: pathlib.Path, models: Sequence[Model]) -> dict[str, Any]:
     },
     'runtimes': {
       name: {
-        'script': f'./{RUNTIME}/{served_name(runtime.script)}',
+        'script': f'./{RUNTIME}/{served_name(runtime.script)}?{VERSION}',
         'wasm': file(f'{RUNTIME}/{served_name(runtime.wasm)}'),
       }
       for name, runtime in RUNTIMES.items()

@@ -1,13 +1,13 @@
-// Pixels, as the translator of the package treats them, to the bit where it
-// can be had: a plane is {width, height, values}, its values by rows.
+// Pixels, treated as the translator of the package does it, to the bit where
+// that can be had. A plane is {width, height, values}, its values by rows.
 
 // An image file, upright, its values as they are stored.
-export const decode = blob => createImageBitmap(blob, {
+const decode = blob => createImageBitmap(blob, {
   colorSpaceConversion: 'none', imageOrientation: 'from-image',
   premultiplyAlpha: 'none' });
 
 // The same as {width, height, data: RGBA}, of at most so many pixels.
-export function pixelsOf(bitmap, most) {
+function pixelsOf(bitmap, most) {
   const scale = Math.min(1, Math.sqrt(most / (bitmap.width * bitmap.height)));
   const [width, height] = [bitmap.width, bitmap.height].map(length =>
     Math.max(1, Math.floor(length * scale)));
@@ -24,7 +24,7 @@ export function pixelsOf(bitmap, most) {
 // fully transparent is white.
 const SEEN = Float32Array.from({ length: 256 }, (_, byte) =>
   (2 * byte - 255) / 255);
-export function planeOf({ data }, channel, channels) {
+function planeOf({ data }, channel, channels) {
   const values = new Float32Array(data.length / 4);
   for (let i = 0, at = 0; i < values.length; i++, at += 4) {
     const byte = !data[at + 3] ? 255 : channels === 3 ? data[at + channel]
@@ -36,7 +36,7 @@ export function planeOf({ data }, channel, channels) {
 }
 
 // The top left [height, width] of what a network gives, as bytes.
-export function toBytes({ width: stride, values }, width, height) {
+function toBytes({ width: stride, values }, width, height) {
   const bytes = new Uint8ClampedArray(width * height);  // rounds half to even
   for (let y = 0, at = 0; y < height; y++)
     for (let x = 0; x < width; x++, at++)
@@ -46,14 +46,14 @@ export function toBytes({ width: stride, values }, width, height) {
 
 // The least side not below a length of those that images are padded to: they
 // are multiples, at most eight between a power of two and the next.
-export function bucket(length, multiple) {
+function bucket(length, multiple) {
   const octave = 2 ** Math.max(0, Math.ceil(Math.log2(length)) - 1);
   const step = Math.max(multiple, Math.floor(octave / 8));
   return Math.ceil(length / step) * step;
 }
 
 // A plane reflected to a size, at its right and below.
-export function pad({ width, height, values }, toWidth, toHeight) {
+function pad({ width, height, values }, toWidth, toHeight) {
   const columns = mirrored(width, toWidth), rows = mirrored(height, toHeight);
   const padded = new Float32Array(toWidth * toHeight);
   for (let y = 0, at = 0; y < toHeight; y++)
@@ -80,7 +80,7 @@ const FILTERS = {  // [how far it reaches, its weight at a distance]
     : ((-0.5 * x + 2.5) * x - 4) * x + 2],
   lanczos: [3, x => sinc(x) * sinc(x / 3)],
 };
-export function resize(plane, width, height, interpolation) {
+function resize(plane, width, height, interpolation) {
   let { values } = plane;
   if (plane.width === width && plane.height === height) return plane;
   let low = Infinity, high = -Infinity;

@@ -4,7 +4,7 @@ const SUB = 1;  // the filter of each row: the difference to the pixel before
 
 // Planes of bytes, grey or R, G, B, with the alpha of an image's RGBA if any
 // of it is transparent.
-export async function encodePng({ width, height, data }, planes) {
+async function encodePng({ width, height, data }, planes) {
   const alpha = data.filter((_, i) => i % 4 === 3);
   const all = alpha.every(byte => byte === 255) ? planes : [...planes, alpha];
   const n = all.length, stride = 1 + n * width;

@@ -125,7 +125,7 @@ async function translatePicture(picture, way, signal) {
   }
 }
 function compute(task, signal) {
-  worker ??= new Worker('worker.js', { type: 'module' });
+  worker ??= new Worker(data.worker, { type: 'module' });
   return new Promise((resolve, reject) => {
     const end = () => {
       worker?.terminate();
@@ -136,7 +136,7 @@ function compute(task, signal) {
     worker.onerror = event => {
       event.preventDefault();
       end();
-      reject(new Error(event.message ?? 'worker.js can not be loaded'));
+      reject(new Error(event.message ?? 'its worker can not be loaded'));
     };
     worker.onmessage = ({ data: { doing, threads, made, error, isOfImage } }) => {
       if (doing) tell(doing);

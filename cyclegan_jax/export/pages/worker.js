@@ -1,8 +1,4 @@
-// Runs a network on images, away from the page, which stays alive.
-import { bucket, decode, pad, pixelsOf, planeOf, resize, toBytes }
-  from './pixels.js';
-import { encodePng } from './png.js';
-
+// Runs networks on images, away from the page, which stays alive.
 let ort;
 const sessions = new Map();
 
