@@ -1,4 +1,5 @@
 // Runs networks on images, away from the page, which stays alive.
+const MOST_THREADS = 8;  // with more, they wait for each other
 let ort;
 const sessions = new Map();
 
@@ -29,6 +30,8 @@ async function sessionOf({ way, backend, script, wasm, network }) {
     ort = await import(script);
     ort.env.logLevel = 'error';
     ort.env.wasm.wasmBinary = await wasm.arrayBuffer();
+    ort.env.wasm.numThreads = crossOriginIsolated
+      ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
   }
   if (!sessions.has(way)) {
     const bytes = new Uint8Array(await network.arrayBuffer());
