@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -31,6 +32,37 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with contextlib.suppress(OSError):
       temporary.unlink()
     raise
+
+
+@contextlib.contextmanager
+def filling(path: pathlib.Path, *, last: str) -> Iterator[pathlib.Path]:
+  """Gives another folder to write to, whose files become those of `path`.
+
+  A folder that is new appears whole. In one that is there, files of the same
+  names are replaced one by one, and all others stay. Where the body fails,
+  nothing is changed.
+
+  Args:
+    path: of the folder; its parent is there.
+    last: the file that comes when all others are there.
+
+  Raises:
+    OSError: a file can't be renamed, and so on.
+  """
+  temporary = path.with_name(f'.{secrets.token_hex(8)}.tmp')
+  temporary.mkdir()
+  try:
+    yield temporary
+    if not path.exists():
+      temporary.rename(path)
+      return
+    files = [each for each in temporary.rglob('*') if each.is_file()]
+    for file in sorted(files, key=lambda each: each.name == last):
+      target = path / file.relative_to(temporary)
+      target.parent.mkdir(exist_ok=True)
+      os.replace(file, target)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_text(path: pathlib.Path, text: str) -> None:

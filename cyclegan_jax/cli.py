@@ -29,7 +29,7 @@ cyclegan translate CHECKPOINT INPUT ... --to FOLDER [--direction ab|ba]
 cyclegan evaluate CHECKPOINT [--data FOLDER]
 cyclegan compare RUN RUN ... [--to FILE]
 cyclegan serve CHECKPOINT ... [--port 8000]
-cyclegan export CHECKPOINT --format onnx|stablehlo|pth|safetensors --to FOLDER
+cyclegan export CHECKPOINT --format onnx|stablehlo|pth|safetensors|web --to DIR
 cyclegan import WEIGHTS [WEIGHTS] --to FOLDER
 
 Each command has a --help of its own.

@@ -30,8 +30,8 @@ FLOORS = (
   ('inference', 'state'),
   ('checkpoint', 'data', 'report', 'step', 'tiling'),
   ('initial', 'interop'),
-  ('export', 'metrics', 'pictures', 'preflight', 'translator', 'update'),
-  ('compare', 'evaluate', 'loop', 'serve', 'translate'),
+  ('metrics', 'pictures', 'preflight', 'translator', 'update'),
+  ('compare', 'evaluate', 'export', 'loop', 'serve', 'translate'),
   ('interim',),
   ('train',),
   ('flags',),
@@ -85,8 +85,8 @@ SHELVES = {
     ('image_set',),
   ),
   'export': (
-    ('authors', 'model', 'onnx_graph'),
-    ('onnx_vit',),
+    ('authors', 'model', 'onnx_graph', 'onnxruntime_web'),
+    ('onnx_vit', 'web'),
     ('onnx_nets',),
     ('onnx_file', 'pth_file', 'safetensors_file', 'stablehlo_file'),
     ('__init__',),
@@ -147,7 +147,7 @@ SHELVES = {
   'report': (
     ('curves', 'events', 'journal', 'progress', 'samples', 'trace'),
     ('page', 'run_tables', 'writer'),
-    ('comparison', 'doctor', 'gallery', 'translations'),
+    ('comparison', 'doctor', 'gallery', 'studio', 'translations'),
     ('recorder',),
   ),
 }

@@ -328,7 +328,7 @@ def test_wrong_command_lines(runs, tmp_path, capsys):
   for argv, message in (
     ([tmp_path / 'x.onnx', '--format', 'onnx'], 'need a folder'),
     ([tmp_path, '--format', 'pickle'], 'invalid choice'),
-    ([tmp_path, '--format', 'pth', '--dtype', 'float16'], 'onnx alone'),
+    ([tmp_path, '--format', 'pth', '--dtype', 'float16'], 'onnx and web alone'),
   ):
     assert run(*common, *argv) == 2
     assert message in capsys.readouterr().err

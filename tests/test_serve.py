@@ -759,5 +759,5 @@ def test_a_server_that_is_gone(browser, runs):
   put(page, ('a.png', IMAGE))
   page.get_by_role('button', name='Try again').wait_for()
   assert 'The server does not answer.' in page.get_by_role('alert').inner_text()
-  page.wait_for_selector('#queue.lost')
+  page.wait_for_selector('#state.lost')
   page.close()

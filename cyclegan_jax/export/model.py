@@ -31,6 +31,7 @@ class Model:
     step: of the checkpoint.
     seed: of dropout, where the network has it.
     dtype: of the parameters in the file: 'float32', or 'float16' in ONNX.
+    is_average: whether the parameters are a running average.
   """
 
   config: Config
@@ -39,6 +40,7 @@ class Model:
   step: int
   seed: int = 0
   dtype: str = 'float32'
+  is_average: bool = False
 
   @property
   def channels_in(self) -> int:

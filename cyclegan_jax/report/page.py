@@ -110,9 +110,9 @@ def _compact(values: Iterable[float | None]) -> list[float | None]:
   ]
 
 
-def read_part(name: str) -> str:
-  """The text of a file in pages/."""
-  folder = importlib.resources.files('cyclegan_jax.report') / 'pages'
+def read_part(name: str, package: str = 'report') -> str:
+  """The text of a file in pages/, here or of another of our packages."""
+  folder = importlib.resources.files(f'cyclegan_jax.{package}') / 'pages'
   return folder.joinpath(name).read_text(encoding='utf-8')
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import html
-import importlib.resources
 import logging
 import pathlib
 import re
@@ -25,6 +24,11 @@ from cyclegan_jax.data.decoding import ImageError, one_line
 from cyclegan_jax.data.headers import MAX_SIDE, TooLargeError
 from cyclegan_jax.errors import UserError, WorkdirError
 from cyclegan_jax.report.page import fill, json_for_script, read_part
+from cyclegan_jax.report.studio import (
+  studio_body,
+  studio_script,
+  studio_style,
+)
 from cyclegan_jax.serve.guard import Guard
 from cyclegan_jax.serve.limits import Limits
 from cyclegan_jax.serve.models import Model, preview_file, translate_file
@@ -40,7 +44,7 @@ _RETRY_SECONDS = 3
 _DRAIN_SECONDS = 10
 # Neither is what a form of another page could send without being asked.
 _BODY_TYPES = re.compile(r'(image/[\w.+-]+|application/octet-stream)$')
-_SHARED = ('page', 'slider')
+_ACCEPTED = 'image/jpeg,image/png,image/webp,image/bmp,image/tiff'
 
 
 def make_app(
@@ -62,9 +66,9 @@ def make_app(
   service = _Service(models, queue, limits, scratch)
   parts = {
     '/': (_page(models, limits), 'text/html'),
-    '/page.css': (_joined('css'), 'text/css'),
-    '/page.js': ("'use strict';\n" + _joined('js'), 'text/javascript'),
-    '/icon.svg': (_own('icon.svg'), 'image/svg+xml'),
+    '/page.css': (studio_style(), 'text/css'),
+    '/page.js': (studio_script(_own('serve.js')), 'text/javascript'),
+    '/icon.svg': (read_part('icon.svg'), 'image/svg+xml'),
   }
   routes = [
     Route(path, functools.partial(_constant, text, kind))
@@ -85,13 +89,7 @@ async def _constant(text: str, kind: str, request: Request) -> Response:
 
 
 def _own(name: str) -> str:
-  folder = importlib.resources.files('cyclegan_jax.serve') / 'pages'
-  return folder.joinpath(name).read_text(encoding='utf-8')
-
-
-def _joined(ending: str) -> str:
-  shared = ''.join(read_part(f'{each}.{ending}') for each in _SHARED)
-  return shared + _own(f'serve.{ending}')
+  return read_part(name, 'serve')
 
 
 def _page(models: Sequence[Model], limits: Limits) -> str:
@@ -109,8 +107,11 @@ def _page(models: Sequence[Model], limits: Limits) -> str:
     for index, model in enumerate(models)
   )
   parts = {
-    'models': options,
-    'slider': read_part('slider.html'),
+    'studio': studio_body(
+      model='<label class="field">Checkpoint '
+      f'<select id="model">{options}</select></label>\n',
+      accept=_ACCEPTED,
+    ),
     'max_megapixels': f'{limits.max_pixels / 1e6:.3g}',
     'max_megabytes': f'{limits.max_bytes / 2**20:.3g}',
     'data': json_for_script(data),

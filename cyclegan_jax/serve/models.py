@@ -18,6 +18,7 @@ from cyclegan_jax.data.photo import (
 )
 from cyclegan_jax.data.values import values_of
 from cyclegan_jax.images import to_rgb
+from cyclegan_jax.report.studio import describe
 from cyclegan_jax.translator import OnProgress, Translator
 
 _STRIP_PIXELS = 2**20  # whose floats are in memory for a preview
@@ -58,18 +59,14 @@ def load_models(
 
 def _load(path: pathlib.Path, name: str, scratch: pathlib.Path) -> Model:
   found = checkpoint.find(path)
-  config, generator = found.config, found.config.generator
   directions: tuple[Any, ...] = found.directions
-  about = (
-    f'{generator.name}, {generator.filters} filters, trained at '
-    f'{config.data.size} px, step {int(found.state.step):,}'
-  )
   translators = {
     direction: Translator(
-      config, found.state.translators, direction, scratch=scratch
+      found.config, found.state.translators, direction, scratch=scratch
     )
     for direction in directions
   }
+  about = describe(found.config, int(found.state.step))
   return Model(name, about, translators)
 
 
