@@ -97,7 +97,8 @@ async function work() {
     draw();
     const source = role === 1 ? image.file : resultOf(image, 1).picture.blob;
     if (source.size > data.max_bytes)
-      throw failure(`The file is larger than ${data.max_bytes / 2 ** 20} MB.`);
+      throw failure(`The file is larger than ${
+        Math.round(data.max_bytes / 2 ** 20)} MB.`);
     const blob = await ask('translate', { model: index, direction: way,
       job: id }, source, signal);
     image.made.set(key, { picture: await pictureOf(blob, index, way[1],
@@ -140,7 +141,8 @@ function showStatus(status) {
   const mine = job && status.job;
   if (!mine) return;
   if (mine.running) tell(mine.share === null ? 'Translating'
-    : `Translating: ${Math.round(100 * mine.share)} %`, mine.share);
+    : mine.share === 1 ? 'Writing the file'
+      : `Translating: ${Math.floor(100 * mine.share)} %`, mine.share);
   else if (mine.ahead) tell(`Waiting: ${some(mine.ahead, 'image')} before it`);
   else tell(status.warming ? 'Waiting: the network is warming up' : 'Waiting');
 }
