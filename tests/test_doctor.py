@@ -233,7 +233,7 @@ def test_discriminator_that_wins_at_any_loss(config, name):
   for logits, share in ((best, 1.0), (even, 0.0)):
     value = float(loss(*(np.full((1, 2, 2, 1), each) for each in logits)))
     watching = Doctor(config)
-    for step in range(20):
+    for step in range(1, 21):
       watching.read(step, {'discriminator/a': value, 'discriminator/b': 9.0})
     assert watching.examine({}) == {
       'doctor/near_zero_a': share,
@@ -245,6 +245,22 @@ def test_a_critic_s_loss_says_nothing(config):
   watching = Doctor(config.replace(loss={'adversarial': 'wgan_gp'}))
   for step in range(40):
     watching.read(step, {'discriminator/a': 0.0, 'discriminator/b': 0.0})
+  assert watching.examine({}) == {}
+
+
+def test_a_warm_up_is_not_judged(config):
+  watching = Doctor(config.replace(warmup_steps=40))
+  ill = {'discriminator/a': 0.0, 'doctor/luminance_ab': -0.9}
+  lost = {'doctor/not_finite': 1.0}
+  told = [watching.read(step, ill | lost) for step in range(1, 41)]
+  assert [len(each) for each in told[:2]] == [1, 0]  # lost steps are told
+  assert not any(told[2:])
+  # A tenth of the 60 steps that are left.
+  told = [bool(watching.read(step, ill)) for step in range(41, 61)]
+  assert told.index(True) == 7  # seen at 46, 47 and 48
+  assert watching.examine({})['doctor/near_zero_a'] == 1  # of these alone
+
+  watching.reread({'step': step} | ill for step in range(1, 60))
   assert watching.examine({}) == {}
 
 
@@ -305,13 +321,26 @@ def test_healthy_run_is_silent(make_recorder, tmp_path):
   assert steps == sorted(set(steps))  # signs and losses share a line
 
 
+# Generators that hardly learn, against discriminators that do.
+UNEVEN = {
+  'discriminator': {'norm': 'none'},
+  'optimizer': {'learning_rate': 1e-6, 'disc_learning_rate_ratio': 1e4},
+}
+
+
+def test_discriminators_may_win_while_they_learn_alone(make_recorder):
+  config, sources, reals = cut_down(8, **UNEVEN, warmup_steps=59)
+  recorder = make_recorder(config, reals=reals)
+  records = run(config, recorder, sources)
+  assert [line for line in recorder.lines() if 'doctor' in line] == []
+  limit = 0.05 * 2 * math.log(2)
+  late = [each for each in records if each['step'] >= 40]
+  assert all(each[f'discriminator/{d}'] < limit for each in late for d in 'ab')
+  assert not any('near_zero' in name for each in records for name in each)
+
+
 def test_discriminators_that_win_a_run(make_recorder, tmp_path):
-  """Generators that hardly learn, against discriminators that do."""
-  config, sources, reals = cut_down(
-    8,
-    discriminator={'norm': 'none'},
-    optimizer={'learning_rate': 1e-6, 'disc_learning_rate_ratio': 1e4},
-  )
+  config, sources, reals = cut_down(8, **UNEVEN)
   recorder = make_recorder(config, reals=reals)
   records = run(config, recorder, sources)
   told = [line for line in recorder.lines() if 'has won' in line]

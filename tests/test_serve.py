@@ -26,11 +26,13 @@ from PIL import Image
 
 from cyclegan_jax import checkpoint
 from cyclegan_jax.config import Config
+from cyclegan_jax.data.photo import write_photo
 from cyclegan_jax.state import create_train_state
 
 pytest.importorskip('uvicorn', reason='needs the extra `serve`')
 pytest.importorskip('starlette', reason='needs the extra `serve`')
 
+from cyclegan_jax.serve.limits import Limits
 from cyclegan_jax.serve.queue import FullError, GoneError, Queue, TooLongError
 
 CHROMIUM = shutil.which('chromium')
@@ -380,6 +382,21 @@ def test_too_many_bytes(server):
     'POST', '/translate?direction=ab', iter([IMAGE[:50], IMAGE[50:]]), BYTES
   )
   assert answer[0] == 200
+
+
+@pytest.mark.parametrize(
+  'name, dtype, channels',
+  [('x.png', np.uint8, 3), ('x.png', np.uint16, 4), ('x.tif', np.float32, 3)],
+)
+def test_what_was_translated_may_be_sent_back(tmp_path, name, dtype, channels):
+  """The way back of the largest image, of noise, which no format shrinks."""
+  side = 512
+  pixels = noise(side, side, channels, dtype=np.uint32)
+  full = 2**32 / np.iinfo(dtype).max if dtype != np.float32 else 2**32
+  write_photo(str(tmp_path / name), (pixels / full).astype(dtype))
+  num_bytes = (tmp_path / name).stat().st_size
+  limits = Limits()
+  assert num_bytes * limits.max_pixels / side**2 <= limits.max_bytes
 
 
 def test_huge_headers(server):

@@ -3,7 +3,8 @@
 Each disease has a sign: a number that `examine` takes at each sample time
 from the sample pictures or from the losses on record. It is written among the
 metrics as 'doctor/<sign>_<where>'. A sign that is beyond its limit several
-times in a row is told, with advice.
+times in a row is told, with advice. While the generators are held for a warm-up
+nothing is judged of how the networks do: they are not in training together.
 """
 
 import collections
@@ -44,7 +45,9 @@ class Sign(NamedTuple):
   limit: float
   is_high: bool  # whether the disease is above the limit, or below
   words: str
-  after: float = 0.1  # share of the training before which it does not count
+  # Share of the generators' training before which it does not count; None
+  # where it counts at any step.
+  after: float | None = 0.1
   patience: int = 3  # times in a row that it is seen before it is told
 
 
@@ -106,7 +109,7 @@ SIGNS = {
     words='the loss was NaN or infinite, so this step was left out; if there '
     'are more, lower config.optimizer.learning_rate, look at the images of '
     'these steps, and try config.generator.dtype=float32 if it is another',
-    after=0,
+    after=None,
     patience=1,
   ),
 }
@@ -125,6 +128,7 @@ class Doctor:
       config: resolved.
     """
     self._steps = config.steps
+    self._held = config.warmup_steps
     self._undecided = _UNDECIDED.get(config.loss.adversarial)
     self._losses: dict[str, collections.deque[float]] = {
       domain: collections.deque(maxlen=_WINDOW) for domain in 'ab'
@@ -169,13 +173,13 @@ class Doctor:
       What is to be told, for the first time.
     """
     for domain, losses in self._losses.items():
-      if f'discriminator/{domain}' in metrics:
+      if f'discriminator/{domain}' in metrics and step > self._held:
         losses.append(metrics[f'discriminator/{domain}'])
     news = []
     for name, sign in SIGNS.items():
       for where in ('', '_a', '_b', '_ab', '_ba'):
         key = f'doctor/{name}{where}'
-        if key not in metrics or step < sign.after * self._steps:
+        if key not in metrics or not self._counts(sign, step):
           continue
         value = metrics[key]
         is_seen = value > sign.limit if sign.is_high else value < sign.limit
@@ -186,6 +190,12 @@ class Doctor:
           self._told[key] = f'{text} (step {step:,})'
           news.append(self._told[key])
     return news
+
+  def _counts(self, sign: Sign, step: int) -> bool:
+    if sign.after is None:
+      return True
+    done, total = step - self._held, self._steps - self._held
+    return done > 0 and done >= sign.after * total
 
   def reread(self, records: Iterable[Mapping[str, float]]) -> None:
     """Begins anew from these records, but tells nothing twice.

@@ -113,7 +113,7 @@ def _page(models: Sequence[Model], limits: Limits) -> str:
       accept=_ACCEPTED,
     ),
     'max_megapixels': f'{limits.max_pixels / 1e6:.3g}',
-    'max_megabytes': f'{limits.max_bytes / 2**20:.3g}',
+    'max_megabytes': f'{limits.max_bytes / 2**20:.0f}',
     'data': json_for_script(data),
   }
   return fill(_own('serve.html'), parts)
@@ -278,7 +278,7 @@ def _check_type(request: Request) -> None:
 def _too_many_bytes(limits: Limits) -> HTTPException:
   return HTTPException(
     413,
-    f'the file is larger than the {limits.max_bytes / 2**20:.3g} MB that this '
+    f'the file is larger than the {limits.max_bytes / 2**20:.0f} MB that this '
     'server takes',
   )
 

@@ -39,7 +39,8 @@ async function openPicture(blob, domain, signal) {
 }
 async function translatePicture({ blob }, direction, signal) {
   if (blob.size > data.max_bytes)
-    throw failure(`The file is larger than ${data.max_bytes / 2 ** 20} MB.`);
+    throw failure(`The file is larger than ${
+      Math.round(data.max_bytes / 2 ** 20)} MB.`);
   job.id = Array.from(crypto.getRandomValues(new Uint8Array(16)),
     byte => byte.toString(16).padStart(2, '0')).join('');
   tell('Sending');
@@ -69,7 +70,8 @@ function showStatus(status) {
   const mine = job && status.job;
   if (!mine) return;
   if (mine.running) tell(mine.share === null ? 'Translating'
-    : `Translating: ${Math.round(100 * mine.share)} %`, mine.share);
+    : mine.share === 1 ? 'Writing the file'
+      : `Translating: ${Math.floor(100 * mine.share)} %`, mine.share);
   else if (mine.ahead) tell(`Waiting: ${some(mine.ahead, 'image')} before it`);
   else tell(status.warming ? 'Waiting: the network is warming up' : 'Waiting');
 }
