@@ -197,6 +197,8 @@ def test_gather_and_local_slice_undo_each_other():
   assert difference == 0
 
 
+# Older versions of JAX tell that the key, which is donated, was not of use.
+@pytest.mark.filterwarnings('ignore:Some donated buffers')
 def test_example_keys_do_not_depend_on_the_number_of_devices():
   expected = jax.random.key_data(
     parallel.example_keys(jax.random.key(3), 8, None)
