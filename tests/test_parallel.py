@@ -73,8 +73,9 @@ def float64():
   # Sums in another order differ by rounding, which Adam blows up where a
   # gradient is zero but for rounding. In float64 that stays below any bound
   # of interest, so what is left to differ is the algebra.
-  with jax.enable_x64(True):
-    yield
+  jax.config.update('jax_enable_x64', True)
+  yield
+  jax.config.update('jax_enable_x64', False)
 
 
 def widened(tree):
