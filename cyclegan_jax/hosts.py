@@ -28,11 +28,16 @@ def joined(config: DistributedConfig) -> Iterator[None]:
   """Finds the other processes, if there are to be some; leaves together.
 
   Raises:
-    ConfigError: they can't be found.
+    ConfigError: they can't be found, or JAX is too old for several.
   """
   if not config.initialize or jax.distributed.is_initialized():
     yield
     return
+  if jax.__version_info__ < _OLDEST:
+    raise ConfigError(
+      'config.distributed.initialize: several processes need JAX 0.10 or '
+      f'newer, and this is {jax.__version__}: upgrade jax'
+    )
   # It would take SIGTERM from us; the loop has the processes agree by itself.
   jax.config.update('jax_enable_preemption_service', False)
   try:
@@ -47,10 +52,6 @@ def joined(config: DistributedConfig) -> Iterator[None]:
       'not tell JAX of them, set config.distributed.coordinator_address, '
       'num_processes and process_id'
     ) from error
-  if count() > 1 and jax.__version_info__ < _OLDEST:
-    raise ConfigError(
-      f'several processes need JAX 0.10 or newer; this is {jax.__version__}'
-    )
   yield
   # Where all went well: it waits until the others have come here too.
   jax.distributed.shutdown()
