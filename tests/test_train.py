@@ -239,6 +239,6 @@ def test_a_folder_in_use_is_refused(finished, tmp_path):
 @pytest.mark.skipif(jax.__version_info__ >= (0, 10), reason='JAX is new enough')
 def test_several_processes_are_refused_where_jax_is_old(config, tmp_path):
   config = config.replace(distributed={'initialize': True, 'num_processes': 2})
-  with pytest.raises(ConfigError, match='need JAX 0.10 or newer'):
+  with pytest.raises(ConfigError, match=r'need JAX 0\.10 or newer'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
