@@ -30,6 +30,11 @@ def run(argv: list[str], program: str) -> int:
       'argument --to: two generators need a folder; for one file give '
       '--direction'
     )
+  if not is_file and given.to.suffix in FORMATS.values():
+    parser.error(
+      f'argument --to: {given.to.name} would be of another --format; files of '
+      f'{given.format} end in {ending}'
+    )
   write = load_format(given.format)
   found = checkpoint.find(given.checkpoint, direction=given.direction)
   both: tuple[Direction, ...] = ('ab', 'ba')
@@ -41,6 +46,8 @@ def run(argv: list[str], program: str) -> int:
   if is_file:
     paths = {given.direction: given.to}
   for path in paths.values():
+    if path.is_dir():
+      raise WorkdirError(f'{path} is a folder: give another --to')
     if path.exists() and not given.overwrite:
       raise WorkdirError(
         f'{path} is there already: give another --to, or --overwrite'
