@@ -3,13 +3,13 @@
 import json
 import pathlib
 import zipfile
-import zlib
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax.errors import WeightsError
+from cyclegan_jax.errors import UserError, WeightsError
 
 PROGRAM, METADATA = 'program.bin', 'metadata.json'
 
@@ -36,29 +36,44 @@ class Exported:
       [B, H, W, C'] float32 in [-1, 1].
 
     Raises:
-      ValueError: their shape is none that the file takes.
+      ValueError: they are bytes or other integers, or of a shape that the file
+        doesn't take.
     """
-    return np.asarray(self._call(np.asarray(images, np.float32)))
+    images = np.asarray(images)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+      raise ValueError(
+        f'images are {images.dtype}: give float32 in [-1, 1], as metadata has '
+        'it'
+      )
+    return np.asarray(self._call(images.astype(np.float32)))
 
 
 def load_exported(path: str | pathlib.Path) -> Exported:
   """The translator in a file of `cyclegan export --format stablehlo`.
 
-  It needs neither Flax nor a checkpoint, and runs on CPUs, CUDA and TPUs.
+  It needs JAX and flatbuffers, but neither Flax nor a checkpoint, and runs on
+  CPUs, CUDA and TPUs.
 
   Raises:
+    UserError: flatbuffers is not installed.
     WeightsError: the file can't be read, is damaged or is something else.
   """
   try:
     with zipfile.ZipFile(path) as file:
       program = jax.export.deserialize(bytearray(file.read(PROGRAM)))
-      metadata = json.loads(file.read(METADATA))
+      metadata = dict(json.loads(file.read(METADATA)))
+  except ImportError as error:
+    raise UserError(
+      f"{path} needs flatbuffers, which can't be imported ({error}): pip "
+      "install 'cyclegan_jax[export]'"
+    ) from error
   except OSError as error:
     raise WeightsError(
       f"{path} can't be read ({error.strerror}): give a file that cyclegan "
       'export --format stablehlo wrote'
     ) from error
-  except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
+  except Exception as error:
+    # Of what is no program flatbuffers and JAX raise whatever comes first.
     raise WeightsError(
       f'{path} is damaged, or was not written by cyclegan export --format '
       f'stablehlo ({error}): export it again'

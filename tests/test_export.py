@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import jax
 import numpy as np
@@ -15,6 +16,10 @@ from cyclegan_jax.errors import ConfigError, UserError, WeightsError
 from cyclegan_jax.export import greatest_difference, load_format
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.exported import load_exported
+from cyclegan_jax.interop.safetensors import (
+  read_safetensors,
+  write_safetensors,
+)
 from cyclegan_jax.state import create_train_state
 
 onnx = pytest.importorskip('onnx')
@@ -240,6 +245,38 @@ def test_an_exported_file_that_is_damaged(damage, tmp_path):
     load_exported(path)
 
 
+def pack(path, **members):
+  with zipfile.ZipFile(path, 'w') as file:
+    for name, content in members.items():
+      file.writestr(name.replace('_', '.'), content)
+
+
+def test_a_zip_file_of_something_else(tmp_path):
+  path = tmp_path / 'ab.stablehlo'
+  load_format('stablehlo')(path, make_model(GENERATORS['resnet']))
+  with zipfile.ZipFile(path) as file:
+    program, said = file.read('program.bin'), file.read('metadata.json')
+  for content in (b'', b'junk', program[: len(program) // 2]):
+    pack(path, program_bin=content, metadata_json=said)
+    with pytest.raises(WeightsError, match='export it again'):
+      load_exported(path)
+  for content in (b'7', b'["x"]', b'[' * 100_000, b'\xff'):
+    pack(path, program_bin=program, metadata_json=content)
+    with pytest.raises(WeightsError, match='export it again'):
+      load_exported(path)
+
+
+def test_an_exported_file_refuses_bytes(tmp_path):
+  path = tmp_path / 'ab.stablehlo'
+  model = make_model(GENERATORS['resnet'])
+  load_format('stablehlo')(path, model)
+  images = images_for(model)
+  with pytest.raises(ValueError, match='uint8: give float32 in'):
+    load_exported(path)(np.zeros(images.shape, np.uint8))
+  # Other floats do: their values say the same.
+  load_exported(path)(images.astype(np.float64))
+
+
 # The commands.
 
 
@@ -306,12 +343,21 @@ def test_damaged_safetensors(runs, tmp_path, capsys):
   export = ['export', runs['resnet'], '--format', 'safetensors']
   assert run(*export, '--direction', 'ab', '--to', path) == 0
   content = path.read_bytes()
+  (tmp_path / 'whole.safetensors').write_bytes(content)
   path.write_bytes(content[:-10])
   assert run('import', path, '--to', tmp_path / 'back') == 1
   assert 'can not be read as safetensors' in capsys.readouterr().err
   path.write_bytes(content.replace(b'stem.kernel', b'stem.kernul', 1))
   assert run('import', path, '--to', tmp_path / 'back') == 1
   assert 'does not fit its own config' in capsys.readouterr().err
+  # A name that is a tensor's and a group's.
+  tensors, said = read_safetensors(tmp_path / 'whole.safetensors')
+  write_safetensors(path, tensors | {'stem': tensors['stem.kernel']}, said)
+  assert run('import', path, '--to', tmp_path / 'back') == 1
+  assert 'does not fit its own config' in capsys.readouterr().err
+  write_safetensors(path, tensors, said | {'config': '[' * 100_000})
+  assert run('import', path, '--to', tmp_path / 'back') == 1
+  assert 'does not say whose its weights are' in capsys.readouterr().err
   assert not (tmp_path / 'back').exists()
 
 
@@ -327,6 +373,7 @@ def test_wrong_command_lines(runs, tmp_path, capsys):
   common = ['export', runs['resnet'], '--to']
   for argv, message in (
     ([tmp_path / 'x.onnx', '--format', 'onnx'], 'need a folder'),
+    ([tmp_path / 'x.pth', '--format', 'onnx'], 'of another --format'),
     ([tmp_path, '--format', 'pickle'], 'invalid choice'),
     ([tmp_path, '--format', 'pth', '--dtype', 'float16'], 'onnx and web alone'),
   ):
@@ -338,6 +385,11 @@ def test_wrong_command_lines(runs, tmp_path, capsys):
   assert run(*common, blocked, '--format', 'onnx') == 1
   assert str(blocked) in capsys.readouterr().err
   assert blocked.read_text() == ''
+  folder = tmp_path / 'x.onnx'
+  folder.mkdir()
+  command = [*common, folder, '--format', 'onnx', '--direction', 'ab']
+  assert run(*command, '--overwrite') == 1
+  assert f'{folder} is a folder' in capsys.readouterr().err
 
 
 def test_a_file_that_differs_is_not_left(runs, tmp_path, monkeypatch, capsys):

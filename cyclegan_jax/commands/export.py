@@ -49,6 +49,11 @@ def run(argv: list[str], program: str) -> int:
       'argument --to: two generators need a folder; for one file give '
       '--direction'
     )
+  if not is_file and given.to.suffix in FORMATS.values():
+    parser.error(
+      f'argument --to: {given.to.name} would be of another --format; files of '
+      f'{given.format} end in {FORMATS[given.format]}'
+    )
   _write_files(given, is_file)
   return 0
 
@@ -61,6 +66,8 @@ def _write_files(given: argparse.Namespace, is_file: bool) -> None:
     for model in models
   ]
   for path in paths:
+    if path.is_dir():
+      raise WorkdirError(f'{path} is a folder: give another --to')
     if path.exists() and not given.overwrite:
       raise WorkdirError(
         f'{path} is there already: give another --to, or --overwrite'

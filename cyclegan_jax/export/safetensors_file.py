@@ -60,11 +60,11 @@ def read_model(
   try:
     model = Model(
       config=from_config_dict(json.loads(metadata[_CONFIG])),
-      params=flax.traverse_util.unflatten_dict(dict(tensors), sep='.'),
+      params={},
       direction='ab' if metadata['direction'] == 'ab' else 'ba',
       step=int(metadata['step']),
     )
-  except (KeyError, ValueError, UserError) as error:
+  except (KeyError, ValueError, RecursionError, UserError) as error:
     raise WeightsError(
       f'{path} does not say whose its weights are ({error}): export it again'
     ) from error
@@ -82,4 +82,5 @@ def read_model(
       f'such as {name!r}, which is {found.get(name)} instead of '
       f'{expected.get(name)}: export it again'
     )
-  return model
+  params = flax.traverse_util.unflatten_dict(dict(tensors), sep='.')
+  return dataclasses.replace(model, params=params)
