@@ -39,13 +39,14 @@ repository = 'https://github.com/OWNER/cyclegan_jax'
 # 'embedded': horses and zebras that the code draws itself, no download.
 # 'cycle_gan/horse2zebra', or another of TFDS's cycle_gan sets: photographs.
 # Or a folder with trainA and trainB, and testA and testB if you have them, or
-# a .zip of one: '/content/drive/MyDrive/apples_to_oranges.zip'.
+# a .zip of one: '/content/drive/MyDrive/apples_to_oranges.zip'. What is not in
+# Drive is looked for beside this notebook, as 'apples_to_oranges.zip'.
 data = 'embedded'
 
 # A recipe of configs/, and what to change of it. configs/tpu.py is the paper's
 # at 256 px, and wants photographs.
 recipe = 'configs/default.py'
-options = []  # such as ['--config.epochs=20', '--config.data.size=128']
+options = []  # such as ['--config.epochs=20', '--config.ema_decay=0.99']
 
 # The run's folder; with drive = True it is kept in your Google Drive.
 run = 'runs/colab'
@@ -63,23 +64,27 @@ photos = ''
 root = pathlib.Path('cyclegan_jax').resolve()
 if repository and not root.exists():
   subprocess.run(['git', 'clone', '-q', repository, root], check=True)
-os.chdir(root)
 
 
 def pip_install(*what):
   if repository:
     command = [sys.executable, '-m', 'pip', 'install', '-q', *what]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, cwd=root)
 
 
-pip_install('-e', '.[tfds,export]' if '/' in data else '.[export]')
+is_tfds = data.startswith('cycle_gan/')
+pip_install('-e', '.[tfds,export]' if is_tfds else '.[export]')
 
 
 def cyclegan(*arguments):
   """Runs a command of the project, and shows what it prints."""
   command = [sys.executable, '-m', 'cyclegan_jax', *map(str, arguments)]
   done = subprocess.run(
-    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    command,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    cwd=root,
   )
   print(done.stdout)
   done.check_returncode()
@@ -89,27 +94,34 @@ def cyclegan(*arguments):
 # The devices. In a process of its own, since a TPU is lent to one at a time.
 
 # %%
-subprocess.run(
-  [sys.executable, '-c', 'import jax; print(jax.devices())'], check=True
-)
+code = 'import jax; print(*jax.devices(), sep=chr(10))'
+devices = subprocess.check_output([sys.executable, '-c', code], text=True)
+print(devices)
+num_devices = len(devices.splitlines())
+# Each has a part of every batch.
+batch = [f'--config.batch_size={num_devices}'] if num_devices > 1 else []
 
 # %% [markdown]
 # ## Where the run is kept
 
 # %%
-if drive:
+if drive or any(each.startswith('/content/drive/') for each in (data, photos)):
   from google.colab import drive as google_drive
 
   google_drive.mount('/content/drive')
+if drive:
   run = pathlib.Path('/content/drive/MyDrive/cyclegan_jax') / run
-run = pathlib.Path(run)
+run = pathlib.Path(run).absolute()
 
-if data.startswith('cycle_gan/'):
+if is_tfds:
   images = ['--config.data.name=tfds', f'--config.data.dataset={data}']
 elif data == 'embedded':
   images = ['--config.data.name=embedded']
 else:
-  images = ['--config.data.name=folder', f'--config.data.path={data}']
+  images = [
+    '--config.data.name=folder',
+    f'--config.data.path={os.path.abspath(data)}',
+  ]
 
 # %% [markdown]
 # ## Train
@@ -127,11 +139,11 @@ def newest_sheet():
 
 def train():
   command = [sys.executable, 'main.py', f'--config={recipe}', *images]
-  command += [*options, f'--workdir={run}']
-  log = run.with_suffix('.log')
+  command += [*batch, *options, f'--workdir={run}']
+  log = run.with_name(run.name + '.log')
   log.parent.mkdir(parents=True, exist_ok=True)
   with log.open('w') as out:
-    process = subprocess.Popen(command, stdout=out, stderr=out)
+    process = subprocess.Popen(command, stdout=out, stderr=out, cwd=root)
   shown = None
   try:
     while True:
@@ -148,7 +160,11 @@ def train():
         break
       time.sleep(1)
   except KeyboardInterrupt:
-    process.send_signal(2)  # it saves and leaves
+    # Jupyter tells the run too, which saves itself and leaves; told twice, it
+    # would leave at once.
+    time.sleep(2)
+    if 'stopping after this step' not in log.read_text(errors='replace'):
+      process.send_signal(2)
   if process.wait() not in (0, 130):
     raise RuntimeError(log.read_text(errors='replace')[-2000:])
 
@@ -162,7 +178,6 @@ train()
 
 # %%
 cyclegan('evaluate', run)
-print(sorted((run / 'evaluation').glob('*.md'))[-1].read_text())
 
 # %% [markdown]
 # ## Translate
@@ -172,7 +187,8 @@ print(sorted((run / 'evaluation').glob('*.md'))[-1].read_text())
 # %%
 if photos:
   translated = run / 'translated'
-  cyclegan('translate', run, photos, '--to', translated, '--direction', 'ab')
+  given = ['translate', run, os.path.abspath(photos), '--to', translated]
+  cyclegan(*given, '--direction', 'ab', '--overwrite')
   for path in sorted(translated.rglob('*.png'))[:4]:
     display(Image(filename=str(path)))
 

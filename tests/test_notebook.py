@@ -1,7 +1,11 @@
 """The notebook is run as Colab would, on tiny settings."""
 
+import os
 import pathlib
+import signal
 import sys
+import threading
+import time
 
 import pytest
 from PIL import Image
@@ -42,13 +46,21 @@ def test_the_notebook_is_its_source():
   assert written.metadata['accelerator'] == 'TPU'
 
 
+def interrupt(client, path):
+  """The stop button, once a file is there."""
+  while not path.exists():
+    time.sleep(0.1)
+  # As Jupyter does: the kernel's process group, with the run in it.
+  os.killpg(client.km.provisioner.pgid, signal.SIGINT)
+
+
 @pytest.fixture
 def run_notebook(tmp_path, monkeypatch):
   """Runs it with other parameters; gives what each cell printed and showed."""
   monkeypatch.delenv('PYTHONSTARTUP', raising=False)
   (tmp_path / 'cyclegan_jax').symlink_to(ROOT)
 
-  def run(**parameters):
+  def run(interrupt_at='', **parameters):
     notebook = jupytext.read(SOURCE)
     (cell,) = (
       each
@@ -62,6 +74,10 @@ def run_notebook(tmp_path, monkeypatch):
       kernel_name='python3',
       resources={'metadata': {'path': str(tmp_path)}},
     )
+    if interrupt_at:
+      threading.Thread(
+        target=interrupt, args=(client, tmp_path / interrupt_at), daemon=True
+      ).start()
     client.execute()
     outputs = [
       out for each in notebook.cells for out in each.get('outputs', [])
@@ -78,8 +94,10 @@ def test_it_trains_translates_scores_and_exports(run_notebook, tmp_path):
   photo = tmp_path / 'photo.png'
   Image.new('RGB', (40, 24), 'brown').save(photo)
   run = tmp_path / 'run'
-  given = {'repository': '', 'options': TINY, 'run': str(run)}
-  text, pictures = run_notebook(**given, photos=str(photo))
+  # Paths as one writes them, beside the notebook.
+  given = {'repository': '', 'options': TINY, 'run': 'run'}
+  given['photos'] = 'photo.png'
+  text, pictures = run_notebook(**given)
   assert 'trained 2 steps' in text
   assert 'at most' in text  # of both exports
   assert len(pictures) == 2  # the newest sheet, and the photo's translation
@@ -87,7 +105,22 @@ def test_it_trains_translates_scores_and_exports(run_notebook, tmp_path):
     assert translated.size == (40, 24)
   names = sorted(each.name for each in (run / 'export').iterdir())
   assert names == ['ab.onnx', 'ba.onnx']
-  # All cells again, as after Colab has ended it: it goes on with the run.
+  # All cells again, as after Colab has ended it: it goes on with the run, and
+  # makes the files of its newest checkpoint.
   longer = ['--config.steps=3', *TINY[1:]]
   text, _ = run_notebook(**(given | {'options': longer}))
   assert 'trained 3 steps' in text or 'going on from step 2' in text
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='it stops runs by signals')
+def test_a_run_that_is_stopped_saves_itself(run_notebook, tmp_path):
+  seldom = '--config.log.checkpoint_every_steps=1000000'
+  endless = ['--config.steps=1000000', *TINY[1:], seldom]
+  run_notebook(
+    repository='',
+    run='run',
+    options=[*endless, '--config.log.samples_every_steps=20'],
+    interrupt_at='run/samples/step_00000020.png',
+  )
+  steps = [int(each.name) for each in (tmp_path / 'run/checkpoints').iterdir()]
+  assert max(steps) >= 20
