@@ -304,3 +304,13 @@ def test_pmap_is_in_parallel_alone():
 def test_orbax_is_in_checkpoint_alone():
   users = [name_of(path) for path in FILES if 'orbax' in packages(parse(path))]
   assert users == ['cyclegan_jax.checkpoint']
+
+
+def test_the_api_page_has_every_name_of_the_top():
+  page = (ROOT.parent / 'docs' / 'api.md').read_text(encoding='utf-8')
+  missing = [
+    name
+    for name in cyclegan_jax.__all__
+    if f'`{name}`' not in page or f'.{name}' not in page
+  ]
+  assert not missing
