@@ -59,7 +59,8 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
   if path.is_file():
     raise ConfigError(
       f'config.init_from={config.init_from!r} is a file: give the folder of a '
-      'run or of a checkpoint; `cyclegan import` makes one of .pth files'
+      'run or of a checkpoint; `cyclegan import` makes one of .pth and '
+      '.safetensors files'
     )
   try:
     found = checkpoint.find(path)

@@ -154,8 +154,8 @@ def num_parameters(params: Any) -> int:
 
 
 def num_bytes(tree: Any) -> int:
-  """The memory of a tree's arrays, in bytes."""
-  return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+  """The memory of a tree's arrays, or of those of such shapes, in bytes."""
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def check_memory(config: Config, num_bytes: int | None) -> None:
@@ -269,6 +269,17 @@ def describe(
     rows['identity loss'] = (
       f'off: a has {config.data.channels_a} channels and b '
       f'{config.data.channels_b}'
+    )
+  judges = config.discriminator
+  if judges.spectral_norm and judges.norm != 'none':
+    rows['spectral norm'] = (
+      f'undone by the {judges.norm} norm behind it: set '
+      "config.discriminator.norm='none'"
+    )
+  if config.loss.adversarial == 'wgan_gp' and judges.norm == 'batch':
+    rows['gradient penalty'] = (
+      'of each image alone, which batch norm mixes: set '
+      "config.discriminator.norm='instance' (arXiv:1704.00028, section 4)"
     )
   return rows
 

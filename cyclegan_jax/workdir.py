@@ -214,6 +214,14 @@ def explain_disk_errors(
       ) from error
     reason = getattr(error, 'strerror', None) or str(error)
     name = getattr(error, 'filename', None)
+    if (
+      isinstance(error, FileExistsError)
+      and name
+      and pathlib.Path(name).is_file()
+    ):
+      raise WorkdirError(
+        f'{name} is a file, where a folder has to be: give another {option}'
+      ) from error
     if name and pathlib.Path(name) != folder:
       reason += f': {name}'
     raise WorkdirError(

@@ -32,8 +32,8 @@ import time
 from IPython.display import Image, Markdown, clear_output, display
 
 # %% tags=["parameters"]
-# Where the code comes from: the address of its git repository; '' where the
-# folder cyclegan_jax is here already, and installed.
+# Where the code comes from: put the address of its git repository, or your
+# fork's; '' where the folder cyclegan_jax is here already, and installed.
 repository = 'https://github.com/OWNER/cyclegan_jax'
 
 # 'embedded': horses and zebras that the code draws itself, no download.
@@ -63,6 +63,8 @@ photos = ''
 # %%
 root = pathlib.Path('cyclegan_jax').resolve()
 if repository and not root.exists():
+  if 'OWNER' in repository:
+    raise ValueError(f'repository={repository!r}: put the address to clone')
   subprocess.run(['git', 'clone', '-q', repository, root], check=True)
 
 

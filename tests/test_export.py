@@ -358,6 +358,19 @@ def test_damaged_safetensors(runs, tmp_path, capsys):
   write_safetensors(path, tensors, said | {'config': '[' * 100_000})
   assert run('import', path, '--to', tmp_path / 'back') == 1
   assert 'does not say whose its weights are' in capsys.readouterr().err
+  for wrong in ({'direction': 'up'}, {'step': '-1'}):
+    write_safetensors(path, tensors, said | wrong)
+    assert run('import', path, '--to', tmp_path / 'back') == 1
+    assert 'does not say whose its weights are' in capsys.readouterr().err
+  kernel = tensors['stem.kernel']
+  for wrong in (kernel * np.float32('nan'), kernel.astype(np.int32)):
+    write_safetensors(path, tensors | {'stem.kernel': wrong}, said)
+    assert run('import', path, '--to', tmp_path / 'back') == 1
+    assert 'not all finite float32' in capsys.readouterr().err
+  config = json.loads(said['config']) | {'pool_size': 10**12}
+  write_safetensors(path, tensors, said | {'config': json.dumps(config)})
+  assert run('import', path, '--to', tmp_path / 'back') == 1
+  assert 'config.pool_size=1000000000000' in capsys.readouterr().err
   assert not (tmp_path / 'back').exists()
 
 

@@ -280,6 +280,26 @@ def test_an_identity_loss_that_can_not_be(described):
   assert rows['identity loss'] == 'off: a has 3 channels and b 1'
 
 
+def test_discriminators_that_do_not_go_together(described):
+  config, images, state = described
+  none = {'norm': 'none', 'spectral_norm': True}
+  for changes, name in (
+    ({'discriminator': {'spectral_norm': True}}, 'spectral norm'),
+    ({'discriminator': none}, ''),
+    ({'loss': {'adversarial': 'wgan_gp'}}, 'gradient penalty'),
+    (
+      {
+        'loss': {'adversarial': 'wgan_gp'},
+        'discriminator': {'norm': 'instance'},
+      },
+      '',
+    ),
+  ):
+    rows = preflight.describe(config.replace(**changes), images, state, None)
+    told = {'spectral norm', 'gradient penalty'} & {*rows}
+    assert told == ({name} if name else set())
+
+
 def tell(config, tmp_path, start_step):
   file = io.StringIO()
   preflight.tell(

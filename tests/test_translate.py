@@ -671,8 +671,7 @@ def test_an_output_folder_that_is_a_file(unet, tmp_path):
   to = tmp_path / 'out'
   to.write_text('precious')
   assert message_of(UserError, unet, [source], to) == (
-    f'{to} can not be written (File exists): give another --to, or mend the '
-    'disk and run the same command again'
+    f'{to} is a file, where a folder has to be: give another --to'
   )
   assert to.read_text() == 'precious'
 

@@ -69,8 +69,7 @@ def test_runs_is_a_file(tmp_path):
   root = tmp_path / 'runs'
   root.write_text('')
   assert message_of(make_workdir, root) == (
-    f'{root} can not be written (File exists): give another --workdir, or '
-    'mend the disk and run the same command again'
+    f'{root} is a file, where a folder has to be: give another --workdir'
   )
 
 
@@ -359,8 +358,8 @@ def test_the_file_in_the_way_is_named(tmp_path):
       (tmp_path / 'samples').mkdir()
 
   assert message_of(fail) == (
-    f'{tmp_path} can not be written (File exists: {tmp_path}/samples): give '
-    'another --workdir, or mend the disk and run the same command again'
+    f'{tmp_path}/samples is a file, where a folder has to be: give another '
+    '--workdir'
   )
 
 

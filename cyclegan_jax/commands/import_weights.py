@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 import shlex
 from collections.abc import Mapping
@@ -26,7 +27,12 @@ from cyclegan_jax.interop.torch_infer import (
   infer_generator,
 )
 from cyclegan_jax.interop.torch_names import params_from_torch, rename
-from cyclegan_jax.state import TrainState, create_train_state
+from cyclegan_jax.preflight import gib, num_bytes
+from cyclegan_jax.state import (
+  TrainState,
+  abstract_train_state,
+  create_train_state,
+)
 from cyclegan_jax.types import Params
 from cyclegan_jax.workdir import explain_disk_errors
 
@@ -72,6 +78,7 @@ def run(argv: list[str], program: str) -> int:
   }
   config = _make_config(generators, judges, given.size)
   _check_channels(config, judges)
+  _check_memory(config)
   state = create_train_state(config, jax.random.key(config.seed))
   state = state.replace(
     gen=state.gen | {way: each.params for way, each in generators.items()},
@@ -308,6 +315,20 @@ def _check_channels(
         f'{domain} have {config.channels(domain)}: give discriminators of the '
         'same run'
       )
+
+
+def _check_memory(config: Config) -> None:
+  """A file's own config may ask for anything, such as a pool of millions."""
+  needed = num_bytes(abstract_train_state(config))
+  there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  if needed > there:
+    raise WeightsError(
+      f'a checkpoint would take {gib(needed)} with its optimizers and pools '
+      f'(config.pool_size={config.pool_size}, config.data.size='
+      f'{config.data.size}, config.discriminator.filters='
+      f'{config.discriminator.filters}), but this machine has {gib(there)}: '
+      'give files of smaller networks, or a smaller --size'
+    )
 
 
 def _save(

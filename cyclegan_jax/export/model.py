@@ -145,6 +145,7 @@ class Model:
       'step': str(self.step),
       'layout': layout,
       'range': '-1 to 1, in and out; channels of colours are R, G, B',
+      'values': 'of an image: low + (x + 1) / 2 * (high - low)',
       'size': f'{self.side} x {self.side}'
       if self.side
       else f'any height and width that are multiples of {self.multiple}',
@@ -163,7 +164,6 @@ class Model:
       said |= {
         f'{side}_channels': str(self.config.channels(domain)),
         f'{side}_dtype': getattr(data, f'dtype_{domain}'),
-        # value = low + (x + 1) / 2 * (high - low)
         f'{side}_low': repr(low),
         f'{side}_high': repr(high),
       }

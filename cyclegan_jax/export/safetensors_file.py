@@ -9,7 +9,7 @@ from typing import Any
 import flax.traverse_util
 import numpy as np
 
-from cyclegan_jax.config import from_config_dict
+from cyclegan_jax.config import Direction, from_config_dict
 from cyclegan_jax.errors import UserError, WeightsError
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.interop.safetensors import (
@@ -18,6 +18,7 @@ from cyclegan_jax.interop.safetensors import (
 )
 
 _CONFIG = 'config'  # the metadata by which our files are known
+_WAYS: dict[str, Direction] = {'ab': 'ab', 'ba': 'ba'}
 
 
 def write(path: pathlib.Path, model: Model) -> Any:
@@ -61,9 +62,11 @@ def read_model(
     model = Model(
       config=from_config_dict(json.loads(metadata[_CONFIG])),
       params={},
-      direction='ab' if metadata['direction'] == 'ab' else 'ba',
+      direction=_WAYS[metadata['direction']],
       step=int(metadata['step']),
     )
+    if model.step < 0:
+      raise ValueError(f'step={model.step}')
   except (KeyError, ValueError, RecursionError, UserError) as error:
     raise WeightsError(
       f'{path} does not say whose its weights are ({error}): export it again'
@@ -82,5 +85,11 @@ def read_model(
       f'such as {name!r}, which is {found.get(name)} instead of '
       f'{expected.get(name)}: export it again'
     )
+  for name, each in tensors.items():
+    if each.dtype != np.float32 or not np.isfinite(each).all():
+      raise WeightsError(
+        f'{path} has numbers in {name!r} that are not all finite float32: '
+        'export it again'
+      )
   params = flax.traverse_util.unflatten_dict(dict(tensors), sep='.')
   return dataclasses.replace(model, params=params)
