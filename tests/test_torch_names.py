@@ -487,7 +487,7 @@ def test_what_the_authors_do_not_have_is_not_written(options, lacking):
     params_to_torch({}, GeneratorConfig(**options))
   assert str(caught.value) == (
     f"{lacking} is nothing that the authors' code has, so its weights can not "
-    'be written for it'
+    'be written for it: choose another format'
   )
 
 

@@ -213,7 +213,7 @@ def params_to_torch(
   if lacking:
     raise WeightsError(
       f"{lacking} is nothing that the authors' code has, so its weights can "
-      'not be written for it'
+      'not be written for it: choose another format'
     )
   flat = flax.traverse_util.flatten_dict(params)
   tensors: dict[str, np.ndarray] = {}
