@@ -13,7 +13,7 @@ from PIL import Image
 import cyclegan_jax
 
 PACKAGE = pathlib.Path(cyclegan_jax.__file__).parent
-ROOT = PACKAGE.parent
+ROOT = pathlib.Path(__file__).parent.parent  # which may lack the package
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 # marshal is no pickle, but no safer.

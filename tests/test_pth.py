@@ -280,7 +280,7 @@ ATTACKS = {
     pickled(getattr, 'text', '__class__'),
     asks_for('__builtin__.getattr'),
   ),
-  'open': (pickled(open, MARKER, 'w'), asks_for('io.open')),
+  'open': (pickled(open, MARKER, 'w'), asks_for(f'{open.__module__}.open')),
   'subprocess': (
     pickled(subprocess.call, TOUCH, True),
     asks_for('commands.call'),  # as Python 2 called the module
