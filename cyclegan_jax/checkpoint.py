@@ -25,6 +25,7 @@ import pathlib
 import re
 import shutil
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
@@ -121,15 +122,14 @@ class Saver:
     self._good = set() if good_step is None else {good_step}
     self._thread: threading.Thread | None = None
     self._failure: tuple[int, Exception] | None = None
-    for pattern in ('.*.tmp', '.*.old') if is_writer else ():
-      for path in self._folder.glob(pattern):
-        shutil.rmtree(path, ignore_errors=True)
+    self._remove('.*.tmp', '.*.old')
 
   def __enter__(self) -> Self:
     return self
 
   def __exit__(self, *_: object) -> None:
     self.wait()
+    self._remove('.*.tmp', '.*.old')
 
   def save(
     self,
@@ -226,7 +226,20 @@ class Saver:
   def fail(self, step: int, error: Exception) -> None:
     """Takes note that the checkpoint of a step can't be had."""
     self._failure = (step, error)
-    shutil.rmtree(self._folder / f'.{step}.tmp', ignore_errors=True)
+    self._remove(f'.{step}.tmp')
+
+  def _remove(self, *patterns: str) -> None:
+    """Removes what was killed half-way, or failed.
+
+    Of a save that failed, threads of Orbax may go on to write for a moment.
+    """
+    for seconds in (0, 0.1, 0.4, 1.6) if self._is_writer else ():
+      time.sleep(seconds)
+      left = [path for each in patterns for path in self._folder.glob(each)]
+      for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+      if not left:
+        return
 
   def _prune(self, last: int) -> None:
     """Deletes all but the newest checkpoints and the best.

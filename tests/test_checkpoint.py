@@ -1,11 +1,14 @@
 """Checkpoints give back every bit, describe themselves, and know damage."""
 
+import contextlib
 import errno
 import gzip
 import json
 import os
 import resource
 import shutil
+import threading
+import time
 
 import jax
 import numpy as np
@@ -436,6 +439,24 @@ def test_a_save_that_fails_is_told_and_leaves_what_was_there(
     assert saver.take_failure() is None
   assert sorted(os.listdir(folder)) == ['0', '1', '2']
   assert int(checkpoint.load(folder)[0].step) == 2
+
+
+def test_what_is_written_behind_a_failure_is_removed(configs, folder):
+  late = folder / '.5.tmp' / 'state' / 'late'
+
+  def write():
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+      with contextlib.suppress(OSError):  # removed in between
+        late.parent.mkdir(parents=True, exist_ok=True)
+        late.write_text('x')
+
+  with Saver(folder, configs['plain']) as saver:
+    thread = threading.Thread(target=write)
+    thread.start()
+    saver.fail(5, OSError('full'))
+    thread.join()
+  assert sorted(os.listdir(folder)) == ['0', '1', '2']
 
 
 @refuses

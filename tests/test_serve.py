@@ -697,8 +697,9 @@ def test_the_page_shows_and_saves_what_the_translator_makes(page, own):
   page.get_by_role('button', name='Compare').click()
   page.get_by_label('From B to A').check()
   page.wait_for_selector('.slider .after img[alt^="Translated (A)"]')
+  before = page.get_attribute('#download', 'href')
   page.get_by_label('Checkpoint').select_option('<b>second')
-  page.wait_for_selector('#download:not([href])', state='attached')
+  page.wait_for_selector(f'#download[href]:not([href="{before}"])')
   page.wait_for_selector('.slider .after img')
   np.testing.assert_array_equal(
     drawn(page, '.slider .after img'), own['second']
