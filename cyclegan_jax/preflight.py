@@ -263,6 +263,12 @@ def describe(
   if step_bytes is not None:
     of_step = f'about {gib(step_bytes)} a device for a step'
     rows['memory'] = f'{of_step}, {rows["memory"]}'
+  return rows | _at_odds(config)
+
+
+def _at_odds(config: Config) -> dict[str, str]:
+  """What is asked for, but undone by something else; texts by name."""
+  rows = {}
   if max(config.loss.identity_a, config.loss.identity_b) and (
     not config.uses_identity
   ):
