@@ -1,4 +1,4 @@
-"""The seed's networks and objective at a size for two CPU cores.
+"""The Keras note's networks and objective at a size for two CPU cores.
 
 Turns drawn brown animals into striped ones, and back, from 400 drawings a
 side at 64 px that share no pairs: U-Net and PatchGAN with 24 filters, log

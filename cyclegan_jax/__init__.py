@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from cyclegan_jax.config import Config as Config
-  from cyclegan_jax.exported import Exported as Exported
-  from cyclegan_jax.exported import load_exported as load_exported
+  from cyclegan_jax.export.runtime import Exported as Exported
+  from cyclegan_jax.export.runtime import load_exported as load_exported
   from cyclegan_jax.inference import make_translator as make_translator
   from cyclegan_jax.nets import make_discriminator as make_discriminator
   from cyclegan_jax.nets import make_generator as make_generator
   from cyclegan_jax.state import TrainState as TrainState
   from cyclegan_jax.state import create_train_state as create_train_state
   from cyclegan_jax.step import train_step as train_step
-  from cyclegan_jax.translator import Translator as Translator
-  from cyclegan_jax.translator import load_translator as load_translator
+  from cyclegan_jax.translate.translator import Translator as Translator
+  from cyclegan_jax.translate.translator import (
+    load_translator as load_translator,
+  )
 
 _HOMES = {
   'Config': 'config',
@@ -30,10 +32,10 @@ _HOMES = {
   'create_train_state': 'state',
   'train_step': 'step',
   'make_translator': 'inference',
-  'Translator': 'translator',
-  'load_translator': 'translator',
-  'Exported': 'exported',
-  'load_exported': 'exported',
+  'Translator': 'translate.translator',
+  'load_translator': 'translate.translator',
+  'Exported': 'export.runtime',
+  'load_exported': 'export.runtime',
   'make_generator': 'nets',
   'make_discriminator': 'nets',
 }

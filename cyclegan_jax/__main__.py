@@ -20,7 +20,7 @@ def run(*command: str, program: str = '') -> NoReturn:
 
   argv = [*command, *sys.argv[1:]]
   if cli.load_command(argv):  # with JAX, which takes seconds
-    from cyclegan_jax.cache import keep_compiled_programs
+    from cyclegan_jax.storage.cache import keep_compiled_programs
 
     keep_compiled_programs()
   signals.interrupt()

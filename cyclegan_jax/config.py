@@ -125,7 +125,7 @@ class DataConfig(Section):
     'resize_and_crop: to load_size squared, then a random crop; crop: a '
     'random crop of the image as it is; scale_and_crop: the shorter side to '
     'load_size, then a random crop; resize_and_center_crop: to load_size '
-    'squared, then the centre (the seed)',
+    'squared, then the centre (the Keras note)',
     choices=(
       'resize_and_crop',
       'crop',
@@ -208,20 +208,20 @@ class GeneratorConfig(Section):
   _path: ClassVar[str] = 'config.generator'
 
   name: str = option(
-    'seed_unet',
-    "the seed's U-Net, the paper's ResNet, the authors' PyTorch U-Net, or "
-    "UVCGAN's U-Net around a transformer (arXiv:2203.02557)",
-    choices=('seed_unet', 'resnet', 'torch_unet', 'vit_unet'),
+    'keras_unet',
+    "the Keras note's U-Net, the paper's ResNet, the U-Net of the authors' "
+    "PyTorch code, or UVCGAN's U-Net around a transformer (arXiv:2203.02557)",
+    choices=('keras_unet', 'resnet', 'torch_unet', 'vit_unet'),
   )
   filters: int = option(24, 'filters of the first layer', low=1)
   isize: int = option(
     64,
-    'seed_unet, torch_unet: a power of two; log2 of it is the depth',
+    'keras_unet, torch_unet: a power of two; log2 of it is the depth',
     low=4,
     high=4096,
   )
   fixed_input_size: bool = option(
-    True, 'seed_unet: accept isize alone, not its multiples'
+    True, 'keras_unet: accept isize alone, not its multiples'
   )
   blocks: int = option(
     9,
@@ -241,7 +241,7 @@ class GeneratorConfig(Section):
   dropout: float = option(
     0.5,
     'share of activations dropped, in training and translation alike: '
-    'seed_unet where size <= 8, torch_unet in its inner blocks, resnet and '
+    'keras_unet where size <= 8, torch_unet in its inner blocks, resnet and '
     'vit_unet inside each block',
     low=0,
     high=0.95,
@@ -256,7 +256,7 @@ class GeneratorConfig(Section):
   )
   init: str = option(
     'glorot_uniform',
-    "Keras's defaults as in the seed, or N(0, 0.02) as in the paper",
+    "Keras's defaults as in the Keras note, or N(0, 0.02) as in the paper",
     choices=('glorot_uniform', 'normal'),
   )
   dtype: str = option(
@@ -274,21 +274,21 @@ class DiscriminatorConfig(Section):
   _path: ClassVar[str] = 'config.discriminator'
 
   name: str = option(
-    'seed_patchgan',
-    "the seed's, the paper's n-layer PatchGAN, or one that judges pixels",
-    choices=('seed_patchgan', 'patchgan', 'pixelgan'),
+    'keras_patchgan',
+    "the Keras note's, the paper's n-layer PatchGAN, or one that judges pixels",
+    choices=('keras_patchgan', 'patchgan', 'pixelgan'),
   )
   filters: int = option(24, 'filters of the first layer', low=1)
   layers: int = option(
     3,
-    'strided layers: max_layers in the seed, n_layers in the paper',
+    'strided layers: max_layers in the Keras note, n_layers in the paper',
     low=1,
     high=16,
   )
   last_layers: str = option(
     'same',
-    'seed_patchgan: pad the last two as the seed lists them, or by one pixel '
-    'and valid as the notebook it came from',
+    'keras_patchgan: pad the last two as the Keras note lists them, or by one '
+    'pixel and valid as the notebook it came from',
     choices=('same', 'valid'),
   )
   norm: str = option(
@@ -304,7 +304,7 @@ class DiscriminatorConfig(Section):
   )
   init: str = option(
     'glorot_uniform',
-    "Keras's defaults as in the seed, or N(0, 0.02) as in the paper",
+    "Keras's defaults as in the Keras note, or N(0, 0.02) as in the paper",
     choices=('glorot_uniform', 'normal'),
   )
   dtype: str = option(
@@ -322,8 +322,8 @@ class LossConfig(Section):
 
   adversarial: str = option(
     'vanilla',
-    "minimax is the seed's formula as written; vanilla trains the generator "
-    'on -log D',
+    "minimax is the Keras note's formula as written; vanilla trains the "
+    'generator on -log D',
     choices=('minimax', 'vanilla', 'lsgan', 'hinge', 'wgan_gp'),
   )
   cycle_a: float = option(10.0, 'weight of |G_ba(G_ab(a)) - a|', low=0)
@@ -621,11 +621,11 @@ def _check_sizes(config: Config) -> None:
       f'config.generator.heads={gen.heads} does not divide 8 * config.'
       f'generator.filters={8 * gen.filters}: take a number that does'
     )
-  if gen.name in ('seed_unet', 'torch_unet') and gen.isize & (gen.isize - 1):
+  if gen.name in ('keras_unet', 'torch_unet') and gen.isize & (gen.isize - 1):
     raise ConfigError(
       f'config.generator.isize={gen.isize} is not a power of two'
     )
-  if gen.name == 'seed_unet' and gen.fixed_input_size:
+  if gen.name == 'keras_unet' and gen.fixed_input_size:
     if data.size != gen.isize:
       raise ConfigError(
         f'config.data.size={data.size} does not fit the network, which takes '
@@ -657,10 +657,10 @@ def logits_size(discriminator: DiscriminatorConfig, size: int) -> int:
   """Height and width of the logits for a square image; below 1 is none."""
   if discriminator.name == 'pixelgan':
     return size
-  is_seed = discriminator.name == 'seed_patchgan'
+  is_keras = discriminator.name == 'keras_patchgan'
   for _ in range(discriminator.layers):
-    size = (size + is_seed) // 2
-  is_same = is_seed and discriminator.last_layers == 'same'
+    size = (size + is_keras) // 2
+  is_same = is_keras and discriminator.last_layers == 'same'
   return size if is_same else size - 2
 
 

@@ -27,3 +27,16 @@ class WorkdirError(UserError):
 
 class WeightsError(UserError):
   """A file of weights is damaged, refused, or of another network."""
+
+
+def printable(name: str) -> str:
+  """The name, quoted where it would break a line or an encoding."""
+  return name if name.isprintable() else repr(name)
+
+
+def one_line(error: BaseException) -> str:
+  """An error's first line, or its system message, or its type."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  lines = str(error).strip().splitlines()
+  return lines[0] if lines else type(error).__name__

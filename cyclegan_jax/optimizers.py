@@ -1,9 +1,9 @@
 """Optimizers by name, with the run's schedule inside."""
 
+import jax.numpy as jnp
 import optax
 
-from cyclegan_jax.config import Config
-from cyclegan_jax.schedules import make_schedule
+from cyclegan_jax.config import Config, ScheduleConfig
 from cyclegan_jax.types import Array
 
 
@@ -55,3 +55,62 @@ def learning_rate_schedule(config: Config, *, side: str) -> optax.Schedule:
     epochs=config.epochs,
     steps_per_epoch=max(config.steps_per_epoch, 1),
   )
+
+
+def make_schedule(
+  config: ScheduleConfig,
+  learning_rate: float,
+  *,
+  epochs: int,
+  steps_per_epoch: int,
+) -> optax.Schedule:
+  """The learning rate as a function of the step.
+
+  Args:
+    config: which schedule.
+    learning_rate: at the start.
+    epochs: of the whole run.
+    steps_per_epoch: at least 1.
+
+  Returns:
+    A function from an int32 step to a float32 rate. With e the epoch:
+    constant: the rate; linear: rate * (1 - max(0, e + 1 - n) / (d + 1)) with
+    d decay epochs after n others, as the authors' code has it, and never
+    below the last epoch's; cosine: half a cosine over the run, to zero;
+    step: rate * factor^(e // step_epochs).
+  """
+
+  def schedule(step: Array) -> Array:
+    epoch = jnp.asarray(step) // steps_per_epoch
+    if config.name == 'constant':
+      factor = jnp.ones(())
+    elif config.name == 'linear':
+      decay = min(config.decay_epochs, epochs)
+      past = jnp.clip(epoch + 1 - (epochs - decay), 0, decay)
+      factor = 1 - past / (decay + 1)
+    elif config.name == 'cosine':
+      share = jnp.minimum(step / (epochs * steps_per_epoch), 1)
+      factor = 0.5 * (1 + jnp.cos(jnp.pi * share))
+    else:
+      falls = (epoch // config.step_epochs).astype(jnp.float32)
+      factor = config.step_factor**falls
+    return jnp.asarray(learning_rate * factor, jnp.float32)
+
+  return schedule
+
+
+def cycle_factor(config: Config, step: Array) -> Array | float:
+  """What the cycle's weights are multiplied by (arXiv:2408.15374, section 4).
+
+  Args:
+    config: its schedule's cycle_end, and how many steps it has.
+    step: int32.
+
+  Returns:
+    1 at first; it falls, or rises, linearly to cycle_end after the last step.
+  """
+  if config.schedule.cycle_end == 1:
+    return 1.0
+  steps = config.steps or config.epochs * max(config.steps_per_epoch, 1)
+  share = jnp.minimum(step / steps, 1)
+  return 1 + share * (config.schedule.cycle_end - 1)

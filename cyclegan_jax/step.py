@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cyclegan_jax import losses, parallel, schedules
+from cyclegan_jax import losses, parallel
 from cyclegan_jax.config import Config
 from cyclegan_jax.diff_augment import diff_augment
 from cyclegan_jax.inference import translate
 from cyclegan_jax.nets import make_discriminator
-from cyclegan_jax.optimizers import learning_rate_schedule, make_optimizer
+from cyclegan_jax.optimizers import (
+  cycle_factor,
+  learning_rate_schedule,
+  make_optimizer,
+)
 from cyclegan_jax.pool import query_pool
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.types import Array, Batch, Key, Metrics, Params
@@ -194,7 +198,7 @@ def train_step(
       key,
       config=config,
       axis_name=axis_name,
-      cycle_factor=schedules.cycle_factor(config, state.step),
+      cycle_factor=cycle_factor(config, state.step),
     )
 
   def disc_loss(disc: Params, images: tuple[Batch, Batch], key: Key) -> Any:

@@ -23,7 +23,10 @@ from cyclegan_jax import create_train_state, train_step
 from cyclegan_jax.config import from_config_dict
 from cyclegan_jax.data.augment import augment, augment_key
 from cyclegan_jax.data.resizing import raw_size
-from cyclegan_jax.update import compile_update, is_finite
+from cyclegan_jax.training.compiled_step import (
+  compile_update,
+  is_finite,
+)
 
 STEPS_A_TURN = 5
 

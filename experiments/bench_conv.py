@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax import ops
-from cyclegan_jax.ops import reflected
+from cyclegan_jax.nets import ops
+from cyclegan_jax.nets.ops import reflected
 from cyclegan_jax.types import Array
 
 NUM_TURNS = 7

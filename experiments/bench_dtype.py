@@ -19,7 +19,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.config import Config, from_config_dict
-from cyclegan_jax.train import train
+from cyclegan_jax.training.train import train
 from experiments.bench_step import machine
 
 RECIPE = pathlib.Path(__file__).parent.parent / 'configs' / 'default.py'

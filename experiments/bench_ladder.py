@@ -21,8 +21,11 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.config import Config, from_config_dict
-from cyclegan_jax.report.writer import METRICS_FILE, read_metrics
-from cyclegan_jax.train import train
+from cyclegan_jax.report.metric_writer import (
+  METRICS_FILE,
+  read_metrics,
+)
+from cyclegan_jax.training.train import train
 from experiments.bench_dtype import row
 from experiments.bench_step import machine
 

@@ -24,17 +24,17 @@ import jax
 from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from cyclegan_jax.checkpoint import Saver
 from cyclegan_jax.config import Config, from_config_dict
-from cyclegan_jax.data.embedded import draw
 from cyclegan_jax.data.loader import TrainBatches
 from cyclegan_jax.data.sources import open_images
-from cyclegan_jax.loop import Loop
-from cyclegan_jax.preflight import resolve
-from cyclegan_jax.report.recorder import Recorder
+from cyclegan_jax.data.synthetic.drawings import draw
+from cyclegan_jax.report.run_log import Recorder
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.train import train
-from cyclegan_jax.update import compile_update
+from cyclegan_jax.storage.checkpoint import Saver
+from cyclegan_jax.training.compiled_step import compile_update
+from cyclegan_jax.training.loop import Loop
+from cyclegan_jax.training.preflight import resolve
+from cyclegan_jax.training.train import train
 from experiments.bench_step import machine
 
 STEPS_A_TURN = 8

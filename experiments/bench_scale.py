@@ -33,7 +33,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.config import Config
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.step import train_step
-from cyclegan_jax.update import compile_update
+from cyclegan_jax.training.compiled_step import compile_update
 from experiments.scale_files import make_files, measure_files, memory
 
 TURN_SECONDS = 0.5  # as many steps as fit, one at least

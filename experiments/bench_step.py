@@ -52,9 +52,9 @@ def make_config(recipe: str, size: int, batch: int, dtype: str) -> Config:
     generator={'isize': size},
     optimizer={'learning_rate': 1e-5},
   )
-  if recipe == 'default':  # the seed's networks with few filters
+  if recipe == 'default':  # the Keras note's networks with few filters
     return config.replace(generator={'dropout': 0.0})
-  if recipe == 'unet':  # the seed's at full size
+  if recipe == 'unet':  # the Keras note's at full size
     return config.replace(
       generator={'filters': 64, 'dropout': 0.0, 'dtype': dtype},
       discriminator={'filters': 64, 'dtype': dtype},

@@ -43,7 +43,7 @@ def translate(options: argparse.Namespace) -> None:
   from cyclegan_jax.config import Config
   from cyclegan_jax.inference import make_translator
   from cyclegan_jax.state import create_train_state
-  from cyclegan_jax.tiling import translate_tiled
+  from cyclegan_jax.translate.tiling import translate_tiled
 
   config = Config().replace(
     generator={

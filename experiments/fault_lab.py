@@ -415,7 +415,7 @@ _LOADING = threading.Lock()
 
 def load(path):
   """The state of a checkpoint, read in this process as any tool would."""
-  from cyclegan_jax import checkpoint
+  from cyclegan_jax.storage import checkpoint
 
   with _LOADING:
     return checkpoint.load(path)[0]

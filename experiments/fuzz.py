@@ -49,7 +49,11 @@ def expect_line(error: Exception) -> None:
 
 def image_target(folder: pathlib.Path) -> tuple[Check, Iterable[bytes]]:
   """Pixels or ImageError, and the size that the header told."""
-  from cyclegan_jax.data.decoding import ImageError, decode, decoded_shape
+  from cyclegan_jax.media.decoding import (
+    ImageError,
+    decode,
+    decoded_shape,
+  )
 
   del folder
   options: dict[str, Any] = {'max_pixels': MAX_PIXELS}
@@ -125,8 +129,8 @@ def config_target(folder: pathlib.Path) -> tuple[Check, Iterable[bytes]]:
 
 def argv_target(folder: pathlib.Path) -> tuple[Check, Iterable[bytes]]:
   """What a command line asks for, or ConfigError."""
+  from cyclegan_jax.commands.train_flags import parse_train_flags
   from cyclegan_jax.errors import ConfigError
-  from cyclegan_jax.flags import parse_train_flags
 
   del folder
 
@@ -145,9 +149,9 @@ def argv_target(folder: pathlib.Path) -> tuple[Check, Iterable[bytes]]:
 
 def checkpoint_target(folder: pathlib.Path) -> tuple[Check, Iterable[bytes]]:
   """What describes a checkpoint: read, or named as damaged."""
-  from cyclegan_jax import checkpoint, manifest
   from cyclegan_jax.config import from_config_dict
   from cyclegan_jax.errors import ConfigError, WorkdirError
+  from cyclegan_jax.storage import checkpoint, checksums
 
   inside = folder / 'checkpoints' / '7'
   inside.mkdir(parents=True)
@@ -157,15 +161,15 @@ def checkpoint_target(folder: pathlib.Path) -> tuple[Check, Iterable[bytes]]:
     checkpoint.best_step(folder / 'checkpoints', 'loss', 'min')
     try:
       from_config_dict(checkpoint._read_record(inside)['config'])
-    except (manifest.DamagedError, ConfigError) as error:
+    except (checksums.DamagedError, ConfigError) as error:
       expect_line(error)
 
   def check_manifest(data: bytes) -> None:
-    (inside / manifest.MANIFEST_FILE).write_bytes(data)
-    for read in (checkpoint._check_format, manifest.check_manifest):
+    (inside / checksums.MANIFEST_FILE).write_bytes(data)
+    for read in (checkpoint._check_format, checksums.check_manifest):
       try:
         read(inside)
-      except (manifest.DamagedError, WorkdirError) as error:
+      except (checksums.DamagedError, WorkdirError) as error:
         expect_line(error)
 
   def check(data: bytes) -> None:
@@ -174,7 +178,7 @@ def checkpoint_target(folder: pathlib.Path) -> tuple[Check, Iterable[bytes]]:
     # Its own checksum is easily made right, by whoever wants to.
     try:
       values = json.loads(data)
-      check_manifest(manifest._encode(values))
+      check_manifest(checksums._encode(values))
     except (ValueError, TypeError, RecursionError):
       return
 

@@ -45,7 +45,7 @@ ROWS = (
     f'{STEP} resnet9 --size 256 --rounds 5',
   ),
   Row(
-    "step, the seed's U-Net, 128 px",
+    "step, the Keras note's U-Net, 128 px",
     'cpu',
     '1.0',
     f'{STEP} unet --size 128 --rounds 9',

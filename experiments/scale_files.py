@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from PIL import Image
 
-from cyclegan_jax.checkpoint import Saver
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.embedded import draw
 from cyclegan_jax.data.fingerprint import fingerprint, listing
 from cyclegan_jax.data.loader import TrainBatches
 from cyclegan_jax.data.sources import open_images
-from cyclegan_jax.preflight import resolve
+from cyclegan_jax.data.synthetic.drawings import draw
 from cyclegan_jax.state import create_train_state
+from cyclegan_jax.storage.checkpoint import Saver
+from cyclegan_jax.training.preflight import resolve
 
 NUM_DRAWINGS = 16
 A_FOLDER = 1000  # files, half of them a's

@@ -13,8 +13,8 @@ import pathlib
 
 import numpy as np
 
-from cyclegan_jax.data.decoding import decode
 from cyclegan_jax.images import to_float
+from cyclegan_jax.media.decoding import decode
 from cyclegan_jax.metrics.paired import l1, ssim
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from cyclegan_jax.data.clips import convert_animation
-from cyclegan_jax.data.decoding import ImageError
 from cyclegan_jax.errors import DataError, UserError
+from cyclegan_jax.media.clips import convert_animation
+from cyclegan_jax.media.decoding import ImageError
 
 MANY = 10**6
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()

@@ -239,7 +239,7 @@ def test_imports_come_from_lower_floors(path):
     (('nets', 'unet'), ('nets', 'layers', 'Conv'), None),
     (
       ('nets', 'layers'),
-      ('nets', 'unet', 'SeedUNet'),
+      ('nets', 'unet', 'KerasUNet'),
       'unet is not below layers in nets',
     ),
     (
@@ -303,7 +303,7 @@ def test_pmap_is_in_parallel_alone():
 
 def test_orbax_is_in_checkpoint_alone():
   users = [name_of(path) for path in FILES if 'orbax' in packages(parse(path))]
-  assert users == ['cyclegan_jax.checkpoint']
+  assert users == ['cyclegan_jax.storage.checkpoint']
 
 
 def test_the_api_page_has_every_name_of_the_top():

@@ -3,7 +3,11 @@ import time
 
 import pytest
 
-from cyclegan_jax.atomic import remove_abandoned, replace_text, replacing
+from cyclegan_jax.storage.atomic import (
+  remove_abandoned,
+  replace_text,
+  replacing,
+)
 
 
 def names_in(folder):

@@ -8,7 +8,7 @@ import pytest
 
 RUN = (
   'import jax\n'
-  'from cyclegan_jax.cache import keep_compiled_programs\n'
+  'from cyclegan_jax.storage.cache import keep_compiled_programs\n'
   'keep_compiled_programs()\n'
   'print(jax.config.jax_compilation_cache_dir)\n'
 )

@@ -15,10 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint, cli, create_train_state, manifest
-from cyclegan_jax.checkpoint import Saver
+from cyclegan_jax import (
+  cli,
+  create_train_state,
+)
 from cyclegan_jax.errors import WorkdirError
-from cyclegan_jax.manifest import DamagedError, write_manifest
+from cyclegan_jax.storage import checkpoint, checksums
+from cyclegan_jax.storage.checkpoint import Saver
+from cyclegan_jax.storage.checksums import (
+  DamagedError,
+  write_manifest,
+)
 
 
 def assert_same(one, other):
@@ -523,7 +530,7 @@ def test_what_is_no_checkpoint_is_said_to_be_none(make, message, tmp_path):
   ],
 )
 def test_a_manifest_of_nonsense_or_malice(folder, content):
-  (folder / '2' / 'manifest.json').write_bytes(manifest._encode(content))
+  (folder / '2' / 'manifest.json').write_bytes(checksums._encode(content))
   with pytest.raises(DamagedError, match=r'^manifest.json is not what was'):
     checkpoint.restore(folder / '2')
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint, cli
+from cyclegan_jax import cli
 from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.storage import checkpoint
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f'--config={ROOT}/configs/tiny.py'

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax.data.clips import clip_target, convert_video
-from cyclegan_jax.data.decoding import ImageError
 from cyclegan_jax.errors import DataError, UserError
+from cyclegan_jax.media.clips import (
+  clip_target,
+  convert_video,
+)
+from cyclegan_jax.media.decoding import ImageError
 
 av = pytest.importorskip('av')
 
@@ -202,7 +205,7 @@ def test_without_the_extra(tmp_path):
   code = (
     'import sys, pathlib\n'
     "sys.modules['av'] = None\n"
-    'from cyclegan_jax.data.clips import convert_video\n'
+    'from cyclegan_jax.media.clips import convert_video\n'
     'from cyclegan_jax.errors import UserError\n'
     'try:\n'
     '  convert_video(pathlib.Path(), pathlib.Path(), None, channels=3, '
@@ -447,7 +450,7 @@ def test_a_disk_that_is_full(tmp_path):
   code = (
     'import resource, pathlib\n'
     'resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n'
-    'from cyclegan_jax.data.clips import convert_video\n'
+    'from cyclegan_jax.media.clips import convert_video\n'
     'try:\n'
     f'  convert_video(pathlib.Path({str(source)!r}), '
     f'pathlib.Path({str(tmp_path / "out.mkv")!r}), lambda x: x, channels=3, '

@@ -4,15 +4,19 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cyclegan_jax.data import embedded
-from cyclegan_jax.metrics.coat import CoatScore, format_scores, score_coat
+from cyclegan_jax.data.synthetic import drawings
+from cyclegan_jax.metrics.stripes import (
+  CoatScore,
+  format_scores,
+  score_coat,
+)
 
 NUM_DRAWINGS = 8
 
 
 def load_pairs(domain, size):
   drawings = [
-    embedded.draw_with_truth(index, size=size, domain=domain, split='test')
+    drawings.draw_with_truth(index, size=size, domain=domain, split='test')
     for index in range(NUM_DRAWINGS)
   ]
   source, counterpart = (

@@ -17,18 +17,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cyclegan_jax import checkpoint, cli, create_train_state, images
-from cyclegan_jax.checkpoint import Saver
+from cyclegan_jax import (
+  cli,
+  create_train_state,
+  images,
+)
 from cyclegan_jax.commands import compare
-from cyclegan_jax.compare import compare_runs
+from cyclegan_jax.compare.page import shortest_labels
+from cyclegan_jax.compare.runs import compare_runs
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import ConfigError, DataError, WorkdirError
+from cyclegan_jax.evaluation.table import (
+  Evaluation,
+  Figure,
+  ImagesUsed,
+  Row,
+)
 from cyclegan_jax.inference import make_translator
-from cyclegan_jax.metrics.report import Evaluation, Figure, ImagesUsed, Row
-from cyclegan_jax.report.comparison import shortest_labels
-from cyclegan_jax.report.curves import read_curves
-from cyclegan_jax.workdir import read_config, write_config
+from cyclegan_jax.report.metric_history import read_curves
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.checkpoint import Saver
+from cyclegan_jax.storage.workdir import (
+  read_config,
+  write_config,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 DASH = '\N{EN DASH}'

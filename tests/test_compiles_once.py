@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from cyclegan_jax.report.writer import read_metrics
-from cyclegan_jax.train import train
+from cyclegan_jax.report.metric_writer import read_metrics
+from cyclegan_jax.training.train import train
 
 
 @pytest.mark.parametrize('num_devices', [1, 2])

@@ -102,7 +102,7 @@ def test_a_wrong_type(path, value, expected):
     (
       'config.generator.name',
       'unet',
-      'is unknown: choose from seed_unet, resnet, torch_unet, vit_unet',
+      'is unknown: choose from keras_unet, resnet, torch_unet, vit_unet',
     ),
     (
       'config.loss.adversarial',
@@ -196,7 +196,7 @@ def test_a_single_option_given_a_group():
     (
       96,
       {'isize': 64, 'fixed_input_size': False},
-      'config.data.size=96 does not fit seed_unet, which takes multiples of '
+      'config.data.size=96 does not fit keras_unet, which takes multiples of '
       '64: the nearest is 128',
     ),
     (
@@ -472,4 +472,4 @@ def test_uses_identity(channels_b, weights, expected):
 def test_size_multiple():
   assert size_multiple(GeneratorConfig(name='resnet', isize=64)) == 4
   assert size_multiple(GeneratorConfig(name='torch_unet', isize=64)) == 64
-  assert size_multiple(GeneratorConfig(name='seed_unet', isize=64)) == 64
+  assert size_multiple(GeneratorConfig(name='keras_unet', isize=64)) == 64

@@ -7,9 +7,9 @@ import tokenize
 
 import pytest
 
+from cyclegan_jax.commands.train_flags import parse_train_flags
 from cyclegan_jax.config import Config, from_config_dict
 from cyclegan_jax.errors import ConfigError
-from cyclegan_jax.flags import parse_train_flags
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
@@ -24,7 +24,7 @@ def text_of(name):
 
 
 def test_the_recipes_are_there():
-  assert NAMES == ['default', 'folder', 'paper', 'seed', 'tiny', 'tpu']
+  assert NAMES == ['default', 'folder', 'keras', 'paper', 'tiny', 'tpu']
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -66,7 +66,7 @@ def test_the_default_recipe_is_the_default():
 
 
 def test_the_seed_recipe():
-  config = config_of('seed')
+  config = config_of('keras')
   assert (config.data.load_size, config.data.size) == (143, 128)
   assert config.data.preprocess == 'resize_and_center_crop'
   assert config.generator.filters == config.discriminator.filters == 64

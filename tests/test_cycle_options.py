@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import cyclegan_jax as cg
-from cyclegan_jax import losses, schedules, step
+from cyclegan_jax import losses, step
 from cyclegan_jax.inference import translate
+from cyclegan_jax.optimizers import cycle_factor
 
 
 def values(*shape, seed=0):
@@ -97,7 +98,7 @@ def config_with(**schedule):
 
 
 def factor_at(at, config):
-  return float(schedules.cycle_factor(config, jnp.asarray(at)))
+  return float(cycle_factor(config, jnp.asarray(at)))
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,8 @@ def test_the_weight_may_go_and_steps_go_before_epochs():
 
 def test_a_weight_that_stays_is_a_number():
   """So that the step is compiled as if there were none."""
-  assert schedules.cycle_factor(config_with(), jnp.asarray(7)) == 1.0
-  assert isinstance(
-    schedules.cycle_factor(config_with(), jnp.asarray(7)), float
-  )
+  assert cycle_factor(config_with(), jnp.asarray(7)) == 1.0
+  assert isinstance(cycle_factor(config_with(), jnp.asarray(7)), float)
 
 
 @pytest.fixture(scope='module')

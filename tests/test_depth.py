@@ -12,23 +12,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import preflight
 from cyclegan_jax.config import Config, DataConfig
-from cyclegan_jax.data.decoding import ImageError
-from cyclegan_jax.data.depth import (
+from cyclegan_jax.data.file_images import images_of_files
+from cyclegan_jax.data.ranges import resolve_values, with_values
+from cyclegan_jax.data.resizing import resize_to
+from cyclegan_jax.data.sources import open_images
+from cyclegan_jax.errors import ConfigError, DataError, UserError, WorkdirError
+from cyclegan_jax.images import to_float, to_uint8
+from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.media.stored_depth import (
   decode_opaque,
   decode_stored,
   stored_dtype,
   stored_shape,
 )
-from cyclegan_jax.data.file_images import images_of_files
-from cyclegan_jax.data.ranges import resolve_values, with_values
-from cyclegan_jax.data.resizing import resize_to
-from cyclegan_jax.data.sources import open_images
-from cyclegan_jax.data.values import Values, rescaled, values_of
-from cyclegan_jax.errors import ConfigError, DataError, UserError, WorkdirError
-from cyclegan_jax.images import to_float, to_uint8
-from cyclegan_jax.workdir import check_workdir, read_config, write_config
+from cyclegan_jax.media.value_range import (
+  Values,
+  rescaled,
+  values_of,
+)
+from cyclegan_jax.storage.workdir import (
+  check_workdir,
+  read_config,
+  write_config,
+)
+from cyclegan_jax.training import preflight
 
 imagecodecs = pytest.importorskip('imagecodecs')
 tifffile = pytest.importorskip('tifffile')
@@ -596,8 +604,8 @@ def test_resizing_keeps_the_type_and_the_range(dtype):
 
 
 def test_a_run_on_deep_images_and_its_resume(folders, tmp_path):
-  from cyclegan_jax import checkpoint
-  from cyclegan_jax.train import train
+  from cyclegan_jax.storage import checkpoint
+  from cyclegan_jax.training.train import train
 
   config = Config().replace(
     batch_size=2,

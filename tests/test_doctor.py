@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 import rich.console
 
-from cyclegan_jax import preflight
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.loader import TrainBatches, sample_images
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.losses import ADVERSARIAL_LOSSES
-from cyclegan_jax.report.doctor import SIGNS, Doctor
-from cyclegan_jax.report.recorder import Recorder
+from cyclegan_jax.report.diagnostics import (
+  SIGNS,
+  Doctor,
+)
+from cyclegan_jax.report.metric_writer import read_metrics
+from cyclegan_jax.report.run_log import Recorder
 from cyclegan_jax.report.samples import translate_samples
-from cyclegan_jax.report.writer import read_metrics
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.update import compile_update
+from cyclegan_jax.training import preflight
+from cyclegan_jax.training.compiled_step import compile_update
 
 FILTERS = 12  # as many as 2 x 2 pixels of 3 channels have numbers
 

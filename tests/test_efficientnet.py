@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax.data import embedded
+from cyclegan_jax.data.synthetic import drawings
 from cyclegan_jax.errors import WeightsError
 from cyclegan_jax.interop.pth import read_pth
-from cyclegan_jax.metrics import frozen
+from cyclegan_jax.metrics import feature_network
 from cyclegan_jax.metrics.efficientnet import (
   _HEAD,
   efficientnet,
@@ -25,14 +25,14 @@ def tensors():
 def draw_images(number, size, *, domain='a'):
   return np.stack(
     [
-      embedded.draw(index, size=size, domain=domain, split='test')
+      drawings.draw(index, size=size, domain=domain, split='test')
       for index in range(number)
     ]
   )
 
 
 def test_the_network_is_as_large_as_it_is():
-  convs, shapes = frozen._describe(efficientnet, (224, 224, 3))
+  convs, shapes = feature_network._describe(efficientnet, (224, 224, 3))
   assert len(convs) == 1 + 16 * 3 - 1 + 1
   trained = sum(
     np.prod(shape)

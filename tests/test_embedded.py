@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import cyclegan_jax
-from cyclegan_jax.data import embedded
+from cyclegan_jax.data.synthetic import drawings as synthetic
 
 NUM_DRAWINGS = 30
 
 
 def draw(index=0, *, size=64, domain='a', split='train', seed=0):
-  return embedded.draw(index, size=size, domain=domain, split=split, seed=seed)
+  return synthetic.draw(index, size=size, domain=domain, split=split, seed=seed)
 
 
 @pytest.fixture(scope='module', params=['a', 'b'])
@@ -25,7 +25,7 @@ def domain(request):
 @pytest.fixture(scope='module')
 def drawings(domain):
   return [
-    embedded.draw_with_truth(index, size=64, domain=domain, split='test')
+    synthetic.draw_with_truth(index, size=64, domain=domain, split='test')
     for index in range(NUM_DRAWINGS)
   ]
 
@@ -48,7 +48,7 @@ import sys, types, zlib
 package = types.ModuleType('cyclegan_jax')
 package.__path__ = {list(cyclegan_jax.__path__)}
 sys.modules['cyclegan_jax'] = package
-from cyclegan_jax.data.embedded import draw
+from cyclegan_jax.data.synthetic.drawings import draw
 images = [draw(i, size=64, domain='b', split='train') for i in (2, 1, 0)]
 print([zlib.crc32(image) for image in images[::-1]])
 """
@@ -138,7 +138,7 @@ def longest_run(coat):
 def test_stripes_are_wide_enough_to_learn(domain):
   counts = []
   for index in range(6):
-    drawing = embedded.draw_with_truth(
+    drawing = synthetic.draw_with_truth(
       index, size=128, domain=domain, split='test'
     )
     zebra = drawing.image if domain == 'b' else drawing.counterpart
@@ -177,4 +177,4 @@ def test_an_index_is_the_same_scene_at_any_size(domain):
 def test_errors(function, change, message):
   arguments = {'index': 0, 'size': 64, 'domain': 'a', 'split': 'train'}
   with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
-    getattr(embedded, function)(**{**arguments, **change})
+    getattr(drawings, function)(**{**arguments, **change})

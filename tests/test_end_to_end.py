@@ -6,7 +6,11 @@ import re
 import numpy as np
 from PIL import Image
 
-from cyclegan_jax import checkpoint, cli, step
+from cyclegan_jax import (
+  cli,
+  step,
+)
+from cyclegan_jax.storage import checkpoint
 
 ROOT = pathlib.Path(__file__).parent.parent
 

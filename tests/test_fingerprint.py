@@ -6,9 +6,9 @@ import time
 import pytest
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data import embedded
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.sources import Images, open_images
+from cyclegan_jax.data.synthetic import drawings
 
 FILES = {
   'trainA/1.png': 10,
@@ -172,7 +172,7 @@ def test_drawings_by_what_changes_them(monkeypatch):
     'train_a: 1 image added (train_a/00003)',
     'train_b: 1 image added (train_b/00003)',
   ]
-  monkeypatch.setattr(embedded, 'VERSION', 2)
+  monkeypatch.setattr(drawings, 'VERSION', 2)
   assert fingerprint(open_images(config))['test_b'] != mark['test_b']
 
 

@@ -3,9 +3,13 @@ import sys
 
 import pytest
 
+from cyclegan_jax.commands.train_flags import (
+  USAGE,
+  options_help,
+  parse_train_flags,
+)
 from cyclegan_jax.config import Config, from_config_dict, option_paths
 from cyclegan_jax.errors import ConfigError
-from cyclegan_jax.flags import USAGE, options_help, parse_train_flags
 
 DEFAULT = pathlib.Path(__file__).parent.parent / 'configs' / 'default.py'
 FILE = f'--config={DEFAULT}'
@@ -213,7 +217,7 @@ def test_a_file_is_run_afresh_each_time():
     # Unknown choices and values out of range.
     (
       ['--config.generator.name=unet'],
-      "config.generator.name='unet' is unknown: choose from seed_unet, "
+      "config.generator.name='unet' is unknown: choose from keras_unet, "
       'resnet, torch_unet, vit_unet',
     ),
     (['--config.batch_size=0'], 'config.batch_size=0 is too small: at least 1'),
@@ -411,7 +415,7 @@ def test_help_tells_of_every_option():
   for path in option_paths():
     assert f'--{path}=' in text
   assert '--config.seed=0\n    of the run' in text
-  assert '[seed_unet, resnet, torch_unet, vit_unet]' in text
+  assert '[keras_unet, resnet, torch_unet, vit_unet]' in text
   assert '--workdir' in USAGE
 
 

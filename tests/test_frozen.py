@@ -8,8 +8,12 @@ from jax import lax
 
 from cyclegan_jax import images
 from cyclegan_jax.errors import WeightsError
-from cyclegan_jax.metrics import frozen
-from cyclegan_jax.metrics.frozen import Conv, FrozenExtractor, fold_layers
+from cyclegan_jax.metrics import feature_network
+from cyclegan_jax.metrics.feature_network import (
+  Conv,
+  FrozenExtractor,
+  fold_layers,
+)
 
 HEAD = {'fc.weight': (5, 4)}
 
@@ -24,7 +28,7 @@ def draw_tensors(seed=0):
   rng = np.random.default_rng(seed)
   shapes = {'one.weight': (4, 3, 3, 3), 'two.weight': (4, 1, 3, 3), **HEAD}
   for name in ('one', 'two'):
-    shapes |= {f'{name}.bn.{each}': (4,) for each in frozen._NORM}
+    shapes |= {f'{name}.bn.{each}': (4,) for each in feature_network._NORM}
   return {
     name: rng.uniform(0.1, 1, shape).astype(np.float32)
     for name, shape in shapes.items()
@@ -61,7 +65,7 @@ def test_batch_norm_is_folded():
   tensors = draw_tensors()
   layer = fold(tensors)['one.weight']
   weight, bias, mean, variance = (
-    tensors[f'one.bn.{each}'] for each in frozen._NORM
+    tensors[f'one.bn.{each}'] for each in feature_network._NORM
   )
   x = np.random.default_rng(0).normal(size=(27,))
   flat = tensors['one.weight'].transpose(2, 3, 1, 0).reshape(27, 4)
@@ -91,7 +95,7 @@ def test_a_depthwise_convolution_is_that_of_xla(kernel, stride, shape):
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=6,
   )
-  convolve = jax.jit(frozen._filter_channels, static_argnums=2)
+  convolve = jax.jit(feature_network._filter_channels, static_argnums=2)
   found = convolve(x, weights, stride)
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -99,7 +103,7 @@ def test_a_depthwise_convolution_is_that_of_xla(kernel, stride, shape):
 def test_few_batch_sizes_are_compiled_and_give_the_same():
   extractor = make_extractor()
   pixels = draw_images(11)
-  frozen._apply.clear_cache()
+  feature_network._apply.clear_cache()
   expected = extractor(pixels)
   assert expected.shape == (11, 4)
   assert expected.dtype == np.float32
@@ -108,7 +112,7 @@ def test_few_batch_sizes_are_compiled_and_give_the_same():
       extractor(pixels[:number]), expected[:number], rtol=1e-5
     )
   np.testing.assert_array_equal(extractor(pixels[:8]), expected[:8])
-  assert frozen._apply._cache_size() == 3  # of 1, 2 and 4
+  assert feature_network._apply._cache_size() == 3  # of 1, 2 and 4
   assert extractor(pixels[:0]).shape == (0, 4)
 
 

@@ -9,13 +9,13 @@ import urllib.parse
 import numpy as np
 import pytest
 
-from cyclegan_jax.images import encode_png
-from cyclegan_jax.report.gallery import (
+from cyclegan_jax.report.metric_writer import MetricWriter
+from cyclegan_jax.report.run_page import (
   find_samples,
   sample_path,
   write_gallery,
 )
-from cyclegan_jax.report.writer import MetricWriter
+from cyclegan_jax.report.sheet import encode_png
 
 VOID = {'meta', 'img', 'input', 'link', 'br'}
 

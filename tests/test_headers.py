@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax.data.decoding import ImageError, decode, decoded_shape
 from cyclegan_jax.data.file_images import images_of_files
-from cyclegan_jax.data.headers import MAX_SIDE, check_tags
+from cyclegan_jax.media.decoding import (
+  ImageError,
+  decode,
+  decoded_shape,
+)
+from cyclegan_jax.media.header_limits import (
+  MAX_SIDE,
+  check_tags,
+)
 
 MAX_PIXELS = 100_000_000
 BYTE, SHORT, LONG = 7, 3, 4

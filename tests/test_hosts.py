@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from cyclegan_jax import checkpoint
-from cyclegan_jax.report.writer import read_metrics
+from cyclegan_jax.report.metric_writer import read_metrics
+from cyclegan_jax.storage import checkpoint
 
 pytestmark = pytest.mark.skipif(
   jax.__version_info__ < (0, 10),

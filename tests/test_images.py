@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax.images import encode_png, sheet, to_float, to_rgb, to_uint8
+from cyclegan_jax.images import (
+  to_float,
+  to_rgb,
+  to_uint8,
+)
+from cyclegan_jax.report.sheet import (
+  draw_sheet,
+  encode_png,
+)
 
 ALL_VALUES = np.arange(256, dtype=np.uint8)
 
@@ -88,7 +96,7 @@ def test_sheet_puts_images_in_rows_and_titles_in_columns():
   red = flat(-1.0, count=2)
   red[..., 0] = 1
   grey = flat(-1.0, channels=1, count=2)
-  got = sheet([{'real a': red, 'a → b': grey}])
+  got = draw_sheet([{'real a': red, 'a → b': grey}])
   assert got.dtype == np.uint8
   height, width = got.shape[:2]
   assert width == 4 + 2 * (128 + 4)
@@ -108,7 +116,7 @@ def test_sheet_puts_images_in_rows_and_titles_in_columns():
 
 def test_sheet_enlarges_pixels_to_squares():
   image = np.linspace(-1, 1, 50 * 50, dtype=np.float32).reshape(1, 50, 50, 1)
-  got = sheet([{'x': image}])
+  got = draw_sheet([{'x': image}])
   cell = got[-154:-4, 4:154]  # 50 px times 3
   np.testing.assert_array_equal(cell[::3, ::3, 0], to_uint8(image)[0, ..., 0])
   np.testing.assert_array_equal(cell[::3], cell[2::3])
@@ -117,7 +125,7 @@ def test_sheet_enlarges_pixels_to_squares():
 
 def test_sheet_lays_blocks_left_and_right():
   left, right = {'real a': flat(-1.0)}, {'real b': flat(-1.0, count=2)}
-  one, both = sheet([left]), sheet([left, right])
+  one, both = draw_sheet([left]), draw_sheet([left, right])
   assert both.shape[1] == 4 + 2 * (128 + 4) + 2 * 4
   np.testing.assert_array_equal(
     both[: one.shape[0], :136], one
@@ -127,7 +135,7 @@ def test_sheet_lays_blocks_left_and_right():
 
 
 def test_sheet_centres_smaller_images_among_larger():
-  got = sheet([{'x': flat(-1.0, size=256), 'y': flat(-1.0, size=128)}])
+  got = draw_sheet([{'x': flat(-1.0, size=256), 'y': flat(-1.0, size=128)}])
   black = (got == 0).all(axis=-1)
   assert black[:, 264:].sum() == 128 * 128 + black[:-260, 264:].sum()
   assert black[-4 - 128, 264 + 128]
@@ -135,7 +143,7 @@ def test_sheet_centres_smaller_images_among_larger():
 
 
 def test_sheet_draws_the_arrow_that_the_font_lacks():
-  picture = sheet([{'→': flat(1.0)}])
+  picture = draw_sheet([{'→': flat(1.0)}])
   ink = 255 - picture[:-132].min(axis=-1).astype(int)
   across = ink.sum(axis=0) / 255
   columns = np.flatnonzero(across)
@@ -147,7 +155,7 @@ def test_sheet_draws_the_arrow_that_the_font_lacks():
 
 
 def test_long_titles_stay_over_their_column():
-  got = sheet([{'back again to where it was': flat(1.0), 'b': flat(1.0)}])
+  got = draw_sheet([{'back again to where it was': flat(1.0), 'b': flat(1.0)}])
   header = got[: got.shape[0] - 132]
   assert (header[:, 132:136] == 255).all()
 
@@ -155,7 +163,7 @@ def test_long_titles_stay_over_their_column():
 @pytest.mark.parametrize('blocks', [[], [{}], [{'a': flat(0.0, count=0)}]])
 def test_sheet_of_nothing(blocks):
   with pytest.raises(ValueError, match=r'^a sheet needs at least one image$'):
-    sheet(blocks)
+    draw_sheet(blocks)
 
 
 @pytest.mark.parametrize('channels', [1, 2, 3, 4])

@@ -8,7 +8,7 @@ import pytest
 
 from cyclegan_jax.errors import WeightsError
 from cyclegan_jax.interop.pth import read_pth
-from cyclegan_jax.metrics import frozen
+from cyclegan_jax.metrics import feature_network
 from cyclegan_jax.metrics.inception import (
   _HEAD,
   _prepare,
@@ -18,7 +18,7 @@ from cyclegan_jax.metrics.inception import (
 
 
 def shapes():
-  convs, found = frozen._describe(inception, (299, 299, 3))
+  convs, found = feature_network._describe(inception, (299, 299, 3))
   return len(convs), {**found, **_HEAD}
 
 
@@ -185,7 +185,7 @@ def test_features_are_those_of_torch_fidelity_and_pytorch_fid(tmp_path):
 
 @pytest.mark.network
 def test_the_published_weights_load(tmp_path, monkeypatch):
-  from cyclegan_jax.metrics.features import load_extractor
+  from cyclegan_jax.evaluation.pretrained import load_extractor
 
   for name in ('XDG_CACHE_HOME', 'TORCH_HOME'):
     monkeypatch.setenv(name, str(tmp_path))

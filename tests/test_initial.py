@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import cyclegan_jax as cg
-from cyclegan_jax import checkpoint
 from cyclegan_jax.config import from_config_dict
 from cyclegan_jax.errors import ConfigError, WorkdirError
-from cyclegan_jax.initial import read_networks
 from cyclegan_jax.optimizers import learning_rate_schedule, make_optimizer
-from cyclegan_jax.train import train
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.training.fine_tune import read_networks
+from cyclegan_jax.training.train import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 

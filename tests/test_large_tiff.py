@@ -3,13 +3,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.decoding import ImageError
-from cyclegan_jax.data.large_tiff import TiffReader, write_tiff
+from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.media.tiff_windows import (
+  TiffReader,
+  write_tiff,
+)
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.translate import RECORD_FILE, Options, translate_files
-from cyclegan_jax.translator import load_translator
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.translate.files import translate_files
+from cyclegan_jax.translate.options import RECORD_FILE, Options
+from cyclegan_jax.translate.translator import load_translator
 
 tifffile = pytest.importorskip('tifffile')
 
@@ -197,7 +201,8 @@ def test_a_translation_that_is_never_in_memory(
     'cyclegan_jax.translate.stills._read', lambda *_: read_whole.append(1)
   )
   monkeypatch.setattr(
-    'cyclegan_jax.translator.default_whole_pixels', lambda config: 64 * 64
+    'cyclegan_jax.translate.translator.default_whole_pixels',
+    lambda config: 64 * 64,
   )
   monkeypatch.setattr('cyclegan_jax.translate.large._IN_MEMORY_PIXELS', 0)
   scratch = tmp_path / 'scratch'
@@ -224,7 +229,8 @@ def test_a_large_file_that_is_damaged(run, tmp_path, monkeypatch):
   path.write_bytes(bytes(data))
   monkeypatch.setattr('cyclegan_jax.translate.large._IN_MEMORY_PIXELS', 0)
   monkeypatch.setattr(
-    'cyclegan_jax.translator.default_whole_pixels', lambda config: 32 * 32
+    'cyclegan_jax.translate.translator.default_whole_pixels',
+    lambda config: 32 * 32,
   )
   outcome = translate_files(run, [path], tmp_path / 'out', Options())
   (message,) = outcome.failed

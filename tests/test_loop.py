@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint
-from cyclegan_jax import train as train_module
 from cyclegan_jax.data.loader import image_at
 from cyclegan_jax.errors import TrainingError
-from cyclegan_jax.loop import read_skipped
-from cyclegan_jax.report.writer import read_metrics
-from cyclegan_jax.train import train
+from cyclegan_jax.report.metric_writer import read_metrics
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.training import train as train_module
+from cyclegan_jax.training.loop import read_skipped
+from cyclegan_jax.training.train import train
 
 NUM_IMAGES = 4
 WHITE = 2

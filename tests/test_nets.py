@@ -101,7 +101,7 @@ def test_the_tables_have_the_configs_names():
   'preset, size, num_generator, num_discriminator, patches',
   [
     ('default', 64, 4_116_171, 391_993, 8),
-    ('seed', 128, 41_829_571, 2_765_633, 16),
+    ('keras', 128, 41_829_571, 2_765_633, 16),
     ('paper', 256, 11_378_179, 2_764_737, 30),
     ('tpu', 256, 11_378_179, 2_764_737, 30),
     ('folder', 128, 1_965_059, 694_241, 14),
@@ -132,7 +132,7 @@ def test_the_tiny_preset_fits_its_networks(load_preset):
 @pytest.mark.parametrize(
   'options, size, expected',
   [
-    ({'name': 'seed_unet', 'isize': 128, 'filters': 64}, 128, 41_829_571),
+    ({'name': 'keras_unet', 'isize': 128, 'filters': 64}, 128, 41_829_571),
     ({'name': 'resnet', 'blocks': 9, **PAPER}, 256, 11_378_179),
     ({'name': 'resnet', 'blocks': 6, **PAPER}, 128, 7_837_699),
     ({'name': 'torch_unet', 'isize': 128, 'filters': 64}, 128, 41_828_995),
@@ -149,15 +149,15 @@ def test_generators_by_count(options, size, expected):
 @pytest.mark.parametrize(
   'options, size, patches, expected',
   [
-    ({'name': 'seed_patchgan', 'filters': 64}, 128, 16, 2_765_633),
+    ({'name': 'keras_patchgan', 'filters': 64}, 128, 16, 2_765_633),
     (
-      {'name': 'seed_patchgan', 'filters': 64, 'last_layers': 'valid'},
+      {'name': 'keras_patchgan', 'filters': 64, 'last_layers': 'valid'},
       128,
       14,
       2_765_633,
     ),
     # Of odd maps 'same' keeps the larger half: 20, 10, 5, 3.
-    ({'name': 'seed_patchgan', 'filters': 64}, 20, 3, 2_765_633),
+    ({'name': 'keras_patchgan', 'filters': 64}, 20, 3, 2_765_633),
     ({'name': 'patchgan', **PAPER}, 256, 30, 2_764_737),
     ({'name': 'patchgan', **PAPER}, 128, 14, 2_764_737),
     # One layer judges 16 x 16 pixels: 64, 128 and a logit.
@@ -216,7 +216,7 @@ def test_every_option_builds(name, norm, affine, upsample, padding):
 def test_every_option_of_a_discriminator_builds(name, norm, affine):
   config = DiscriminatorConfig(name=name, filters=2, norm=norm, affine=affine)
   logits, variables = shapes(make_discriminator(config), image(3, 32, 32, 4))
-  patches = {'seed_patchgan': 4, 'patchgan': 2, 'pixelgan': 32}[name]
+  patches = {'keras_patchgan': 4, 'patchgan': 2, 'pixelgan': 32}[name]
   assert logits.shape == (3, patches, patches, 1)
   assert set(variables) == {'params'}
   has_scales = any('scale' in path for path in by_path(variables['params']))
@@ -235,7 +235,7 @@ def test_no_bias_is_lost_before_a_norm(norm):
 
 @pytest.mark.parametrize('filters, deepest', [(1, 8), (3, 24)])
 def test_filters_double_inward_up_to_eight_times(filters, deepest):
-  for name in ('seed_unet', 'torch_unet'):
+  for name in ('keras_unet', 'torch_unet'):
     config = GeneratorConfig(name=name, filters=filters, isize=64)
     _, variables = shapes(make_generator(config), image(1, 64, 64, 3))
     kernels = [x.shape for x in jax.tree.leaves(variables) if x.ndim == 4]
@@ -455,8 +455,8 @@ def test_a_large_mean_costs_no_digits():
 @pytest.mark.parametrize(
   'network, epsilon',
   [
-    (GeneratorConfig(name='seed_unet', isize=16, filters=1), 1.01e-5),
-    (DiscriminatorConfig(name='seed_patchgan', filters=1), 1.01e-5),
+    (GeneratorConfig(name='keras_unet', isize=16, filters=1), 1.01e-5),
+    (DiscriminatorConfig(name='keras_patchgan', filters=1), 1.01e-5),
     (GeneratorConfig(name='resnet', blocks=1, filters=1), 1e-5),
     (GeneratorConfig(name='torch_unet', isize=16, filters=1), 1e-5),
     (DiscriminatorConfig(name='patchgan', filters=1), 1e-5),

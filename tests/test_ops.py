@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from cyclegan_jax.ops import conv, conv_reflected, conv_transpose, conv_valid
-from cyclegan_jax.ops.winograd import kernel_gradient
+from cyclegan_jax.nets.ops import (
+  conv,
+  conv_reflected,
+  conv_transpose,
+  conv_valid,
+)
+from cyclegan_jax.nets.ops.winograd import kernel_gradient
 
 pytestmark = pytest.mark.usefixtures('strict')
 

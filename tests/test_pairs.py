@@ -20,8 +20,8 @@ from cyclegan_jax.data.loader import TrainBatches, image_at, num_paired
 from cyclegan_jax.data.pairs import match_names, training_pairs
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import ConfigError, DataError
-from cyclegan_jax.report.writer import read_metrics
-from cyclegan_jax.train import train
+from cyclegan_jax.report.metric_writer import read_metrics
+from cyclegan_jax.training.train import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAIRED = {'paired_weight': 3.0}

@@ -9,15 +9,18 @@ import pytest
 from PIL import Image, ImageCms
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data.decoding import ImageError, decode
-from cyclegan_jax.data.photo import (
+from cyclegan_jax.errors import DataError
+from cyclegan_jax.media.decoding import (
+  ImageError,
+  decode,
+)
+from cyclegan_jax.media.image_files import (
   Photo,
   holds,
   read_photo,
   values_for,
   write_photo,
 )
-from cyclegan_jax.errors import DataError
 
 imagecodecs = pytest.importorskip('imagecodecs')
 tifffile = pytest.importorskip('tifffile')

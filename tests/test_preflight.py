@@ -6,12 +6,12 @@ import pytest
 import rich.console
 from PIL import Image
 
-from cyclegan_jax import preflight
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.folder_source import images_of_files
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.state import create_train_state
+from cyclegan_jax.training import preflight
 
 NUM_DEVICES = jax.local_device_count()
 
@@ -244,9 +244,9 @@ def test_the_table(described):
   assert preflight.describe(config, images, state, 3 * 2**28) == {
     'training images': '1,200 of a, 1,200 of b',
     'test images': '3 of a, 3 of b',
-    'generators': 'seed_unet, '
+    'generators': 'keras_unet, '
     f'{preflight.num_parameters(state.gen):,} parameters in both',
-    'discriminators': 'seed_patchgan, '
+    'discriminators': 'keras_patchgan, '
     f'{preflight.num_parameters(state.disc):,} parameters in both',
     'devices': f'1 x {kind}',
     'steps': '5,400 of 2 pairs, 600 an epoch',

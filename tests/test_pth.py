@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan_jax.errors import WeightsError
-from cyclegan_jax.interop import opcodes, pth
-from cyclegan_jax.interop.programs import write_program
+from cyclegan_jax.interop import pickle_machine, pth
+from cyclegan_jax.interop.pickle_writer import write_program
 from cyclegan_jax.interop.pth import read_pth, write_pth
 
 ROOT = pathlib.Path(pth.__file__).parent.parent.parent
@@ -491,7 +491,7 @@ def contained(kind, program):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('name', ATTACKS)
 def test_attacks_are_refused(name, kind, monkeypatch):
-  monkeypatch.setattr(opcodes, 'MAX_OPCODES', 20_000)
+  monkeypatch.setattr(pickle_machine, 'MAX_OPCODES', 20_000)
   program, expected = ATTACKS[name]
   assert message_of(contained(kind, program)) == expected
   assert not pathlib.Path(MARKER).exists()

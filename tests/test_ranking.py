@@ -5,13 +5,20 @@ import math
 import jax
 import pytest
 
-from cyclegan_jax import checkpoint, create_train_state
-from cyclegan_jax.checkpoint import Saver
+from cyclegan_jax import create_train_state
 from cyclegan_jax.config import Config
 from cyclegan_jax.errors import ConfigError
-from cyclegan_jax.metrics.report import shown_name
-from cyclegan_jax.ranking import HIGHER, LOWER, badness, best_at, check_best
-from cyclegan_jax.train import train
+from cyclegan_jax.evaluation.table import shown_name
+from cyclegan_jax.metrics.goals import (
+  HIGHER,
+  LOWER,
+  badness,
+  best_at,
+  check_best,
+)
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.checkpoint import Saver
+from cyclegan_jax.training.train import train
 
 ARROWS = {'↓': LOWER, '↑': HIGHER}
 

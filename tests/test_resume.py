@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from cyclegan_jax import checkpoint
-from cyclegan_jax.train import train
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.training.train import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 

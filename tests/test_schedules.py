@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan_jax.config import ScheduleConfig
-from cyclegan_jax.schedules import make_schedule
+from cyclegan_jax.optimizers import make_schedule
 
 pytestmark = pytest.mark.usefixtures('strict')
 

@@ -24,10 +24,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.photo import write_photo
+from cyclegan_jax.media.image_files import write_photo
 from cyclegan_jax.state import create_train_state
+from cyclegan_jax.storage import checkpoint
 
 pytest.importorskip('uvicorn', reason='needs the extra `serve`')
 pytest.importorskip('starlette', reason='needs the extra `serve`')
@@ -159,7 +159,8 @@ FILES = {
 OWN = """
 import pathlib, sys
 import numpy as np
-from cyclegan_jax.translate import Options, translate_files
+from cyclegan_jax.translate.files import translate_files
+from cyclegan_jax.translate.options import Options
 from cyclegan_jax.translator import load_translator
 
 folder, *runs = map(pathlib.Path, sys.argv[1:])

@@ -13,12 +13,18 @@ import pytest
 from PIL import Image
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data import embedded
-from cyclegan_jax.data.decoding import decode_bytes, decoded_shape
 from cyclegan_jax.data.file_images import images_of_files
-from cyclegan_jax.data.files import list_images, natural
 from cyclegan_jax.data.sources import ImageError, open_images
+from cyclegan_jax.data.synthetic import drawings
 from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.media.decoding import (
+  decode_bytes,
+  decoded_shape,
+)
+from cyclegan_jax.media.listing import (
+  list_images,
+  natural,
+)
 
 SPLITS = ('train_a', 'train_b', 'test_a', 'test_b')
 
@@ -623,7 +629,7 @@ def test_embedded_draws_what_embedded_draws():
   assert images['test_b'].shape_of(2) == (24, 24)
   np.testing.assert_array_equal(
     images['test_b'].read(2),
-    embedded.draw(2, size=24, domain='b', split='test'),
+    drawings.draw(2, size=24, domain='b', split='test'),
   )
 
 

@@ -11,7 +11,7 @@ import cyclegan_jax as cg
 from cyclegan_jax import step
 from cyclegan_jax.config import DiscriminatorConfig
 from cyclegan_jax.nets import make_discriminator
-from cyclegan_jax.ops import spectral_norm
+from cyclegan_jax.nets.ops import spectral_norm
 from cyclegan_jax.state import abstract_train_state
 
 
@@ -90,7 +90,7 @@ def test_a_kernel_of_zeros():
 # In the discriminators.
 
 
-@pytest.mark.parametrize('name', ['seed_patchgan', 'patchgan', 'pixelgan'])
+@pytest.mark.parametrize('name', ['keras_patchgan', 'patchgan', 'pixelgan'])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_every_convolution_has_it(name, dtype):
   options = {'name': name, 'filters': 4, 'layers': 2, 'norm': 'none'}

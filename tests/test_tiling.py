@@ -13,22 +13,26 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.nets import make_generator
-from cyclegan_jax.tiling import _warn_once as warn_once
-from cyclegan_jax.tiling import (
+from cyclegan_jax.translate.tiling import _warn_once as warn_once
+from cyclegan_jax.translate.tiling import (
   default_tile,
   stage_tile,
   translate_array,
   translate_tiled,
   why_inexact,
 )
-from cyclegan_jax.tiling.blended import (
+from cyclegan_jax.translate.tiling.blended import (
   starts,
   tile_weights,
   translate_blended,
 )
-from cyclegan_jax.tiling.spool import Spool
-from cyclegan_jax.tiling.staged import Moments
-from cyclegan_jax.tiling.windows import mirrored, pad, span
+from cyclegan_jax.translate.tiling.scratch_array import Spool
+from cyclegan_jax.translate.tiling.staged import Moments
+from cyclegan_jax.translate.tiling.windows import (
+  mirrored,
+  pad,
+  span,
+)
 
 KEY = jax.random.key(0)
 RESNET = Config().replace(
@@ -46,7 +50,7 @@ RESNET = Config().replace(
 )
 UNET = RESNET.replace(
   generator={
-    'name': 'seed_unet',
+    'name': 'keras_unet',
     'isize': 16,
     'fixed_input_size': False,
     'dropout': 0.5,
@@ -423,7 +427,7 @@ def test_a_unet_is_blended_and_says_so(caplog):
   np.testing.assert_allclose(got[:8, :8], corner, atol=1e-5)
   translate_array(UNET, params, 'ab', x, key=KEY, tile=32)
   assert caplog.messages == [
-    'not exact: seed_unet sees the whole image at once: in tiles each has '
+    'not exact: keras_unet sees the whole image at once: in tiles each has '
     'statistics of its own, so overlapping tiles are blended'
   ]
 

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from cyclegan_jax import checkpoint, create_train_state, make_translator
-from cyclegan_jax.checkpoint import Saver
+from cyclegan_jax import (
+  create_train_state,
+  make_translator,
+)
 from cyclegan_jax.commands import export, import_weights
 from cyclegan_jax.config import Config, DiscriminatorConfig, GeneratorConfig
 from cyclegan_jax.errors import ConfigError, WeightsError, WorkdirError
@@ -28,8 +30,10 @@ from cyclegan_jax.interop.torch_names import (
   params_to_torch,
   rename,
 )
-from cyclegan_jax.manifest import write_manifest
 from cyclegan_jax.nets import make_discriminator, make_generator
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.checkpoint import Saver
+from cyclegan_jax.storage.checksums import write_manifest
 
 torch = pytest.importorskip('torch')
 nn = torch.nn
@@ -460,7 +464,7 @@ def test_what_does_not_fit_is_named(change, message):
 @pytest.mark.parametrize(
   'options, lacking',
   [
-    ({'name': 'seed_unet'}, "config.generator.name='seed_unet'"),
+    ({'name': 'keras_unet'}, "config.generator.name='keras_unet'"),
     ({'name': 'vit_unet'}, "config.generator.name='vit_unet'"),
     (
       {'name': 'resnet', 'padding': 'reflect', 'upsample': 'resize'},

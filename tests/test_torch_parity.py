@@ -52,9 +52,9 @@ GENERATORS = {
   'resnet instance': {'name': 'resnet', 'norm': 'instance', 'affine': False},
   'resnet affine': {'name': 'resnet', 'norm': 'instance'},
   'resnet batch zero': {'name': 'resnet', 'norm': 'batch', 'padding': 'zero'},
-  'seed batch': {'name': 'seed_unet'},
-  'seed instance': {'name': 'seed_unet', 'norm': 'instance', 'affine': False},
-  'seed no norm': {'name': 'seed_unet', 'norm': 'none'},
+  'seed batch': {'name': 'keras_unet'},
+  'seed instance': {'name': 'keras_unet', 'norm': 'instance', 'affine': False},
+  'seed no norm': {'name': 'keras_unet', 'norm': 'none'},
   'torch batch': {'name': 'torch_unet', 'norm': 'batch'},
   'torch instance': {'name': 'torch_unet', 'norm': 'instance'},
 }
@@ -119,7 +119,7 @@ def test_dropout_is_in_the_same_places(name):
     theirs.masks[dropout] = to_torch(dropped) != 0
   expected = {
     'resnet': {'block_0_dropout'},
-    'seed_unet': {'dropout_8', 'dropout_4', 'dropout_2'},
+    'keras_unet': {'dropout_8', 'dropout_4', 'dropout_2'},
     'torch_unet': {'dropout_4'},
   }
   assert set(theirs.masks) == expected[config.name]
@@ -148,8 +148,8 @@ def test_the_resnet_s_gradient_in_its_input():
 
 
 DISCRIMINATORS = {
-  'seed same': {'name': 'seed_patchgan'},
-  'seed valid': {'name': 'seed_patchgan', 'last_layers': 'valid'},
+  'seed same': {'name': 'keras_patchgan'},
+  'seed valid': {'name': 'keras_patchgan', 'last_layers': 'valid'},
   'patchgan instance': {'name': 'patchgan', 'norm': 'instance'},
   'patchgan batch': {'name': 'patchgan', 'norm': 'batch'},
   'patchgan deep': {
@@ -182,12 +182,12 @@ AT_FULL_SIZE = [
     {'name': 'resnet', 'norm': 'instance', 'affine': False, 'blocks': 6},
     7_837_699,
   ),
-  ({'name': 'seed_unet', 'isize': 64, 'filters': 24}, 4_116_171),
-  ({'name': 'seed_unet', 'isize': 128}, 41_829_571),
+  ({'name': 'keras_unet', 'isize': 64, 'filters': 24}, 4_116_171),
+  ({'name': 'keras_unet', 'isize': 128}, 41_829_571),
   ({'name': 'torch_unet', 'isize': 128}, 41_828_995),
   ({'name': 'torch_unet', 'isize': 256}, 54_413_955),
-  ({'name': 'seed_patchgan', 'filters': 24}, 391_993),
-  ({'name': 'seed_patchgan'}, 2_765_633),
+  ({'name': 'keras_patchgan', 'filters': 24}, 391_993),
+  ({'name': 'keras_patchgan'}, 2_765_633),
   ({'name': 'patchgan', 'norm': 'instance', 'affine': False}, 2_764_737),
   ({'name': 'patchgan', 'norm': 'batch'}, 2_765_633),
   ({'name': 'pixelgan', 'norm': 'instance', 'affine': False}, 8_705),
@@ -196,7 +196,7 @@ AT_FULL_SIZE = [
 
 @pytest.mark.parametrize('options, count', AT_FULL_SIZE)
 def test_parameters_at_full_size(options, count):
-  is_generator = options['name'] in ('resnet', 'seed_unet', 'torch_unet')
+  is_generator = options['name'] in ('resnet', 'keras_unet', 'torch_unet')
   kind = GeneratorConfig if is_generator else DiscriminatorConfig
   config = kind(**{'filters': 64} | options)
   with torch.device('meta'):
@@ -214,7 +214,7 @@ def test_parameters_at_full_size(options, count):
 
 
 def test_the_copy_leaves_no_layer_out():
-  theirs = NETS['seed_unet'](generator_config('seed batch'))
+  theirs = NETS['keras_unet'](generator_config('seed batch'))
   leaves = jax.tree.leaves(to_flax(theirs))
   kinds = collections.Counter(leaf.ndim for leaf in leaves)
   assert sum(kinds.values()) == len(list(theirs.parameters()))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cyclegan_jax.report.trace import StepTrace
-from cyclegan_jax.train import train
+from cyclegan_jax.training.train import train
 
 
 @pytest.fixture

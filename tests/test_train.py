@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint
 from cyclegan_jax.errors import ConfigError, DataError, WorkdirError
-from cyclegan_jax.report.writer import read_metrics
-from cyclegan_jax.train import train
-from cyclegan_jax.workdir import lock_workdir
+from cyclegan_jax.report.metric_writer import read_metrics
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.workdir import lock_workdir
+from cyclegan_jax.training.train import train
 
 
 @pytest.fixture

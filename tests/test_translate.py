@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint, cli, images
+from cyclegan_jax import (
+  cli,
+  images,
+)
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.errors import (
@@ -20,7 +23,9 @@ from cyclegan_jax.errors import (
 )
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.translate import RECORD_FILE, Options, translate_files
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.translate.files import translate_files
+from cyclegan_jax.translate.options import RECORD_FILE, Options
 
 UNET = Config().replace(
   data={'size': 16, 'load_size': 16},
@@ -229,7 +234,7 @@ def test_what_is_left_out_is_told(unet, tmp_path, capsys):
 
 def test_a_page_of_large_images(resnet, tmp_path, monkeypatch):
   """They are shown smaller, whatever their shape."""
-  monkeypatch.setattr('cyclegan_jax.translate.work._PREVIEW_SIDE', 16)
+  monkeypatch.setattr('cyclegan_jax.translate.context._PREVIEW_SIDE', 16)
   put(tmp_path / 'in' / 'a.png', 70, 53, 3)
   put(tmp_path / 'in' / 'line.png', 1, 100, 3)
   options = Options(gallery=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax.report.translations import TranslationGallery
+from cyclegan_jax.report.translation_gallery import TranslationGallery
 
 VOID = {'meta', 'img', 'input', 'link', 'br'}
 HOSTILE = [
@@ -483,7 +483,7 @@ def add_share(folder, first):
 
 def test_processes_share_a_folder(tmp_path):
   context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(['cyclegan_jax.report.translations'])
+  context.set_forkserver_preload(['cyclegan_jax.report.translation_gallery'])
   shares = [
     context.Process(target=add_share, args=(tmp_path, i)) for i in range(3)
   ]

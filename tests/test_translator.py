@@ -3,11 +3,16 @@ import numpy as np
 import pytest
 
 import cyclegan_jax
-from cyclegan_jax import checkpoint, inference
+from cyclegan_jax import inference
 from cyclegan_jax.config import Config
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.translator import Translator, bucket, load_translator
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.translate.translator import (
+  Translator,
+  bucket,
+  load_translator,
+)
 
 RESNET = Config().replace(
   data={'size': 16, 'load_size': 16, 'channels_b': 1},
@@ -22,7 +27,7 @@ RESNET = Config().replace(
 )
 UNET = RESNET.replace(
   generator={
-    'name': 'seed_unet',
+    'name': 'keras_unet',
     'isize': 16,
     'fixed_input_size': False,
     'dropout': 0.5,

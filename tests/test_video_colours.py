@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax.data.clips import convert_video
+from cyclegan_jax.media.clips import convert_video
 
 av = pytest.importorskip('av')
 

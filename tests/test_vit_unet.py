@@ -12,8 +12,15 @@ from cyclegan_jax.config import Config, GeneratorConfig, size_multiple
 from cyclegan_jax.errors import ConfigError
 from cyclegan_jax.nets import make_generator
 from cyclegan_jax.nets.vit import PixelwiseViT, TransformerBlock
-from cyclegan_jax.tiling import default_tile, translate_array, why_inexact
-from cyclegan_jax.translator import Translator, default_whole_pixels
+from cyclegan_jax.translate.tiling import (
+  default_tile,
+  translate_array,
+  why_inexact,
+)
+from cyclegan_jax.translate.translator import (
+  Translator,
+  default_whole_pixels,
+)
 
 TINY = GeneratorConfig(
   name='vit_unet', filters=2, blocks=2, heads=4, norm='instance', dropout=0.0

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import checkpoint, cli
+from cyclegan_jax import cli
 from cyclegan_jax.config import Config
-from cyclegan_jax.data import embedded
+from cyclegan_jax.data.synthetic import drawings
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.translator import load_translator
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.translate.translator import load_translator
 
 pytest.importorskip('onnxruntime', reason='needs the extra `export`')
 pytest.importorskip('onnx', reason='needs the extra `export`')
@@ -43,7 +44,7 @@ SMALL = {
   'discriminator': {'filters': 1, 'layers': 1},
 }
 RESNET = {'name': 'resnet', 'filters': 4, 'blocks': 1, 'dropout': 0.0}
-UNET = {'name': 'seed_unet', 'filters': 4, 'isize': 16, 'dropout': 0.5}
+UNET = {'name': 'keras_unet', 'filters': 4, 'isize': 16, 'dropout': 0.5}
 CONFIGS = {
   # Of any size: padded by reflection. Its b is grey.
   'resnet': Config().replace(
@@ -204,7 +205,7 @@ def decoded(data):
 
 def drawing(height, width):
   size = max(height, width, 32)
-  whole = embedded.draw(0, size=size, domain='a', split='test')
+  whole = drawings.draw(0, size=size, domain='a', split='test')
   return whole[:height, :width]
 
 

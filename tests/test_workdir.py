@@ -13,13 +13,13 @@ import time
 
 import pytest
 
-from cyclegan_jax import checkpoint
 from cyclegan_jax.config import Config
 from cyclegan_jax.errors import WorkdirError
-from cyclegan_jax.workdir import (
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.storage.workdir import (
   check_workdir,
   discard_workdir,
-  explain_disk_errors,
   lock_workdir,
   make_workdir,
   read_config,
@@ -193,7 +193,7 @@ def holder_of(folder):
   """Another process that has the lock of a folder."""
   program = (
     'import pathlib, sys\n'
-    'from cyclegan_jax.workdir import lock_workdir\n'
+    'from cyclegan_jax.storage.workdir import lock_workdir\n'
     'with lock_workdir(pathlib.Path(sys.argv[1])):\n'
     '  print("locked", flush=True)\n'
     '  sys.stdin.read()\n'

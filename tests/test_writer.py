@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 
 from cyclegan_jax.errors import WorkdirError
-from cyclegan_jax.images import encode_png
-from cyclegan_jax.report.writer import MetricWriter, read_metrics
+from cyclegan_jax.report.metric_writer import (
+  MetricWriter,
+  read_metrics,
+)
+from cyclegan_jax.report.sheet import encode_png
 
 
 def read_events(workdir: Path):
@@ -269,7 +272,7 @@ def test_a_metric_named_step(tmp_path):
 def test_nan_is_not_warned_of_and_tensorflow_not_imported(tmp_path):
   code = (
     'import sys, pathlib\n'
-    'from cyclegan_jax.report.writer import MetricWriter\n'
+    'from cyclegan_jax.report.metric_writer import MetricWriter\n'
     'assert "tensorboardX" not in sys.modules\n'
     'with MetricWriter(pathlib.Path(sys.argv[1])) as writer:\n'
     '  writer.scalars(1, {"a": float("nan")})\n'

@@ -6,7 +6,7 @@ import re
 import sys
 
 from cyclegan_jax.commands.parser import Parser
-from cyclegan_jax.compare import compare_runs
+from cyclegan_jax.compare.runs import compare_runs
 
 
 def run(argv: list[str], program: str) -> int:

@@ -10,17 +10,24 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
-from cyclegan_jax import checkpoint
-from cyclegan_jax.atomic import replace_text
 from cyclegan_jax.commands.parser import Parser
 from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import ConfigError, DataError
-from cyclegan_jax.evaluate import OnProgress, evaluate
-from cyclegan_jax.interim import EVALUATION_FOLDER, file_texts, palette_of
+from cyclegan_jax.evaluation.evaluator import (
+  OnProgress,
+  evaluate,
+)
+from cyclegan_jax.evaluation.feature_cache import choose_extractor
+from cyclegan_jax.evaluation.outputs import (
+  EVALUATION_FOLDER,
+  file_texts,
+  palette_of,
+)
 from cyclegan_jax.metrics.label_maps import Palette, read_palette
-from cyclegan_jax.metrics.reference import choose_extractor
-from cyclegan_jax.workdir import explain_disk_errors
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.atomic import replace_text
+from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
 
 def run(argv: list[str], program: str) -> int:

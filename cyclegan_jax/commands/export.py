@@ -4,18 +4,16 @@ import argparse
 import pathlib
 import shlex
 
-from cyclegan_jax import checkpoint
-from cyclegan_jax.atomic import filling, replacing
 from cyclegan_jax.commands.parser import Parser
 from cyclegan_jax.config import Direction
 from cyclegan_jax.errors import UserError, WorkdirError
-from cyclegan_jax.export import (
+from cyclegan_jax.export.authors import TORCH_NAMES, describe_call, notes
+from cyclegan_jax.export.formats import (
   FORMATS,
   Write,
   greatest_difference,
   load_format,
 )
-from cyclegan_jax.export.authors import TORCH_NAMES, describe_call, notes
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnxruntime_web import PACKAGE, check_source, vendor
 from cyclegan_jax.export.web import (
@@ -25,7 +23,12 @@ from cyclegan_jax.export.web import (
   network_name,
   write_page,
 )
-from cyclegan_jax.workdir import explain_disk_errors
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.atomic import (
+  filling,
+  replacing,
+)
+from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
 # The greatest difference from the live translator on random images, in
 # [-1, 1], with which a file is written. 16 bits round each activation to 11.

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax.checkpoint import Saver, reason_of
 from cyclegan_jax.commands.parser import Parser
 from cyclegan_jax.config import Config, DiscriminatorConfig, Section
 from cyclegan_jax.errors import WeightsError, WorkdirError
@@ -27,14 +26,21 @@ from cyclegan_jax.interop.torch_infer import (
   infer_generator,
 )
 from cyclegan_jax.interop.torch_names import params_from_torch, rename
-from cyclegan_jax.preflight import gib, num_bytes
 from cyclegan_jax.state import (
   TrainState,
   abstract_train_state,
   create_train_state,
 )
+from cyclegan_jax.storage.checkpoint import (
+  Saver,
+  reason_of,
+)
+from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.training.preflight import (
+  gib,
+  num_bytes,
+)
 from cyclegan_jax.types import Params
-from cyclegan_jax.workdir import explain_disk_errors
 
 _SIZE = 256  # the authors'
 

@@ -4,18 +4,25 @@ import pathlib
 import shlex
 import signal
 
-from cyclegan_jax import flags, hosts
+from cyclegan_jax.commands import train_flags
 from cyclegan_jax.errors import ConfigError
-from cyclegan_jax.train import TrainResult, train
-from cyclegan_jax.workdir import discard_workdir, make_workdir
+from cyclegan_jax.storage.workdir import (
+  discard_workdir,
+  make_workdir,
+)
+from cyclegan_jax.training import processes
+from cyclegan_jax.training.train import (
+  TrainResult,
+  train,
+)
 
 
 def run(argv: list[str], program: str) -> int:
   """Trains, or goes on training."""
   if '--help' in argv or '-h' in argv:
-    print(f'{flags.USAGE}\n{flags.options_help()}')
+    print(f'{train_flags.USAGE}\n{train_flags.options_help()}')
     return 0
-  parsed = flags.parse_train_flags(argv)
+  parsed = train_flags.parse_train_flags(argv)
   if parsed.config.distributed.initialize and not parsed.workdir:
     raise ConfigError(
       'config.distributed.initialize=True needs --workdir: all processes of a '
@@ -30,7 +37,7 @@ def run(argv: list[str], program: str) -> int:
     raise
   again = argv if parsed.workdir else [*argv, f'--workdir={workdir}']
   command = f'{program} {shlex.join(again)}'
-  if hosts.is_first():
+  if processes.is_first():
     _tell_end(result, workdir, command)
   return 128 + result.signal if result.signal else 0
 

@@ -9,7 +9,8 @@ import sys
 import jax
 
 from cyclegan_jax.commands.parser import Parser
-from cyclegan_jax.translate import ENDINGS, Options, translate_files
+from cyclegan_jax.translate.files import translate_files
+from cyclegan_jax.translate.options import ENDINGS, Options
 
 _BATCH_SIZE = 16  # of an accelerator; a CPU gains nothing by more than one
 

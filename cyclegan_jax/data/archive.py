@@ -15,14 +15,19 @@ import zlib
 from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
-from cyclegan_jax.data.decoding import (
-  EXTENSIONS,
-  ImageError,
+from cyclegan_jax.errors import (
+  DataError,
   one_line,
   printable,
 )
-from cyclegan_jax.data.files import Stamp, open_file
-from cyclegan_jax.errors import DataError
+from cyclegan_jax.media.decoding import (
+  EXTENSIONS,
+  ImageError,
+)
+from cyclegan_jax.media.listing import (
+  Stamp,
+  open_file,
+)
 
 # Zip files of images have thousands; a list of this many takes a second.
 MAX_MEMBERS = 500_000

@@ -8,14 +8,24 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cyclegan_jax.data.archive import Archive, Member, read_member
-from cyclegan_jax.data.decoding import CHANNELS, Images, decode, explained
-from cyclegan_jax.data.depth import (
+from cyclegan_jax.data.image_list import Images
+from cyclegan_jax.media.decoding import (
+  CHANNELS,
+  decode,
+  explained,
+)
+from cyclegan_jax.media.listing import (
+  Stamp,
+  has_changed,
+  natural,
+  open_file,
+)
+from cyclegan_jax.media.stored_depth import (
   decode_opaque,
   stored_dtype,
   stored_shape,
   to_bytes,
 )
-from cyclegan_jax.data.files import Stamp, has_changed, natural, open_file
 
 _Opener = Callable[[int], BinaryIO]
 

@@ -10,7 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cyclegan_jax.data.decoding import Images, printable
+from cyclegan_jax.data.image_list import Images
+from cyclegan_jax.errors import printable
 
 _NUM_LISTED = 3  # names that a message shows
 

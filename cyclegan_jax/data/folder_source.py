@@ -13,17 +13,23 @@ from typing import NamedTuple
 
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data.archive import Archive, is_archive, open_archive
-from cyclegan_jax.data.decoding import (
-  CHANNELS,
-  EXTENSIONS,
-  Images,
+from cyclegan_jax.data.file_images import images_of_files, images_of_members
+from cyclegan_jax.data.image_list import Images
+from cyclegan_jax.errors import (
+  ConfigError,
+  DataError,
   one_line,
   printable,
 )
-from cyclegan_jax.data.file_images import images_of_files, images_of_members
-from cyclegan_jax.data.files import list_images
-from cyclegan_jax.data.tiffs import MAX_CHANNELS, check_installed
-from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.media.decoding import (
+  CHANNELS,
+  EXTENSIONS,
+)
+from cyclegan_jax.media.listing import list_images
+from cyclegan_jax.media.tiff_reader import (
+  MAX_CHANNELS,
+  check_installed,
+)
 
 _NUM_LISTED = 8  # entries of a folder that a message shows
 

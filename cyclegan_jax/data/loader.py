@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from cyclegan_jax.config import Config, DataConfig
-from cyclegan_jax.data.decoding import printable
 from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.resizing import (
   check_crop,
@@ -29,7 +28,7 @@ from cyclegan_jax.data.resizing import (
   resize,
 )
 from cyclegan_jax.data.sources import ImageError, Images
-from cyclegan_jax.errors import DataError
+from cyclegan_jax.errors import DataError, printable
 
 # uint8 [B, H, W, C] by domain; float32 in [-1, 1] of files of more than 8 bits.
 # Where there are pairs also 'is_pair': bool [B].

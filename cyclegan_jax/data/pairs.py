@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.decoding import Images, printable
-from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.data.image_list import Images
+from cyclegan_jax.errors import ConfigError, DataError, printable
 
 
 def match_names(

@@ -10,9 +10,15 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data.decoding import ImageError, Images
-from cyclegan_jax.data.values import FULL, Values, is_settled, values_of
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.media.value_range import (
+  FULL,
+  Values,
+  is_settled,
+  values_of,
+)
 
 # Beyond it is no measurement: the largest floats mark pixels without one.
 _MAX_VALUE = 1e30

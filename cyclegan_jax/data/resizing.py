@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data.decoding import ImageError
 from cyclegan_jax.errors import DataError
+from cyclegan_jax.media.decoding import ImageError
 
 _RESAMPLING = {
   'bilinear': Image.Resampling.BILINEAR,

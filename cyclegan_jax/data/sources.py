@@ -8,12 +8,13 @@ import functools
 from collections.abc import Callable
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data import embedded
-from cyclegan_jax.data.decoding import ImageError, Images
 from cyclegan_jax.data.folder_source import open_folder
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.ranges import with_values
+from cyclegan_jax.data.synthetic import drawings
 from cyclegan_jax.data.tfds_source import open_tfds
 from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.media.decoding import ImageError
 
 __all__ = ['SOURCES', 'ImageError', 'Images', 'open_embedded', 'open_images']
 
@@ -46,23 +47,23 @@ def open_embedded(config: DataConfig) -> dict[str, Images]:
         'embedded drawings, which have 3 channels'
       )
   size = config.load_size
-  if size > embedded.MAX_SIZE:
+  if size > drawings.MAX_SIZE:
     raise ConfigError(
       f'config.data.load_size={size} is too large for the embedded drawings: '
-      f'at most {embedded.MAX_SIZE}'
+      f'at most {drawings.MAX_SIZE}'
     )
   counts = {'train': config.num_train, 'test': config.num_test}
   return {
     f'{split}_{domain}': Images(
       names=tuple(f'{split}_{domain}/{i:05d}' for i in range(count)),
       read=functools.partial(
-        embedded.draw, size=size, domain=domain, split=split
+        drawings.draw, size=size, domain=domain, split=split
       ),
       shape_of=functools.partial(_square, size=size),
-      version=f'drawings {embedded.VERSION}, {size} px',
+      version=f'drawings {drawings.VERSION}, {size} px',
     )
     for split, count in counts.items()
-    for domain in embedded.DOMAINS
+    for domain in drawings.DOMAINS
   }
 
 

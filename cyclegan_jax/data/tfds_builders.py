@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cyclegan_jax.data.cycle_gan_zip import cycle_gan_builder_class
-from cyclegan_jax.data.decoding import one_line
-from cyclegan_jax.errors import ConfigError, DataError, UserError
+from cyclegan_jax.errors import ConfigError, DataError, UserError, one_line
 
 _NUM_LISTED = 12  # names that a message shows; of more, the nearest few
 _NUM_NEAREST = 3

@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data.decoding import (
-  ImageError,
+from cyclegan_jax.data.image_list import (
   Images,
   check_channels,
-  decode,
-  decoded_shape,
-  one_line,
 )
 from cyclegan_jax.data.tfds_builders import check_installed, prepared_builder
-from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.errors import ConfigError, DataError, one_line
+from cyclegan_jax.media.decoding import (
+  ImageError,
+  decode,
+  decoded_shape,
+)
 
 
 class _Wanted(NamedTuple):

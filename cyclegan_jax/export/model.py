@@ -65,7 +65,7 @@ class Model:
     places of tokens are computed from it.
     """
     gen = self.config.generator
-    if gen.name == 'seed_unet' and gen.fixed_input_size:
+    if gen.name == 'keras_unet' and gen.fixed_input_size:
       return gen.isize
     if self.has_dropout or gen.name == 'vit_unet':
       return self.config.data.size

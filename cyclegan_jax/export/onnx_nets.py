@@ -20,7 +20,7 @@ Build = Callable[[Graph, str, Model, Masks], str]
 
 def epsilon(config: GeneratorConfig) -> float:
   """Of the network's norms."""
-  return KERAS_EPSILON if config.name == 'seed_unet' else 1e-5
+  return KERAS_EPSILON if config.name == 'keras_unet' else 1e-5
 
 
 def build(graph: Graph, x: str, model: Model) -> str:
@@ -61,7 +61,7 @@ def _resnet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
   return x
 
 
-def _seed_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
+def _keras_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
   params, config = model.params, model.config.generator
 
   def level(x: str, size: int, out: int, inner: int) -> str:
@@ -174,7 +174,7 @@ def _norm(
 
 _NETWORKS: dict[str, Build] = {
   'resnet': _resnet,
-  'seed_unet': _seed_unet,
+  'keras_unet': _keras_unet,
   'torch_unet': _torch_unet,
   'vit_unet': _vit_unet,
 }

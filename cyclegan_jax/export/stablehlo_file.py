@@ -10,7 +10,11 @@ import jax.export
 import jax.numpy as jnp
 
 from cyclegan_jax.export.model import Model
-from cyclegan_jax.exported import METADATA, PROGRAM, load_exported
+from cyclegan_jax.export.runtime import (
+  METADATA,
+  PROGRAM,
+  load_exported,
+)
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.values import values_of
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnxruntime_web import RUNTIMES, VERSION, served_name
-from cyclegan_jax.report.page import fill, json_for_script, read_part
-from cyclegan_jax.report.studio import (
+from cyclegan_jax.media.value_range import values_of
+from cyclegan_jax.report.html_page import (
+  fill,
+  json_for_script,
+  read_part,
+)
+from cyclegan_jax.report.translate_page import (
   describe,
   studio_body,
   studio_script,
   studio_style,
 )
-from cyclegan_jax.translator import default_whole_pixels
+from cyclegan_jax.translate.translator import default_whole_pixels
 
 INDEX = 'index.html'
 RUNTIME = 'onnxruntime'  # the folder of onnxruntime-web

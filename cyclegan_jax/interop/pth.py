@@ -16,15 +16,29 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan_jax.atomic import replacing
-from cyclegan_jax.data.decoding import ImageError, one_line, printable
-from cyclegan_jax.data.files import open_file
-from cyclegan_jax.errors import WeightsError
-from cyclegan_jax.interop.containers import open_container, raw_type
-from cyclegan_jax.interop.descriptions import Storage, Tensor
-from cyclegan_jax.interop.programs import write_program
-from cyclegan_jax.interop.verdicts import DamagedError, RefusedError, shown
-from cyclegan_jax.manifest import sync_folder
+from cyclegan_jax.errors import (
+  WeightsError,
+  one_line,
+  printable,
+)
+from cyclegan_jax.interop.errors import (
+  DamagedError,
+  RefusedError,
+  shown,
+)
+from cyclegan_jax.interop.pickle_types import (
+  Storage,
+  Tensor,
+)
+from cyclegan_jax.interop.pickle_writer import write_program
+from cyclegan_jax.interop.torch_container import (
+  open_container,
+  raw_type,
+)
+from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.media.listing import open_file
+from cyclegan_jax.storage.atomic import replacing
+from cyclegan_jax.storage.checksums import sync_folder
 
 MAX_BYTES = 2**31
 MAX_ENTRIES = 100_000  # of all dicts and lists together

@@ -5,8 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cyclegan_jax.data.decoding import one_line, printable
-from cyclegan_jax.errors import UserError, WeightsError
+from cyclegan_jax.errors import (
+  UserError,
+  WeightsError,
+  one_line,
+  printable,
+)
 
 
 def read_safetensors(

@@ -8,8 +8,8 @@ import numpy as np
 
 from cyclegan_jax.config import DiscriminatorConfig, GeneratorConfig
 from cyclegan_jax.errors import WeightsError
+from cyclegan_jax.interop.errors import shown
 from cyclegan_jax.interop.torch_layers import PADDINGS, unet_home
-from cyclegan_jax.interop.verdicts import shown
 
 Tensors = Mapping[str, np.ndarray]
 

@@ -17,8 +17,8 @@ from cyclegan_jax.config import (
   size_multiple,
 )
 from cyclegan_jax.errors import WeightsError
+from cyclegan_jax.interop.errors import shown
 from cyclegan_jax.interop.torch_layers import list_layers, missing_in_torch
-from cyclegan_jax.interop.verdicts import shown
 from cyclegan_jax.nets import make_discriminator, make_generator
 from cyclegan_jax.types import Params
 

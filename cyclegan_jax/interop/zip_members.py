@@ -13,7 +13,11 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from cyclegan_jax.interop.verdicts import DamagedError, RefusedError, shown
+from cyclegan_jax.interop.errors import (
+  DamagedError,
+  RefusedError,
+  shown,
+)
 
 MAX_MEMBERS = 100_000
 MAX_DIRECTORY_BYTES = 2**25

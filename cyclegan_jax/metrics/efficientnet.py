@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from cyclegan_jax.metrics.frozen import (
+from cyclegan_jax.metrics.feature_network import (
   Conv,
   Convolve,
   FrozenExtractor,

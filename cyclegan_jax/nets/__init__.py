@@ -7,17 +7,17 @@ import flax.linen as nn
 from cyclegan_jax.config import DiscriminatorConfig, GeneratorConfig
 from cyclegan_jax.nets.patchgan import PatchGAN, PixelGAN
 from cyclegan_jax.nets.resnet import ResNetGenerator
-from cyclegan_jax.nets.unet import SeedUNet, TorchUNet
+from cyclegan_jax.nets.unet import KerasUNet, TorchUNet
 from cyclegan_jax.nets.vit_unet import ViTUNet
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {
-  'seed_unet': SeedUNet,
+  'keras_unet': KerasUNet,
   'resnet': ResNetGenerator,
   'torch_unet': TorchUNet,
   'vit_unet': ViTUNet,
 }
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
-  'seed_patchgan': PatchGAN,
+  'keras_patchgan': PatchGAN,
   'patchgan': PatchGAN,
   'pixelgan': PixelGAN,
 }

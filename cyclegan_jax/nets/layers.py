@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cyclegan_jax import ops, parallel
+from cyclegan_jax import parallel
+from cyclegan_jax.nets import ops
 from cyclegan_jax.types import Array, Key
 
 Initializer = Callable[..., Array]

@@ -11,7 +11,7 @@ from cyclegan_jax.types import Array
 
 
 class PatchGAN(nn.Module):
-  """The n-layer PatchGAN of the paper, and the seed's.
+  """The n-layer PatchGAN of the paper, and the Keras note's.
 
   n strided 4x4 convolutions, one of stride 1, and one to a logit. The
   paper's pads each by one pixel: a 70 x 70 patch, 30 x 30 logits at 256 and
@@ -19,7 +19,7 @@ class PatchGAN(nn.Module):
   seed's pads the last two as Keras's 'same': 16 x 16 at 128 and 2,765,633.
 
   Attributes:
-    config: layers, filters, norm; `last_layers` for the seed's.
+    config: layers, filters, norm; `last_layers` for the Keras note's.
     axis_name: devices' axis for batch norm's statistics.
 
   Call with [B, H, W, C]; returns logits [B, h, w, 1], not probabilities.
@@ -31,12 +31,12 @@ class PatchGAN(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     c = self.config
-    is_seed = c.name == 'seed_patchgan'
-    pads = None if is_seed else (1, 1)  # None is Keras's 'same'
+    is_keras = c.name == 'keras_patchgan'
+    pads = None if is_keras else (1, 1)  # None is Keras's 'same'
     last_pads = pads if c.last_layers == 'same' else (1, 1)
-    # The seed's convolutions before a norm have no bias; PyTorch's code
+    # The Keras note's convolutions before a norm have no bias; PyTorch's code
     # keeps it where the norm is not a batch norm.
-    use_bias = c.norm == 'none' or (not is_seed and c.norm != 'batch')
+    use_bias = c.norm == 'none' or (not is_keras and c.norm != 'batch')
     for level in range(c.layers + 1):
       strided = level < c.layers
       x = Conv(
@@ -54,7 +54,7 @@ class PatchGAN(nn.Module):
         x = Norm(
           c.norm,
           affine=c.affine,
-          epsilon=KERAS_EPSILON if is_seed else 1e-5,
+          epsilon=KERAS_EPSILON if is_keras else 1e-5,
           initializer=c.init,
           dtype=c.dtype,
           axis_name=self.axis_name,

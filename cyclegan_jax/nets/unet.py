@@ -1,4 +1,4 @@
-"""U-Nets: the seed's, and the one of the authors' PyTorch code."""
+"""U-Nets: the Keras note's, and the one of the authors' PyTorch code."""
 
 import math
 
@@ -12,8 +12,8 @@ from cyclegan_jax.types import Array
 KERAS_EPSILON = 1.01e-5
 
 
-class SeedUNet(nn.Module):
-  """The seed's generator, from the Keras notebook GANotebooks/CycleGAN.
+class KerasUNet(nn.Module):
+  """The Keras note's generator, from the Keras notebook GANotebooks/CycleGAN.
 
   Each level halves height and width, runs the level inside it, and doubles
   them again; what the convolution gave is concatenated to what comes back.
@@ -97,10 +97,10 @@ class SeedUNet(nn.Module):
 class TorchUNet(nn.Module):
   """The U-Net of the authors' PyTorch code; isize 128 or 256 there.
 
-  Unlike the seed's: no norm on the 1 x 1 bottleneck's way in, and dropout,
-  where there is any, on the inner blocks of full width alone.
+  Unlike the Keras note's, it has no norm before the 1 x 1 bottleneck, and
+  dropout, if any, only in the inner blocks of full width.
 
-  Attributes and call: as SeedUNet; takes multiples of isize.
+  Attributes and call: as KerasUNet; takes multiples of isize.
   """
 
   config: GeneratorConfig

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from cyclegan_jax import images
 from cyclegan_jax.config import Config
+from cyclegan_jax.images import to_float
 from cyclegan_jax.inference import make_translator
+from cyclegan_jax.report.sheet import draw_sheet
 from cyclegan_jax.types import Array, Params
 
 # Standard deviation, in the units of [-1, 1]: two of 255 levels, no eye sees
@@ -51,7 +52,7 @@ def translate_samples(
     direction: there_and_back(
       translators[direction],
       translators[direction[::-1]],
-      images.to_float(reals[direction[0]]),
+      to_float(reals[direction[0]]),
       has_identity=config.channels('a') == config.channels('b'),
       has_noise=config.log.doctor,
     )
@@ -113,4 +114,4 @@ def draw_samples(samples: Mapping[str, Translations]) -> np.ndarray:
     if made.identity is not None:
       block['identity'] = made.identity
     blocks.append(block)
-  return images.sheet(blocks)
+  return draw_sheet(blocks)

@@ -20,11 +20,18 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cyclegan_jax.data.decoding import ImageError, one_line
-from cyclegan_jax.data.headers import MAX_SIDE, TooLargeError
-from cyclegan_jax.errors import UserError, WorkdirError
-from cyclegan_jax.report.page import fill, json_for_script, read_part
-from cyclegan_jax.report.studio import (
+from cyclegan_jax.errors import UserError, WorkdirError, one_line
+from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.media.header_limits import (
+  MAX_SIDE,
+  TooLargeError,
+)
+from cyclegan_jax.report.html_page import (
+  fill,
+  json_for_script,
+  read_part,
+)
+from cyclegan_jax.report.translate_page import (
   studio_body,
   studio_script,
   studio_style,

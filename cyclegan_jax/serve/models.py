@@ -8,18 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyclegan_jax import checkpoint
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data.decoding import ImageError
-from cyclegan_jax.data.photo import (
+from cyclegan_jax.images import to_rgb
+from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.media.image_files import (
   holds,
   read_photo,
   write_photo,
 )
-from cyclegan_jax.data.values import values_of
-from cyclegan_jax.images import to_rgb
-from cyclegan_jax.report.studio import describe
-from cyclegan_jax.translator import OnProgress, Translator
+from cyclegan_jax.media.value_range import values_of
+from cyclegan_jax.report.translate_page import describe
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.translate.translator import (
+  OnProgress,
+  Translator,
+)
 
 _STRIP_PIXELS = 2**20  # whose floats are in memory for a preview
 

@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 
 from cyclegan_jax import images
-from cyclegan_jax.data import clips
-from cyclegan_jax.data.decoding import ImageError, printable
+from cyclegan_jax.errors import printable
+from cyclegan_jax.media import clips
+from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.translate.context import (
+  InMemory,
+  Work,
+)
 from cyclegan_jax.translate.plan import Job
-from cyclegan_jax.translate.work import InMemory, Work
 
 _ANIMATED = ('.gif', '.png', '.webp')
 

@@ -5,18 +5,26 @@ import pathlib
 
 import numpy as np
 
-from cyclegan_jax.data.decoding import printable
-from cyclegan_jax.data.files import open_file
-from cyclegan_jax.data.frame_count import count_frames
-from cyclegan_jax.data.large_tiff import TiffReader, write_tiff
-from cyclegan_jax.data.photo import read_extras, values_for
-from cyclegan_jax.errors import DataError
-from cyclegan_jax.tiling.spool import Spool
-from cyclegan_jax.tiling.windows import WriteWindow
+from cyclegan_jax.errors import DataError, printable
+from cyclegan_jax.media.frame_count import count_frames
+from cyclegan_jax.media.image_files import (
+  read_extras,
+  values_for,
+)
+from cyclegan_jax.media.listing import open_file
+from cyclegan_jax.media.tiff_windows import (
+  TiffReader,
+  write_tiff,
+)
+from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.translate.context import (
+  Image,
+  Work,
+)
 from cyclegan_jax.translate.plan import Job
-from cyclegan_jax.translate.work import Image, Work
-from cyclegan_jax.translator import Translator
-from cyclegan_jax.workdir import explain_disk_errors
+from cyclegan_jax.translate.tiling.scratch_array import Spool
+from cyclegan_jax.translate.tiling.windows import WriteWindow
+from cyclegan_jax.translate.translator import Translator
 
 _TIFF_ENDINGS = ('.tif', '.tiff')
 # Above it a TIFF file is read and written by windows, where that can be.

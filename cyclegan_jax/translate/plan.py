@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cyclegan_jax.config import Config
-from cyclegan_jax.data import clips
-from cyclegan_jax.data.decoding import EXTENSIONS, printable
-from cyclegan_jax.data.files import list_images, natural
-from cyclegan_jax.data.photo import holds
-from cyclegan_jax.data.values import values_of
-from cyclegan_jax.errors import DataError
+from cyclegan_jax.errors import DataError, printable
+from cyclegan_jax.media import clips
+from cyclegan_jax.media.decoding import EXTENSIONS
+from cyclegan_jax.media.image_files import holds
+from cyclegan_jax.media.listing import (
+  list_images,
+  natural,
+)
+from cyclegan_jax.media.value_range import values_of
 from cyclegan_jax.translate.options import ENDINGS, Options
 
 _CLIPS = clips.GIF_EXTENSIONS + clips.VIDEO_EXTENSIONS

@@ -8,12 +8,19 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from cyclegan_jax.data.decoding import printable
-from cyclegan_jax.data.photo import Photo, read_photo, values_for, write_photo
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.errors import UserError, printable
+from cyclegan_jax.media.image_files import (
+  Photo,
+  read_photo,
+  values_for,
+  write_photo,
+)
+from cyclegan_jax.translate.context import (
+  InMemory,
+  Work,
+)
 from cyclegan_jax.translate.plan import Job
-from cyclegan_jax.translate.work import InMemory, Work
-from cyclegan_jax.translator import Translator
+from cyclegan_jax.translate.translator import Translator
 
 # What is wrong with one path, not with the disk.
 OF_ONE_FILE = (

@@ -53,7 +53,7 @@ class Net(nn.Module):
   def drop(self, name, x):
     if name in self.masks:
       return x * self.masks[name] / (1 - self.config.dropout)
-    # Always on, as in the seed.
+    # Always on, as in the Keras note.
     return F.dropout(x, self.config.dropout) if self.drops else x
 
 
@@ -91,7 +91,7 @@ class ResNet(Net):
     return torch.tanh(n['head'](x))
 
 
-class SeedUNet(Net):
+class KerasUNet(Net):
   def build(self, channels_in, channels):
     c, size = self.config, self.config.isize
     above, out, inner = channels_in, channels, c.filters
@@ -167,9 +167,9 @@ class TorchUNet(Net):
 class PatchGAN(Net):
   def build(self, channels_in, channels):
     c = self.config
-    self.is_seed = c.name == 'seed_patchgan'
-    epsilon = KERAS_EPSILON if self.is_seed else 1e-5
-    bias = c.norm == 'none' or (c.norm == 'instance' and not self.is_seed)
+    self.is_keras = c.name == 'keras_patchgan'
+    epsilon = KERAS_EPSILON if self.is_keras else 1e-5
+    bias = c.norm == 'none' or (c.norm == 'instance' and not self.is_keras)
     i, o = channels_in, c.filters
     for level in range(c.layers + 1):
       first, last = level == 0, level == c.layers
@@ -181,7 +181,7 @@ class PatchGAN(Net):
 
   def forward(self, x):
     n, c = self.layers, self.config
-    is_same = self.is_seed and c.last_layers == 'same'
+    is_same = self.is_keras and c.last_layers == 'same'
     # Of Keras's 'same' with an even kernel: one before, two after.
     pads = (1, 2, 1, 2) if is_same else (1, 1, 1, 1)
     for level in range(c.layers + 1):
@@ -209,9 +209,9 @@ class PixelGAN(Net):
 
 NETS = {
   'resnet': ResNet,
-  'seed_unet': SeedUNet,
+  'keras_unet': KerasUNet,
   'torch_unet': TorchUNet,
-  'seed_patchgan': PatchGAN,
+  'keras_patchgan': PatchGAN,
   'patchgan': PatchGAN,
   'pixelgan': PixelGAN,
 }

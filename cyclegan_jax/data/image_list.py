@@ -1,0 +1,58 @@
+"""Images of one domain and split, decoded on demand."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cyclegan_jax.config import DataConfig
+from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.media.decoding import CHANNELS
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """Images of one domain and split, decoded on demand.
+
+  Attributes:
+    names: path or id of each, for messages and names of outputs.
+    read: index -> [h, w, C], from any thread: uint8, or float32 in [-1, 1]
+      where files hold more than 8 bits; raises ImageError.
+    shape_of: index -> (height, width) of what `read` gives, from the header
+      alone, raising ImageError; None where that is not cheap.
+    root: what all names of files begin with, '/' included.
+    sizes: bytes of each file as it was listed, None for what could not be
+      seen; None where they are not known.
+    version: what else tells these images from others of the same names.
+    changed: index -> whether its file is another than was listed; None where
+      it can't change unnoticed.
+    stored: index -> [h, w, C] of the type that the file has: uint8, uint16 or
+      float32; None where all have 8 bits.
+    dtype_of: index -> the name of that type, from the header alone, raising
+      ImageError; None likewise.
+  """
+
+  names: Sequence[str]
+  read: Callable[[int], np.ndarray]
+  shape_of: Callable[[int], tuple[int, int]] | None
+  root: str = ''
+  sizes: Sequence[int | None] | None = None
+  version: str = ''
+  changed: Callable[[int], str] | None = None
+  stored: Callable[[int], np.ndarray] | None = None
+  dtype_of: Callable[[int], str] | None = None
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+
+def check_channels(config: DataConfig) -> None:
+  """Raises ConfigError where a file can't have the channels asked for."""
+  for option in ('channels_a', 'channels_b'):
+    count = getattr(config, option)
+    if count not in CHANNELS:
+      known = ', '.join(f'{n} ({name})' for n, name in CHANNELS.items())
+      raise ConfigError(
+        f"config.data.{option}={count} can't be had from files: choose from "
+        f'{known}'
+      )

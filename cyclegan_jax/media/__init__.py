@@ -1,0 +1,1 @@
+"""Image, TIFF, animation and video files: bytes to arrays and back."""

@@ -1,0 +1,300 @@
+"""Photographs: files whose depth, alpha, EXIF and profile come back out."""
+
+import io
+import os
+import pathlib
+import struct
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cyclegan_jax.config import DataConfig
+from cyclegan_jax.errors import DataError, printable
+from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.media.frame_count import count_frames
+from cyclegan_jax.media.listing import open_file
+from cyclegan_jax.media.metadata import read_metadata
+from cyclegan_jax.media.stored_depth import decode_stored
+from cyclegan_jax.media.tiff_reader import check_installed
+from cyclegan_jax.media.tiff_writer import encode_tiff
+from cyclegan_jax.media.value_range import (
+  FULL,
+  Values,
+  rescaled,
+  values_of,
+)
+from cyclegan_jax.storage.atomic import replacing
+
+_JPEG_QUALITY = 95
+_MAX_JPEG_EXIF = 65_533  # bytes that one segment holds
+_COLOURS = {b'GRAY': 1, b'RGB ': 3}  # of a profile, by its colour space
+
+
+class Photo(NamedTuple):
+  """An image and what else its file holds.
+
+  Attributes:
+    pixels: uint8, uint16 or float32 [h, w, C], upright.
+    alpha: [h, w] of the same type; None where the file has none, or it is
+      among the channels.
+    exif: with its prefix, the orientation set to upright; None for none.
+    icc: the colour profile; None for none.
+    format: 'JPEG', 'PNG', 'WEBP', 'BMP' or 'TIFF'.
+    num_frames: of an animation, or pages of the first one's size; `pixels`
+      are those of the first.
+  """
+
+  pixels: np.ndarray
+  alpha: np.ndarray | None = None
+  exif: bytes | None = None
+  icc: bytes | None = None
+  format: str = ''
+  num_frames: int = 1
+
+
+class _Picture(NamedTuple):
+  """What is written: alpha is the last channel of `pixels` if there is one."""
+
+  pixels: np.ndarray
+  has_alpha: bool
+  exif: bytes | None
+  icc: bytes | None
+
+
+def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
+  """Reads an image file in the depth that it is stored in.
+
+  Where it is fully transparent, it is white, as images are in training.
+
+  Args:
+    path: of the file.
+    channels: as for `decode_stored`.
+    max_pixels: larger images are not decoded.
+
+  Raises:
+    ImageError: it can't be read, or hasn't the channels.
+    UserError: it takes a package that is not installed.
+  """
+  with open_file(path) as file:
+    pixels, alpha = decode_stored(
+      file, path, channels=channels, max_pixels=max_pixels
+    )
+    found = read_metadata(file, path, max_pixels=max_pixels)
+    num_frames = count_frames(
+      file, path, channels=channels, max_pixels=max_pixels
+    )
+  if alpha is not None and (alpha == 0).any():
+    pixels = pixels.copy()
+    pixels[alpha == 0] = FULL.get(str(pixels.dtype), 1)
+  return Photo(pixels, alpha, *found, num_frames)
+
+
+def read_extras(
+  path: str, channels: int, max_pixels: int
+) -> tuple[bytes | None, bytes | None]:
+  """EXIF data and the profile of a file, the latter if it fits the channels.
+
+  Raises:
+    ImageError: it can't be read.
+  """
+  with open_file(path) as file:
+    found = read_metadata(file, path, max_pixels=max_pixels)
+  fits = found.icc and _COLOURS.get(found.icc[16:20]) == channels
+  return found.exif, found.icc if fits else None
+
+
+def write_photo(
+  path: str, pixels: np.ndarray, *, like: Photo | None = None
+) -> None:
+  """Writes an image file whole or not at all, its format by its ending.
+
+  A format without alpha (JPEG, BMP) gets what is transparent on white.
+
+  Args:
+    path: .png (uint8 or uint16, up to four channels), .tif or .tiff (any),
+      .jpg, .jpeg, .webp or .bmp (uint8, 1 or 3 channels, WebP also 2 and 4).
+    pixels: uint8, uint16 or float32 [h, w, C].
+    like: whose alpha, EXIF and, if it fits the colours, profile go into it.
+
+  Raises:
+    DataError: the format can't hold the pixels.
+    UserError: it takes a package that is not installed.
+    OSError: the disk is full, and so on.
+  """
+  encode = _ENCODERS.get(os.path.splitext(path)[1].lower())
+  if encode is None:
+    known = ', '.join(_ENCODERS)
+    raise _unfit(path, f'its ending is none of {known}')
+  data = encode(path, _picture(pixels, like))
+  with replacing(pathlib.Path(path)) as temporary:
+    temporary.write_bytes(data)
+
+
+def holds(ending: str, dtype: str, channels: int) -> bool:
+  """Whether a format has room for pixels: '.png', 'uint16', 3."""
+  if ending.lower() in ('.tif', '.tiff'):
+    return True
+  depths = FULL if ending.lower() == '.png' else ('uint8',)
+  return channels <= 4 and dtype in depths
+
+
+def values_for(
+  pixels: np.ndarray, config: DataConfig, direction: str, *, name: str = ''
+) -> tuple[Values, Values]:
+  """What a photo's values mean to a translator, and those of its output.
+
+  Of the source domain's type, the output is of the target domain's. Other
+  integers are taken by their own full range, and the output is like them,
+  unless the target domain has floats.
+
+  Args:
+    pixels: of the photo.
+    config: resolved.
+    direction: 'ab' or 'ba'.
+    name: of the file, for the message.
+
+  Raises:
+    ImageError: they are floats, and the source domain has integers.
+  """
+  source, target = (values_of(config, domain) for domain in direction)
+  dtype = str(pixels.dtype)
+  try:
+    own = source.of(dtype)
+  except ValueError as error:
+    raise ImageError(name, str(error)) from error
+  if dtype == source.dtype or target.dtype not in FULL:
+    return own, target
+  return own, target.of(dtype)
+
+
+def _picture(pixels: np.ndarray, like: Photo | None) -> _Picture:
+  """The pixels with the alpha of another, and what else fits them."""
+  channels = pixels.shape[-1]
+  colours = {2: 1, 4: 3}.get(channels, channels)
+  has_alpha = colours != channels
+  if like is None:
+    return _Picture(pixels, has_alpha, None, None)
+  if like.alpha is not None and not has_alpha:
+    alpha = rescaled(like.alpha, str(pixels.dtype))
+    pixels = np.concatenate([pixels, alpha[..., None]], axis=-1)
+    has_alpha = True
+  icc = like.icc
+  if icc and _COLOURS.get(icc[16:20]) != colours:
+    icc = None
+  return _Picture(pixels, has_alpha, like.exif, icc)
+
+
+def _encode_png(path: str, picture: _Picture) -> bytes:
+  pixels = picture.pixels
+  if pixels.dtype.name not in FULL:
+    raise _unfit(path, 'PNG has no floats: give it the ending .tif')
+  if pixels.shape[-1] > 4:
+    raise _unfit(
+      path,
+      f'PNG has no {pixels.shape[-1]} channels: give it the ending .tif',
+    )
+  if pixels.dtype == np.uint8 or pixels.shape[-1] == 1:
+    return _by_pillow(picture, 'PNG')
+  check_installed(path)
+  import imagecodecs
+
+  data = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+  chunks = b''
+  if picture.icc:
+    chunks += _chunk(b'iCCP', b'icc\0\0' + zlib.compress(picture.icc))
+  if picture.exif:
+    chunks += _chunk(b'eXIf', picture.exif.removeprefix(b'Exif\0\0'))
+  header = 8 + 25  # the signature and IHDR, which come first
+  return data[:header] + chunks + data[header:]
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+  crc = struct.pack('>I', zlib.crc32(kind + content))
+  return struct.pack('>I', len(content)) + kind + content + crc
+
+
+def _encode_tiff(path: str, picture: _Picture) -> bytes:
+  try:
+    return encode_tiff(
+      picture.pixels,
+      has_alpha=picture.has_alpha,
+      exif=picture.exif,
+      icc=picture.icc,
+    )
+  except ValueError as error:
+    raise _unfit(path, str(error)) from error
+
+
+def _encode_jpeg(path: str, picture: _Picture) -> bytes:
+  picture = _on_white(_of_bytes(path, picture, 'JPEG'))
+  if picture.exif and len(picture.exif) > _MAX_JPEG_EXIF:
+    picture = picture._replace(exif=None)
+  return _by_pillow(picture, 'JPEG', quality=_JPEG_QUALITY)
+
+
+def _encode_webp(path: str, picture: _Picture) -> bytes:
+  return _by_pillow(
+    _of_bytes(path, picture, 'WebP'), 'WEBP', quality=_JPEG_QUALITY
+  )
+
+
+def _encode_bmp(path: str, picture: _Picture) -> bytes:
+  picture = _on_white(_of_bytes(path, picture, 'BMP'))
+  return _by_pillow(picture._replace(exif=None, icc=None), 'BMP')
+
+
+def _of_bytes(path: str, picture: _Picture, kind: str) -> _Picture:
+  pixels = picture.pixels
+  if pixels.dtype != np.uint8:
+    others = '.tif or .png' if pixels.dtype.name in FULL else '.tif'
+    raise _unfit(
+      path, f'{kind} has no {pixels.dtype}: give it the ending {others}'
+    )
+  if pixels.shape[-1] > 4:
+    raise _unfit(
+      path,
+      f'{kind} has no {pixels.shape[-1]} channels: give it the ending .tif',
+    )
+  return picture
+
+
+def _on_white(picture: _Picture) -> _Picture:
+  if not picture.has_alpha:
+    return picture
+  alpha = picture.pixels[..., -1:] / 255.0
+  shown = picture.pixels[..., :-1] * alpha + 255 * (1 - alpha)
+  pixels = np.rint(shown).astype(np.uint8)
+  return picture._replace(pixels=pixels, has_alpha=False)
+
+
+def _by_pillow(picture: _Picture, kind: str, **options: int) -> bytes:
+  pixels = picture.pixels
+  if pixels.shape[-1] == 1:
+    pixels = pixels[..., 0]
+  found = {'exif': picture.exif, 'icc_profile': picture.icc}
+  buffer = io.BytesIO()
+  Image.fromarray(np.ascontiguousarray(pixels)).save(
+    buffer,
+    format=kind,
+    **{name: value for name, value in found.items() if value},
+    **options,
+  )
+  return buffer.getvalue()
+
+
+def _unfit(path: str, reason: str) -> DataError:
+  return DataError(f"{printable(path)} can't be written: {reason}")
+
+
+_ENCODERS: dict[str, Callable[[str, _Picture], bytes]] = {
+  '.png': _encode_png,
+  '.tif': _encode_tiff,
+  '.tiff': _encode_tiff,
+  '.jpg': _encode_jpeg,
+  '.jpeg': _encode_jpeg,
+  '.webp': _encode_webp,
+  '.bmp': _encode_bmp,
+}

@@ -1,0 +1,153 @@
+"""Files of a folder: listed in an order that no file system changes."""
+
+import os
+import re
+import stat
+from collections import deque
+from typing import BinaryIO, NamedTuple
+
+from cyclegan_jax.errors import (
+  DataError,
+  one_line,
+  printable,
+)
+from cyclegan_jax.media.decoding import (
+  EXTENSIONS,
+  ImageError,
+)
+
+# A pipe that somebody put in a file's place would block without the first.
+_FLAGS = (
+  os.O_RDONLY
+  | getattr(os, 'O_NONBLOCK', 0)
+  | getattr(os, 'O_NOCTTY', 0)
+  | getattr(os, 'O_BINARY', 0)  # Windows
+)
+
+
+class Stamp(NamedTuple):
+  """By which a file is known to be the one that was listed."""
+
+  size: int  # bytes
+  mtime_ns: int
+
+
+class Listing(NamedTuple):
+  """What a folder holds.
+
+  Attributes:
+    images: paths in order.
+    num_other_files: a count of the rest.
+    stamps: of each image; None where a link leads nowhere.
+  """
+
+  images: list[str]
+  num_other_files: int
+  stamps: list[Stamp | None]
+
+
+def list_images(
+  folder: str, *, extensions: tuple[str, ...] = EXTENSIONS
+) -> Listing:
+  """Lists the images in a folder and in all folders below it.
+
+  The order is natural, by path: a2 before a10. Hidden files and folders are
+  skipped. A folder that links lead to is listed once, so loops end. A link
+  that leads nowhere is listed, so that it is missed when it is read.
+
+  Raises:
+    DataError: a folder can't be listed.
+  """
+  found: dict[str, Stamp | None] = {}
+  num_others = 0
+  seen = set()
+  # Links to folders wait for all true folders, to leave those their names.
+  waiting, linked = deque(['']), deque[str]()
+  while waiting or linked:
+    inner = waiting.popleft() if waiting else linked.popleft()
+    path = os.path.join(folder, inner)
+    try:
+      status = os.stat(path)
+      if (status.st_dev, status.st_ino) in seen:
+        continue
+      seen.add((status.st_dev, status.st_ino))
+      with os.scandir(path) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+      raise DataError(
+        f"{printable(path)} can't be listed: {one_line(error)}"
+      ) from error
+    for entry in ordered:
+      name = f'{inner}/{entry.name}' if inner else entry.name
+      if entry.name.startswith('.'):
+        continue
+      if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+        (linked if entry.is_symlink() else waiting).append(name)
+      elif _is_image(entry, extensions):
+        found[name] = _stamp(entry)
+      else:
+        num_others += 1
+  names = sorted(found, key=natural)
+  return Listing(
+    [os.path.join(folder, name) for name in names],
+    num_others,
+    [found[name] for name in names],
+  )
+
+
+def _is_image(entry: os.DirEntry[str], extensions: tuple[str, ...]) -> bool:
+  """Whether it is a file (pipes would block) or a lost link, by its name."""
+  if not entry.name.lower().endswith(extensions):
+    return False
+  if entry.is_symlink():  # its own is_file raises where links go in circles
+    return os.path.isfile(entry.path) or not os.path.exists(entry.path)
+  return entry.is_file()
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
+  try:
+    status = entry.stat()
+  except OSError:
+    return None
+  return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def has_changed(path: str, listed: Stamp | None) -> bool:
+  """Whether another file is at the path than was listed.
+
+  One that has vanished has not changed: it can't be read.
+  """
+  try:
+    status = os.stat(path)
+  except (OSError, ValueError):
+    return False
+  return listed != (status.st_size, status.st_mtime_ns)
+
+
+def natural(name: str) -> tuple[str, str]:
+  """A key by which numbers inside of names count as numbers."""
+  return re.sub('[0-9]+', _ranked, name), name
+
+
+def _ranked(number: re.Match[str]) -> str:
+  """Sorts before all that a name may hold, then by length, then by digits."""
+  digits = number[0].lstrip('0')
+  return f'\0{chr(len(digits))}{digits}'
+
+
+def open_file(path: str) -> BinaryIO:
+  """Opens a file for reading, if it is one, without ever waiting for it.
+
+  Raises:
+    ImageError: it isn't there, may not be read, or is no regular file.
+  """
+  try:
+    number = os.open(path, _FLAGS)
+  except (OSError, ValueError) as error:
+    raise ImageError(path, one_line(error)) from error
+  mode = os.fstat(number).st_mode
+  if not stat.S_ISREG(mode):
+    os.close(number)
+    is_folder = stat.S_ISDIR(mode)
+    raise ImageError(path, 'a folder' if is_folder else 'not a regular file')
+  return os.fdopen(number, 'rb')

@@ -1,0 +1,1 @@
+"""Training runs: set-up, loop, recovery, evaluation while training."""
