@@ -18,7 +18,7 @@ from cyclegan_jax.data.sources import ImageError, open_images
 from cyclegan_jax.data.synthetic import drawings
 from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.media.decoding import (
-  decode_bytes,
+  decode,
   decoded_shape,
 )
 from cyclegan_jax.media.listing import (
@@ -42,7 +42,7 @@ def encoded(image, kind='PNG', **options):
 
 
 def decoded(data, channels=3, max_pixels=10_000):
-  return decode_bytes(data, 'x', channels=channels, max_pixels=max_pixels)
+  return decode(io.BytesIO(data), 'x', channels=channels, max_pixels=max_pixels)
 
 
 def header_shape(data):
@@ -176,12 +176,8 @@ def test_16_bit_grey_of_the_other_byte_order_is_scaled():
 
 @pytest.mark.parametrize('dtype', [np.int32, np.float32])
 def test_32_bit_grey_is_refused(dtype):
-  with pytest.raises(ImageError) as caught:
+  with pytest.raises(ImageError, match=r'config\.data\.dtype_a'):
     decoded(encoded(np.ones((2, 2), dtype), 'TIFF'))
-  assert str(caught.value) == (
-    "x can't be read: 32-bit grey has no known range: save it with 8 or 16 "
-    'bits a channel'
-  )
 
 
 # What each EXIF orientation asks of a viewer, by numpy.
