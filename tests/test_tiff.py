@@ -317,7 +317,10 @@ def test_pages_in_a_circle():
 
 @pytest.mark.parametrize(
   'tag, kind, count',
-  [(65426, 4, 100), (33628, 4, 5000), (270, 2, 2**31), (700, 4, 2**22)],
+  [
+    *((65426, 4, 100), (65426, 7, 100), (33628, 4, 5000)),
+    *((270, 2, 2**31), (700, 4, 2**22), (700, 17, 2**20)),
+  ],
 )
 def test_tags_that_would_take_much(tag, kind, count):
   """Those that tifffile interprets, and those that are large or shared."""

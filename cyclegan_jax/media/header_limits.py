@@ -34,7 +34,7 @@ _BYTES_OF_TYPE = {
   **dict.fromkeys((1, 2, 6, 7), 1),
   **dict.fromkeys((3, 8), 2),
   **dict.fromkeys((4, 9, 11, 13), 4),
-  **dict.fromkeys((5, 10, 12, 16), 8),
+  **dict.fromkeys((5, 10, 12, 16, 17, 18), 8),
 }
 _BYTE_STRINGS = (1, 2, 7)  # the others are unpacked, number by number
 _WHOLE_NUMBERS = {3: 'H', 4: 'I', 13: 'I', 16: 'Q'}
@@ -150,7 +150,8 @@ def read_directory(file: BinaryIO, offset: int | None = None) -> Directory:
   for tag, kind, count, value in struct.iter_unpack(order + entry, data):
     size = count * _BYTES_OF_TYPE.get(kind, 0)
     limit = _MAX_NUMBERS_BY_TAG.get(tag, _MAX_NUMBERS)
-    if count > limit and size and kind not in _BYTE_STRINGS:
+    is_bytes = kind in _BYTE_STRINGS and limit == _MAX_NUMBERS
+    if count > limit and size and not is_bytes:
       raise ValueError(
         f'its tag {tag} claims {count} numbers, more than {limit}'
       )

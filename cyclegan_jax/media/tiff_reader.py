@@ -104,7 +104,15 @@ class TiffImage:
     """
     self._file = file
     self._num_bytes = file.seek(0, io.SEEK_END)
-    page = self._page = _open_page(file)
+    try:
+      self._read_header(max_pixels)
+    except (ValueError, MemoryError):
+      raise
+    except Exception as error:  # damaged tags end in nearly any of them
+      raise ValueError('its tags are damaged') from error
+
+  def _read_header(self, max_pixels: int) -> None:
+    page = self._page = _open_page(self._file)
     self._pages = page.parent.pages
     self.height, self.width = page.imagelength, page.imagewidth
     self.samples = page.samplesperpixel
