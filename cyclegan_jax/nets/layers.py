@@ -88,8 +88,6 @@ class Conv(nn.Module):
   def _convolve(self, x: Array, kernel: Array) -> Array:
     pads = self.pads
     if pads and any(pads) and self.padding == 'reflect':
-      if (self.size, self.stride, pads) == (3, 1, (1, 1)):
-        return ops.conv_reflected(x, kernel)
       x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)), mode='reflect')
       pads = (0, 0)
     if self.stride == 1 and self.size > 1 and pads == (0, 0):
