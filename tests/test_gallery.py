@@ -121,7 +121,7 @@ def test_samples_and_curves(tmp_path):
             'x': 0,
             'y': [None, None],
             'last': None,
-            'odd': [10, 20],
+            'not_finite': [10, 20],
           },
         ],
       },
@@ -233,7 +233,7 @@ def test_long_curves_are_thinned_but_keep_peaks_and_ends(tmp_path):
   assert min(curve['low']) == -50.0
   near = [i for i, x in enumerate(curve['x']) if abs(x - 7_778) < 100]
   assert 50.0 in [curve['high'][i] for i in near]
-  assert curve['odd'] == [15_001]
+  assert curve['not_finite'] == [15_001]
   assert curve['last'] == values[-1]
   assert len(text) < 70_000
 

@@ -144,7 +144,6 @@ def _parser(program: str) -> Parser:
     help="JSON of the authors' names by the file's; a name that ends in a dot "
     'stands for all that begin so, null leaves a tensor out',
   )
-  add('--debug', action='store_true', help='show tracebacks')
   return parser
 
 

@@ -91,7 +91,7 @@ def write_gallery(
   path = workdir / GALLERY_FILE
   write_page(
     path,
-    'gallery',
+    'run_page',
     parts,
     data,
     title=title,

@@ -34,7 +34,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from cyclegan_jax import parallel
-from cyclegan_jax.config import Config, from_config_dict
+from cyclegan_jax.config import Config, Direction, from_config_dict
 from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.metrics.goals import badness
 from cyclegan_jax.state import TrainState, abstract_train_state
@@ -51,7 +51,7 @@ FORMAT = 2
 RECORD_FILE = 'record.json'
 LISTING_FILE = 'data.json.gz'
 _PLAIN_LISTING_FILE = 'data.json'  # of older checkpoints of this format
-DIRECTIONS = ('ab', 'ba')
+DIRECTIONS: tuple[Direction, Direction] = ('ab', 'ba')
 DOMAINS = ('a', 'b')
 
 _PACKAGES = ('cyclegan_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
@@ -74,7 +74,7 @@ class Checkpoint(NamedTuple):
   config: Config  # resolved
   data: dict[str, Any]  # the fingerprint of the images; {} if not known
   metrics: dict[str, float]  # of its step
-  directions: tuple[str, ...] = DIRECTIONS  # that are of any use
+  directions: tuple[Direction, ...] = DIRECTIONS  # that are of any use
   judges: tuple[str, ...] = DOMAINS  # domains that are judged by trained ones
 
 

@@ -66,7 +66,9 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
     found = checkpoint.find(path)
   except WorkdirError as error:
     raise WorkdirError(f'config.init_from: {error}') from error
-  gen = {way: found.state.translators[way] for way in found.directions}
+  gen: dict[str, Params] = {
+    way: found.state.translators[way] for way in found.directions
+  }
   disc = {}
   if config.init_discriminators:
     disc = {domain: found.state.disc[domain] for domain in found.judges}
