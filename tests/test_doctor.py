@@ -391,7 +391,9 @@ def test_signs_are_taken_at_their_own_times(
   """An end in between and step 0 leave no record that a straight run lacks."""
   config = config.replace(log={'metrics_every_steps': 1000})
   for doctor in (True, False):
-    with make_recorder(config.replace(log={'doctor': doctor})) as recorder:
+    with make_recorder(
+      config.replace(diagnostics={'enabled': doctor})
+    ) as recorder:
       recorder.samples(0, inverting)
       for step in (25, 30):
         recorder.samples(step, inverting)

@@ -139,7 +139,7 @@ def test_the_first_alone_reads_what_they_begin_with(alone, tmp_path):
 @pytest.mark.parametrize('told', [0, 1])
 def test_a_signal_to_either_stops_both_and_both_go_on(alone, tmp_path, told):
   workdir = tmp_path / 'run'
-  options = ['--config.steps=100000', '--config.log.checkpoint_every_steps=4']
+  options = ['--config.steps=100000', '--config.checkpoint.every_steps=4']
   options += ['--config.log.samples_every_steps=4', '--config.epochs=1']
   processes = start_two(workdir, *options)
   metrics = workdir / 'metrics.jsonl'

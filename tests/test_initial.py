@@ -282,8 +282,8 @@ def test_training_on_what_was_imported(tmp_path):
     '--config.generator.blocks=1',
     '--config.generator.padding=reflect',
     '--config.generator.dropout=0.0',
-    '--config.log.checkpoint_every_steps=1',
-    '--config.log.keep_checkpoints=9',
+    '--config.checkpoint.every_steps=1',
+    '--config.checkpoint.keep=9',
   ]
   first = tmp_path / 'first'
   command('main.py', *options, '--config.steps=3', f'--workdir={first}')

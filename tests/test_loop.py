@@ -105,7 +105,7 @@ def test_several_are_lost_since_the_last_checkpoint(
   config = config.replace(
     batch_size=num_devices,
     num_devices=num_devices,
-    log={'checkpoint_every_steps': 100},
+    checkpoint={'every_steps': 100},
   )
   if num_devices == 2:
     # One white pair of two has half the loss of one alone.
@@ -170,10 +170,10 @@ def test_a_kill_before_the_next_checkpoint_takes_the_skip_back(
 def test_more_are_lost_than_the_budget(config, tmp_path):
   lost = lost_steps(config.seed)
   with pytest.raises(TrainingError) as caught:
-    train(config.replace(max_skipped_steps=1), tmp_path)
+    train(config.replace(faults={'max_skipped_steps': 1}), tmp_path)
   assert str(caught.value) == (
     'the loss was not finite at 2 steps, more than '
-    f'config.max_skipped_steps=1: look at their images in {tmp_path}/'
+    f'config.faults.max_skipped_steps=1: look at their images in {tmp_path}/'
     'skipped.jsonl; if these are in order, lower '
     'config.optimizer.learning_rate and give another --workdir'
   )
@@ -189,8 +189,9 @@ def test_a_gradient_that_overflows_while_the_loss_does_not(config, tmp_path):
   config = config.replace(
     optimizer={'name': 'adam', 'learning_rate': 1e-4, 'b1': 0.5},
     loss={'cycle_a': 1e25, 'cycle_b': 1e25},
-    max_skipped_steps=0,
-    log={'checkpoint_every_steps': 4, 'samples_every_steps': 8},
+    faults={'max_skipped_steps': 0},
+    checkpoint={'every_steps': 4},
+    log={'samples_every_steps': 8},
   )
   with pytest.raises(TrainingError, match='not finite at 1 steps'):
     train(config, tmp_path)
@@ -202,7 +203,7 @@ def test_a_rate_that_is_far_too_high_ends_soon(config, tmp_path):
   config = config.replace(
     optimizer={'name': 'adam', 'learning_rate': 1e30},
     loss={'cycle_a': 10.0, 'cycle_b': 10.0},
-    max_skipped_steps=2,
+    faults={'max_skipped_steps': 2},
   )
   with pytest.raises(TrainingError, match='not finite at 3 steps'):
     train(config, tmp_path)

@@ -115,7 +115,7 @@ def test_it_trains_translates_scores_and_exports(run_notebook, tmp_path):
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='it stops runs by signals')
 def test_a_run_that_is_stopped_saves_itself(run_notebook, tmp_path):
-  seldom = '--config.log.checkpoint_every_steps=1000000'
+  seldom = '--config.checkpoint.every_steps=1000000'
   endless = ['--config.steps=1000000', *TINY[1:], seldom]
   run_notebook(
     repository='',

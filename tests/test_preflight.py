@@ -60,19 +60,19 @@ def test_counts_are_filled_in(num_a, num_b, changes, expected):
 
 
 @pytest.mark.parametrize(
-  'steps, log, samples, checkpoints',
+  'steps, changes, samples, checkpoints',
   [
     (160, {}, 10, 16),
     (5, {}, 1, 1),
-    (160, {'samples_every_steps': 7}, 7, 16),
-    (160, {'checkpoint_every_steps': 3}, 10, 3),
+    (160, {'log': {'samples_every_steps': 7}}, 7, 16),
+    (160, {'checkpoint': {'every_steps': 3}}, 10, 3),
   ],
 )
-def test_how_often_things_are_written(steps, log, samples, checkpoints):
-  config = Config(num_devices=1).replace(steps=steps, log=log)
+def test_how_often_things_are_written(steps, changes, samples, checkpoints):
+  config = Config(num_devices=1).replace(steps=steps, **changes)
   resolved = preflight.resolve(config, images_of(4))
   assert resolved.log.samples_every_steps == samples
-  assert resolved.log.checkpoint_every_steps == checkpoints
+  assert resolved.checkpoint.every_steps == checkpoints
 
 
 def test_a_resolved_config_stays_as_it_is():

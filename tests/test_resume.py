@@ -178,7 +178,7 @@ def test_the_same_config_gives_the_same_bits(straight, tmp_path):
     tmp_path / 'run',
     '--config.data.num_workers=8',
     '--config.data.prefetch_batches=1',
-    '--config.log.checkpoint_every_steps=1',
+    '--config.checkpoint.every_steps=1',
   )
   assert done.returncode == 0, done.stderr
   assert_same_end(tmp_path / 'run', straight)

@@ -152,7 +152,7 @@ def test_a_folder_of_another_run(tmp_path):
     {'num_devices': 3},
     {'data': {'num_workers': 9, 'prefetch_batches': 9, 'cache_gib': 0.5}},
     {'data': {'max_corrupt': 0}},
-    {'log': {'samples_every_steps': 7, 'keep_checkpoints': 9}},
+    {'log': {'samples_every_steps': 7}, 'checkpoint': {'keep': 9}},
   ],
 )
 def test_what_may_change_between_two_starts(tmp_path, changes):
@@ -418,7 +418,7 @@ def test_a_disk_that_is_full_at_the_start(make_disk):
 
 def test_a_disk_too_small_for_the_checkpoints(make_disk):
   disk = make_disk('size=10m')
-  config = Config().replace(log={'keep_checkpoints': 4})
+  config = Config().replace(checkpoint={'keep': 4})
   mib = 2**20
   assert message_of(check, disk / 'run', config, 3 * mib) == (
     f'{disk}/run has 10 MiB free, but the checkpoints of this run take 15 '
@@ -430,7 +430,7 @@ def test_a_disk_too_small_for_the_checkpoints(make_disk):
 
 def test_checkpoints_that_are_there_need_no_more_room(make_disk):
   disk = make_disk('size=10m')
-  config = Config().replace(log={'keep_checkpoints': 2})
+  config = Config().replace(checkpoint={'keep': 2})
   mib = 2**20
   check(disk, config, 3 * mib)
   for step in (100, 200):
@@ -454,8 +454,8 @@ def test_a_disk_that_fills_up_in_mid_run(make_disk):
     '--config=configs/tiny.py',
     f'--workdir={workdir}',
     '--config.steps=100',
-    '--config.log.checkpoint_every_steps=10',
-    '--config.log.keep_checkpoints=2',
+    '--config.checkpoint.every_steps=10',
+    '--config.checkpoint.keep=2',
     '--config.log.samples_every_steps=50',
   ]
   with subprocess.Popen(

@@ -61,7 +61,7 @@ def run(argv: list[str], program: str) -> int:
       extractor=extractor,
       seed=options.seed,
       max_images=options.max_images,
-      pairs=options.pairs or found.config.log.evaluate_pairs,
+      pairs=options.pairs or found.config.evaluation.pairs,
       palette=palette,
       directions=found.directions,
       on_progress=on_progress,
@@ -122,12 +122,12 @@ def _parser(program: str) -> Parser:
     '--pairs',
     choices=('auto', 'none'),
     help='auto: test images of one name in both folders are pairs (default: '
-    "the run's config.log.evaluate_pairs)",
+    "the run's config.evaluation.pairs)",
   )
   add(
     '--palette',
     help="colors of label maps: 'cityscapes', or a file of them; 'none' "
-    "(default: the run's config.log.evaluate_palette)",
+    "(default: the run's config.evaluation.palette)",
   )
   add(
     '--seed',

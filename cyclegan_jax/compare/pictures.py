@@ -10,11 +10,15 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from cyclegan_jax.config import Config, DataConfig, Direction
+from cyclegan_jax.config import (
+  Config,
+  DataConfig,
+  Direction,
+  source_options,
+)
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import read_test_image
 from cyclegan_jax.data.sources import (
-  SOURCE_OPTIONS,
   domain_folders,
   folder_options,
   open_images,
@@ -167,7 +171,8 @@ def _select_images(
     if config is None:
       continue
     if data is None:
-      options = {name: getattr(config.data, name) for name in SOURCE_OPTIONS}
+      names = (*source_options(), 'num_test')
+      options = {name: getattr(config.data, name) for name in names}
     try:
       config = config.replace(data=options)
       images = open_cached(config.data)

@@ -4,14 +4,13 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cyclegan_jax.compare.pictures import Pictures
 from cyclegan_jax.compare.runs import Run, Score, ScoreBasis
-from cyclegan_jax.config import Config, option_at, option_paths
+from cyclegan_jax.config import Config, option_at, option_paths, value_at
 
 _DASH = '&ndash;'  # for what a run does not have
 _MAX_SIDE = 384  # of a picture on the page
@@ -106,9 +105,7 @@ def _option_text(config: Config | None, path: str) -> str:
   """The value of an option; '' without a config."""
   if config is None:
     return ''
-  value: Any = config
-  for name in path.split('.')[1:]:
-    value = getattr(value, name)
+  value = value_at(config, path)
   return value if isinstance(value, str) and value else repr(value)
 
 

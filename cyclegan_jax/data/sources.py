@@ -7,9 +7,8 @@ splits, by index; `loader.py` makes batches of them.
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from cyclegan_jax.config import DataConfig
+from cyclegan_jax.config import DataConfig, source_options
 from cyclegan_jax.data.folder_source import open_folder
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.ranges import with_values
@@ -20,7 +19,6 @@ from cyclegan_jax.media.decoding import ImageError
 
 __all__ = [
   'SOURCES',
-  'SOURCE_OPTIONS',
   'ImageError',
   'Images',
   'domain_folders',
@@ -28,20 +26,6 @@ __all__ = [
   'open_embedded',
   'open_images',
 ]
-
-# Which images there are; the other options say how they are read.
-SOURCE_OPTIONS = (
-  'name',
-  'path',
-  'train_a',
-  'train_b',
-  'test_a',
-  'test_b',
-  'dataset',
-  'dataset_a',
-  'dataset_b',
-  'num_test',
-)
 
 
 def open_images(config: DataConfig) -> dict[str, Images]:
@@ -75,15 +59,14 @@ def domain_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def folder_options(
   path: pathlib.Path, folders: Mapping[str, pathlib.Path]
-) -> dict[str, Any]:
+) -> dict[str, str]:
   """Options of config.data that read a folder, or a .zip, for its test images.
 
   Args:
     path: of a folder or a .zip.
     folders: of test images by domain, where they are not found by their names.
   """
-  options: dict[str, Any] = dict.fromkeys(SOURCE_OPTIONS, '')
-  del options['num_test']  # of drawings alone
+  options = dict.fromkeys(source_options(), '')
   options |= {'name': 'folder', 'path': str(path)}
   for domain, inner in folders.items():
     # Training images are not read, but have to be there.

@@ -14,7 +14,12 @@ import tempfile
 from collections.abc import Iterator
 from io import FileIO
 
-from cyclegan_jax.config import Config, differences, from_config_dict
+from cyclegan_jax.config import (
+  Config,
+  differences,
+  from_config_dict,
+  option_at,
+)
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.storage.atomic import (
   remove_abandoned,
@@ -25,20 +30,6 @@ from cyclegan_jax.storage.disk_errors import (
 )
 
 _LOCK_FILE = 'lock'
-
-# These may change between two starts of one run: they move no bit of what is
-# learnt.
-_FREE = (
-  'config.log.',
-  'config.num_devices:',
-  'config.profile:',
-  'config.max_skipped_steps:',
-  'config.data.num_workers:',
-  'config.data.prefetch_batches:',
-  'config.data.cache_gib:',
-  'config.data.max_corrupt:',
-  'config.data.strict:',
-)
 
 
 def make_workdir(root: pathlib.Path = pathlib.Path('runs')) -> pathlib.Path:
@@ -157,7 +148,7 @@ def check_workdir(
       probe.write(b'x')
   # One more than are kept: the new one is written before an old one goes.
   # Those of a run that goes on are there already.
-  keep = config.log.keep_checkpoints
+  keep = config.checkpoint.keep
   needed = checkpoint_bytes * (keep + 1 - min(keep, _num_checkpoints(folder)))
   free = shutil.disk_usage(folder).free
   if free < needed:
@@ -198,30 +189,20 @@ def check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
   Raises:
     WorkdirError: an option that changes what is learnt differs.
   """
-  free: tuple[str, ...] = _FREE
+  length: set[str] = set()
   if new.schedule.name in ('constant', 'step'):
-    # The others' rates at every step depend on how long the run is.
-    free += ('config.steps:', 'config.epochs:')
+    # With other schedules, each step's rate depends on the run's length.
+    length = {'config.steps', 'config.epochs'}
   changed = [
-    each
-    for each in differences(_with_depth(old), _with_depth(new))
-    if not each.startswith(free)
+    f'{path}: {before!r} -> {after!r}'
+    for path, (before, after) in differences(old, new).items()
+    if not (option_at(path).metadata['may_change'] or path in length)
   ]
   if changed:
     raise WorkdirError(
       f'{folder} belongs to a run with another config ({"; ".join(changed)}): '
       'give another --workdir, or the same options to go on with that run'
     )
-
-
-def _with_depth(config: Config) -> Config:
-  """The config of a run from before images had a depth: all had 8 bits."""
-  for domain in 'ab':
-    if not getattr(config.data, f'dtype_{domain}'):
-      full = {'dtype': 'uint8', 'low': 0.0, 'high': 255.0}
-      data = {f'{name}_{domain}': value for name, value in full.items()}
-      config = config.replace(data=data)
-  return config
 
 
 def _num_checkpoints(folder: pathlib.Path) -> int:

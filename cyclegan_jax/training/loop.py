@@ -78,7 +78,7 @@ class Loop:
       recorder: takes metrics and samples.
       saver: takes the state.
       stop: tells of signals.
-      evaluate: is called every log.evaluate_every_steps steps, and at the
+      evaluate: is called every evaluation.every_steps steps, and at the
         last.
     """
     self._config = config
@@ -123,7 +123,8 @@ class Loop:
     return self._stop.received if self._is_alone else self._agreed
 
   def _steps(self, state: TrainState) -> TrainState:
-    log = self._config.log
+    log, checkpoint_options = self._config.log, self._config.checkpoint
+    evaluation = self._config.evaluation
     state = self._update.place(state)
     step, last = int(state.step), self._config.steps
     unseen: Outcome | None = None  # of the last step
@@ -141,11 +142,11 @@ class Loop:
           state, unseen, step = outcome.state, outcome, step + 1
           is_shown = step % log.samples_every_steps == 0 or step == last
           is_judged = self._evaluate is not None and (
-            step % log.evaluate_every_steps == 0 or step == last
+            step % evaluation.every_steps == 0 or step == last
           )
           # Scores belong to a checkpoint that one can go back to.
           is_saved = is_judged or (
-            step % log.checkpoint_every_steps == 0 or step == last
+            step % checkpoint_options.every_steps == 0 or step == last
           )
           if is_shown or is_saved:
             self._check(step, outcome)
@@ -245,10 +246,10 @@ class Loop:
     failure = self._saver.take_failure()
     if failure is None:
       return
-    if self._config.log.on_save_error == 'stop':
+    if self._config.faults.on_save_error == 'stop':
       raise_failure(self._workdir, failure)
     step, error = failure
-    every = self._config.log.checkpoint_every_steps
+    every = self._config.checkpoint.every_steps
     again = min(step + every - step % every, self._config.steps)
     good = self._saver.last_step
     self._recorder.say(
@@ -341,7 +342,7 @@ class Loop:
   def _pass_over(self, step: int) -> None:
     """Tells that a step was finite when it was repeated."""
     self._num_unexplained += 1
-    if self._num_unexplained > self._config.max_skipped_steps:
+    if self._num_unexplained > self._config.faults.max_skipped_steps:
       raise TrainingError(
         'the loss is not finite again and again, but finite when the same '
         'steps are repeated: look after this machine, or, on a GPU, set '
@@ -380,13 +381,13 @@ class Loop:
     lines = [*self._skipped(), record]
     if processes.is_first():
       replace_text(path, ''.join(json.dumps(each) + '\n' for each in lines))
-    budget = self._config.max_skipped_steps
+    budget = self._config.faults.max_skipped_steps
     if len(lines) > budget:
       raise TrainingError(
         f'the loss was not finite at {len(lines)} steps, more than '
-        f'config.max_skipped_steps={budget}: look at their images in {path}; '
-        'if these are in order, lower config.optimizer.learning_rate and give '
-        'another --workdir'
+        f'config.faults.max_skipped_steps={budget}: look at their images in '
+        f'{path}; if these are in order, lower '
+        'config.optimizer.learning_rate and give another --workdir'
       )
     self._recorder.say(
       f'step {step:,} is left out ({len(lines)} of at most {budget}): its '

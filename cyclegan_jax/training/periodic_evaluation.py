@@ -17,7 +17,6 @@ from cyclegan_jax.evaluation.outputs import (
 from cyclegan_jax.evaluation.table import (
   history_table,
 )
-from cyclegan_jax.metrics.goals import check_best
 from cyclegan_jax.report.metric_writer import (
   METRICS_FILE,
   read_metrics,
@@ -48,15 +47,15 @@ class Interim:
       UserError: no image can be read, nor the palette, or the network can't
         be had.
     """
-    log = config.log
-    extractor = choose_extractor(log.evaluate_features)
+    options = config.evaluation
+    extractor = choose_extractor(options.features)
     self._config = config
     self._evaluator = Evaluator(
       config,
       images,
       extractor=extractor,
-      max_images=log.evaluate_images,
-      pairs=log.evaluate_pairs,
+      max_images=options.max_images,
+      pairs=options.pairs,
       palette=palette_of(config),
     )
     self._features = 'none' if extractor is None else extractor.name
@@ -68,7 +67,7 @@ class Interim:
 
   def describe(self) -> str:
     """A text for the table that a run begins with."""
-    every = self._config.log.evaluate_every_steps
+    every = self._config.evaluation.every_steps
     counts = ' + '.join(f'{n:,}' for n in self._evaluator.counts)
     return (
       f'every {every:,} steps and at the last, on {counts} images, features: '
@@ -131,7 +130,6 @@ def check_options(config: Config) -> None:
     UserError: the best checkpoint would not be the best, or there is no such
       palette.
   """
-  check_best(config.log)
   palette_of(config)
 
 
@@ -140,7 +138,7 @@ def is_owed(config: Config, found: Checkpoint | None) -> bool:
 
   A signal has ended the run in the middle of it, or there were none then.
   """
-  every = config.log.evaluate_every_steps
+  every = config.evaluation.every_steps
   if found is None or not every or not found.metrics:
     return False
   step = int(found.state.step)

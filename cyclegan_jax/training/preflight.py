@@ -1,7 +1,7 @@
 """What is settled, checked and told before the first step."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -99,9 +99,10 @@ def resolve(
     epochs=-(-steps // steps_per_epoch),
     log={
       'samples_every_steps': config.log.samples_every_steps
-      or max(1, steps // 16),
-      'checkpoint_every_steps': config.log.checkpoint_every_steps
-      or max(1, steps // 10),
+      or max(1, steps // 16)
+    },
+    checkpoint={
+      'every_steps': config.checkpoint.every_steps or max(1, steps // 10)
     },
   )
 
@@ -175,30 +176,6 @@ def check_memory(config: Config, num_bytes: int | None) -> None:
       f'config.batch_size={config.batch_size}, config.data.size='
       f'{config.data.size} or config.generator.filters='
       f'{config.generator.filters}'
-    )
-
-
-def check_metric(config: Config, names: Sequence[str]) -> None:
-  """Makes sure that the best checkpoint is chosen by a metric that there is.
-
-  Args:
-    config: of the run.
-    names: of the metrics of a step, and of an evaluation.
-
-  Raises:
-    ConfigError: neither has such a metric.
-  """
-  metric = config.log.best_metric
-  is_evaluated = config.log.evaluate_every_steps > 0
-  if metric.startswith('evaluation/') and not is_evaluated:
-    raise ConfigError(
-      f'config.log.best_metric={metric!r} is of evaluations, and there are '
-      'none while it trains: set config.log.evaluate_every_steps'
-    )
-  if metric and metric not in names:
-    raise ConfigError(
-      f'config.log.best_metric={metric!r} is unknown: choose from '
-      f'{", ".join(names)}'
     )
 
 

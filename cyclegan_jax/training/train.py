@@ -23,7 +23,7 @@ from cyclegan_jax.evaluation.synthetic_scores import (
   EmbeddedScore,
   score_embedded,
 )
-from cyclegan_jax.metrics.goals import check_best
+from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
 from cyclegan_jax.report.run_log import Recorder
 from cyclegan_jax.report.samples import translate_samples
@@ -166,14 +166,13 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         facts = preflight.describe(config, sources, state, update.num_bytes)
         console.print(f'memory: {facts["memory"]}', soft_wrap=True)
       interim, owed = None, is_owed(config, found)
-      if config.log.evaluate_every_steps and (update or owed) and is_first:
+      if config.evaluation.every_steps and (update or owed) and is_first:
         interim = stop.call(lambda: Interim(config, sources))
         facts['evaluation'] = interim.describe()
         console.print(f'evaluation: {facts["evaluation"]}', soft_wrap=True)
       if update is not None and is_first:
         names = [*update.metric_names, *(interim.names if interim else ())]
-        preflight.check_metric(config, names)
-        check_best(config.log, names)
+        check_best_metric(config, names)
       recorder = stack.enter_context(
         Recorder(
           workdir,
@@ -187,7 +186,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         )
       )
       judge: Evaluate | None = None
-      if config.log.evaluate_every_steps and not is_first:
+      if config.evaluation.every_steps and not is_first:
         judge = _no_scores
       if interim is not None:
         judge = functools.partial(
