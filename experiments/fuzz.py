@@ -86,15 +86,15 @@ def archive_target(folder: pathlib.Path) -> tuple[Check, Iterable[bytes]]:
   def check(data: bytes) -> None:
     pathlib.Path(path).write_bytes(data)
     try:
-      found = archive.open_archive(path)
+      found = archive.Archive(path)
     except DataError as error:
       expect_line(error)
       return
     for member in found.images[:8]:
-      assert '..' not in member.name.split('/'), member
-      assert not member.name.startswith('/'), member
+      assert '..' not in member.filename.split('/'), member
+      assert not member.filename.startswith('/'), member
       try:
-        assert len(archive.read_member(path, member)) == member.size
+        assert len(found.read(member)) == member.file_size
       except DataError as error:
         expect_line(error)
 

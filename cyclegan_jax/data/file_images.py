@@ -2,12 +2,13 @@
 
 import functools
 import io
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from cyclegan_jax.data.archive import Archive, Member, read_member
+from cyclegan_jax.data.archive import Archive
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.media.decoding import (
   CHANNELS,
@@ -112,22 +113,22 @@ def images_of_members(
   """The images in a folder of an archive, in the order of `list_images`.
 
   Args:
-    archive: from `open_archive`.
+    archive: an open archive.
     inner: the folder, 'horses/trainA/', or '' for the whole archive.
     channels: as for `images_of_files`.
     max_pixels: likewise.
   """
-  members = sorted(
-    (each for each in archive.images if each.name.startswith(inner)),
-    key=lambda member: natural(member.name[len(inner) :]),
+  entries = sorted(
+    (image for image in archive.images if image.filename.startswith(inner)),
+    key=lambda entry: natural(entry.filename[len(inner) :]),
   )
-  names = tuple(f'{archive.path}/{each.name}' for each in members)
-  opener = functools.partial(_open_member, archive.path, members)
+  names = tuple(f'{archive.path}/{entry.filename}' for entry in entries)
+  opener = functools.partial(_open_entry, archive, entries)
   return Images(
     names=names,
     **_readers(names, opener, channels=channels, max_pixels=max_pixels),
     root=f'{archive.path}/{inner}',
-    sizes=[each.size for each in members],
+    sizes=[entry.file_size for entry in entries],
     changed=functools.partial(_changed_archive, archive),
   )
 
@@ -137,5 +138,7 @@ def _changed_archive(archive: Archive, index: int) -> str:
   return archive.path if has_changed(archive.path, archive.stamp) else ''
 
 
-def _open_member(path: str, members: Sequence[Member], index: int) -> BinaryIO:
-  return io.BytesIO(read_member(path, members[index]))
+def _open_entry(
+  archive: Archive, entries: Sequence[zipfile.ZipInfo], index: int
+) -> BinaryIO:
+  return io.BytesIO(archive.read(entries[index]))
