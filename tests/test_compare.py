@@ -190,7 +190,8 @@ def test_two_runs_on_one_page(runs, tmp_path, capsys):
   pictures = page.pictures()
   assert len(pictures) == 2 * 2 * 3
   for folder in folders:
-    state, config = checkpoint.load(folder)
+    loaded = checkpoint.load(folder)
+    state, config = loaded.state, loaded.config
     for direction in ('ab', 'ba'):
       name = f'test_{direction[0]}'
       source = open_images(config.data)[name].read(2)

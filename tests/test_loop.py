@@ -84,7 +84,7 @@ def test_the_steps_that_lose_it_are_left_out_and_written_down(
   assert steps == sorted({*range(2, STEPS + 1, 2), *lost})
   for record in records:
     assert all(np.isfinite(value) for value in record.values())
-    assert (record['step'] in lost) == ('doctor/not_finite' in record)
+    assert (record['step'] in lost) == ('diagnostics/not_finite' in record)
   told = capfd.readouterr().err
   for number, step in enumerate(lost, start=1):
     assert (
@@ -93,7 +93,7 @@ def test_the_steps_that_lose_it_are_left_out_and_written_down(
       f'step {step} is left out ({number} of at most 10): its images are in '
       f'{tmp_path}/skipped.jsonl\n'
     ) in told
-  assert told.count('doctor: the loss was NaN or infinite') == 1
+  assert told.count('diagnostics: the loss was NaN or infinite') == 1
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_more_are_lost_than_the_budget(config, tmp_path):
   )
   assert [each['step'] for each in read_skipped(tmp_path)] == lost[:2]
   # The last good checkpoint is there, and a larger budget goes on from it.
-  last = checkpoint.find_steps(tmp_path / 'checkpoints')[-1]
+  last = checkpoint.list_steps(tmp_path / 'checkpoints')[-1]
   assert 0 < last < lost[1]
   assert int(train(config, tmp_path).state.step) == STEPS
 
@@ -196,7 +196,7 @@ def test_a_gradient_that_overflows_while_the_loss_does_not(config, tmp_path):
   with pytest.raises(TrainingError, match='not finite at 1 steps'):
     train(config, tmp_path)
   assert [each['step'] for each in read_skipped(tmp_path)] == [1]
-  assert checkpoint.find_steps(tmp_path / 'checkpoints') == [0]
+  assert checkpoint.list_steps(tmp_path / 'checkpoints') == [0]
 
 
 def test_a_rate_that_is_far_too_high_ends_soon(config, tmp_path):
@@ -207,7 +207,7 @@ def test_a_rate_that_is_far_too_high_ends_soon(config, tmp_path):
   )
   with pytest.raises(TrainingError, match='not finite at 3 steps'):
     train(config, tmp_path)
-  assert checkpoint.find_steps(tmp_path / 'checkpoints') == [0]
+  assert checkpoint.list_steps(tmp_path / 'checkpoints') == [0]
 
 
 def test_a_machine_that_errs_once(config, tmp_path, monkeypatch, capfd):

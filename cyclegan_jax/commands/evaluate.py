@@ -47,7 +47,7 @@ def run(argv: list[str], program: str) -> int:
   palette = _given_palette(options.palette)
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
-  found = checkpoint.find(options.checkpoint)
+  found = checkpoint.load(options.checkpoint)
   if options.palette is None:
     palette = _own_palette(found.config)
   config = _with_data(found.config, options.data)

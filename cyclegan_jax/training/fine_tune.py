@@ -63,13 +63,13 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
       '.safetensors files'
     )
   try:
-    found = checkpoint.find(path)
+    found = checkpoint.load(path)
   except WorkdirError as error:
     raise WorkdirError(f'config.init_from: {error}') from error
   gen = {way: found.state.translators[way] for way in found.directions}
   disc = {}
   if config.init_discriminators:
-    disc = {domain: found.state.disc[domain] for domain in found.judges}
+    disc = {domain: found.state.disc[domain] for domain in found.discriminators}
   state = abstract_train_state(config)
   _check_fit('gen', gen, state.gen, found, config)
   _check_fit('disc', disc, state.disc, found, config)

@@ -16,13 +16,13 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.loader import RawBatch, TrainBatches
 from cyclegan_jax.data.sources import Images
 from cyclegan_jax.errors import DataError, TrainingError, WorkdirError
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.report.trace import TRACE_FOLDER, StepTrace
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
-from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.storage.disk_errors import error_reason, explain_disk_errors
 from cyclegan_jax.training import processes
 from cyclegan_jax.training.compiled_step import (
   CompiledUpdate,
@@ -63,7 +63,7 @@ class Loop:
     workdir: pathlib.Path,
     sources: Mapping[str, Images],
     update: CompiledUpdate,
-    recorder: Recorder,
+    run_log: RunLog,
     saver: checkpoint.Saver,
     stop: StopSignal,
     evaluate: Evaluate | None = None,
@@ -75,7 +75,7 @@ class Loop:
       workdir: the run's folder.
       sources: its images.
       update: the compiled step.
-      recorder: takes metrics and samples.
+      run_log: takes metrics and samples.
       saver: takes the state.
       stop: tells of signals.
       evaluate: is called every evaluation.every_steps steps, and at the
@@ -85,7 +85,7 @@ class Loop:
     self._workdir = workdir
     self._sources = sources
     self._update = update
-    self._recorder = recorder
+    self._run_log = run_log
     self._saver = saver
     self._stop = stop
     self._evaluate = evaluate
@@ -133,7 +133,7 @@ class Loop:
         while step < last and self._stopped_by is None:
           raw = next(batches)
           self._next_wait = _FIRST_WAIT_SECONDS
-          trace.step(step, state)
+          trace.before_step(step, state)
           with jax.profiler.StepTraceAnnotation('step', step_num=step + 1):
             outcome = self._run(state, raw)
           # One step works while the next is prepared; no more wait in line.
@@ -151,10 +151,10 @@ class Loop:
           if is_shown or is_saved:
             self._check(step, outcome)
             # The next step takes the state over. One copy at a time.
-            self._recorder.flush()
+            self._run_log.flush()
             kept = parallel.unreplicate(state)
             if is_shown:
-              self._recorder.samples(step, kept.translators)
+              self._run_log.add_samples(step, kept.translators)
             scores: Mapping[str, float] = {}
             if is_judged and self._evaluate is not None:
               # Not in the background: the record of a step and its checkpoint
@@ -171,7 +171,7 @@ class Loop:
         self._end(state, unseen)
         raise
       finally:
-        self._recorder.waited(batches.waited)
+        self._run_log.add_wait(batches.waited)
     return self._end(state, unseen)
 
   def _batches(self, step: int) -> TrainBatches:
@@ -193,13 +193,15 @@ class Loop:
 
   def _trace(self, step: int) -> contextlib.AbstractContextManager[StepTrace]:
     folder = self._workdir / TRACE_FOLDER if self._config.profile else None
-    return StepTrace(folder, step, self._config.steps, say=self._recorder.say)
+    return StepTrace(
+      folder, step, self._config.steps, report=self._run_log.print
+    )
 
   def _on_wait(self, seconds: float, reading: str) -> None:
     if self._is_alone and self._stop.received is not None:
       raise StoppedError(self._stop.received)
     if seconds >= self._next_wait:
-      self._recorder.say(f'waiting on data for {seconds:.0f} s: {reading}')
+      self._run_log.print(f'waiting on data for {seconds:.0f} s: {reading}')
       self._next_wait *= 2
 
   def _see(
@@ -210,7 +212,7 @@ class Loop:
     if not outcome.is_finite:
       raise _NotFiniteError(step)
     # Its metrics are fetched where they are needed.
-    self._recorder.step(step, {**outcome.metrics, **(scores or {})})
+    self._run_log.add_step(step, {**outcome.metrics, **(scores or {})})
 
   def _hear(self, outcome: Outcome) -> None:
     if not self._is_alone and outcome.is_stopped:
@@ -228,17 +230,17 @@ class Loop:
     def save(metrics: Mapping[str, Any]) -> None:
       # What a checkpoint goes on from is on the disk before it is.
       try:
-        self._recorder.sync()
+        self._run_log.sync()
       except OSError as error:
         self._saver.wait()
         self._saver.fail(int(state.step), error)
       else:
         self._saver.save(state, metrics)
 
-    self._recorder.then(int(state.step), save)
+    self._run_log.call_after(int(state.step), save)
 
   def _wait_for_records(self) -> None:
-    self._recorder.flush()
+    self._run_log.flush()
     self._saver.wait()
 
   def _tell_failure(self) -> None:
@@ -252,9 +254,9 @@ class Loop:
     every = self._config.checkpoint.every_steps
     again = min(step + every - step % every, self._config.steps)
     good = self._saver.last_step
-    self._recorder.say(
+    self._run_log.print(
       f'checkpoint of step {step:,} could not be written '
-      f'({checkpoint.reason_of(error)}); '
+      f'({error_reason(error)}); '
       + (f'the last good one is of step {good:,}; ' if good is not None else '')
       + f'trying again at step {again:,}'
     )
@@ -272,13 +274,13 @@ class Loop:
     except _NotFiniteError:
       # The run ends for another reason. It will be found again, and then
       # there is time to look into it.
-      self._recorder.say(f'the loss is not finite at step {step:,}')
+      self._run_log.print(f'the loss is not finite at step {step:,}')
       return self._last_good()
     self._wait_for_records()
     failure = self._saver.take_failure()
     if failure is not None:
       raise_failure(self._workdir, failure)
-    self._recorder.gallery(step)
+    self._run_log.update_page(step)
     return state
 
   def _recover(self, lost_step: int) -> TrainState:
@@ -292,7 +294,7 @@ class Loop:
       StoppedError: a signal came.
     """
     self._wait_for_records()
-    self._recorder.say(
+    self._run_log.print(
       f'the loss is not finite at step {lost_step:,}: going back to the last '
       'good checkpoint to find what lost it'
     )
@@ -309,10 +311,10 @@ class Loop:
     state = self._last_good()
     for _, outcome in self._repeat(before):
       state = outcome.state
-    self._recorder.rewind(before)
+    self._run_log.rewind(before)
     if culprit is None:
       return state
-    self._recorder.step_skipped(culprit)
+    self._run_log.add_skipped_step(culprit)
     return _pass(state)
 
   def _repeat(self, last_step: int) -> Iterator[tuple[int, Outcome]]:
@@ -336,7 +338,7 @@ class Loop:
         self._hear(outcome)
         if time.monotonic() - told > _SECONDS_BETWEEN_REPEATS:
           told = time.monotonic()
-          self._recorder.say(f'step {step:,} of {last_step:,} again')
+          self._run_log.print(f'step {step:,} of {last_step:,} again')
         yield step, outcome
 
   def _pass_over(self, step: int) -> None:
@@ -348,14 +350,14 @@ class Loop:
         'steps are repeated: look after this machine, or, on a GPU, set '
         'config.deterministic=True and give another --workdir'
       )
-    self._recorder.say(
+    self._run_log.print(
       f'this time step {step:,} is finite: this machine does not give the '
       'same bits twice; going on'
     )
 
   def _last_good(self) -> TrainState:
     def read() -> TrainState:
-      found = checkpoint.restore_newest(self._workdir / 'checkpoints')
+      found = checkpoint.load_newest(self._workdir / 'checkpoints')
       if found is None:
         raise TrainingError(
           f'the loss is not finite, and {self._workdir} has no checkpoint to '
@@ -365,7 +367,7 @@ class Loop:
       return found.state
 
     state = processes.tree_from_first(read, abstract_train_state(self._config))
-    self._saver.go_back(int(state.step))
+    self._saver.rewind(int(state.step))
     return state
 
   def _skipped(self) -> list[dict[str, Any]]:
@@ -389,7 +391,7 @@ class Loop:
         f'{path}; if these are in order, lower '
         'config.optimizer.learning_rate and give another --workdir'
       )
-    self._recorder.say(
+    self._run_log.print(
       f'step {step:,} is left out ({len(lines)} of at most {budget}): its '
       f'images are in {path}'
     )
@@ -413,7 +415,7 @@ def raise_failure(
   except Exception as error:
     raise WorkdirError(
       f'{workdir}: the checkpoint of step {step:,} could not be written '
-      f'({checkpoint.reason_of(error)}): run the same command again to go on '
+      f'({error_reason(error)}): run the same command again to go on '
       'from the last good one'
     ) from error
 

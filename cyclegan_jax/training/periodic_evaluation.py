@@ -21,7 +21,7 @@ from cyclegan_jax.report.metric_writer import (
   METRICS_FILE,
   read_metrics,
 )
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.storage.checkpoint import Checkpoint
 from cyclegan_jax.types import Params
@@ -80,7 +80,7 @@ class Interim:
     gen: dict[str, Params],
     *,
     workdir: pathlib.Path,
-    recorder: Recorder,
+    run_log: RunLog,
     stop: StopSignal,
   ) -> dict[str, float]:
     """Evaluates, and writes evaluation.md and the files of this step.
@@ -89,7 +89,7 @@ class Interim:
       step: the number of steps done.
       gen: the generators 'ab' and 'ba'.
       workdir: the run's folder.
-      recorder: takes the files.
+      run_log: takes the files.
       stop: tells of signals.
 
     Returns:
@@ -102,12 +102,12 @@ class Interim:
     except StoppedError:
       return {}
     except DataError as error:
-      recorder.say(f'no evaluation of step {step:,}: {error}')
+      run_log.print(f'no evaluation of step {step:,}: {error}')
       return {}
     metrics = evaluation.flat()
     for name, text in file_texts(evaluation, step).items():
-      recorder.evaluation(f'{EVALUATION_FOLDER}/{name}', text)
-    recorder.flush()
+      run_log.write_text(f'{EVALUATION_FOLDER}/{name}', text)
+    run_log.flush()
     records = [
       record
       for record in read_metrics(workdir / METRICS_FILE)
@@ -115,11 +115,11 @@ class Interim:
     ]
     history = history_table([*records, {'step': step, **metrics}])
     text = evaluation.to_markdown(title=f'Evaluation at step {step:,}')
-    recorder.evaluation(
+    run_log.write_text(
       EVALUATION_FILE, '\n'.join([text, '## All steps', '', *history, ''])
     )
     seconds = time.monotonic() - began
-    recorder.say(f'evaluated step {step:,} in {seconds:.1f} s')
+    run_log.print(f'evaluated step {step:,} in {seconds:.1f} s')
     return metrics
 
 

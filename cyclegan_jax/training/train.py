@@ -25,7 +25,7 @@ from cyclegan_jax.evaluation.synthetic_scores import (
 )
 from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import (
@@ -126,7 +126,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     if is_first:
       num_bytes = preflight.num_bytes(state)
       check_workdir(workdir, config, checkpoint_bytes=num_bytes)
-      found = early(lambda: checkpoint.restore_newest(folder))
+      found = early(lambda: checkpoint.load_newest(folder))
     reals = early(lambda: sample_images(config, sources))
     stack.enter_context(explain_disk_errors(workdir))
     if found is not None:
@@ -148,8 +148,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         folder,
         config,
         data=fingerprint(sources),
-        listing=listing(sources),
-        good_step=None if found is None else start,
+        image_list=listing(sources),
+        resume_step=None if found is None else start,
         is_writer=is_first,
       )
     )
@@ -173,8 +173,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       if update is not None and is_first:
         names = [*update.metric_names, *(interim.names if interim else ())]
         check_best_metric(config, names)
-      recorder = stack.enter_context(
-        Recorder(
+      run_log = stack.enter_context(
+        RunLog(
           workdir,
           config,
           facts=facts,
@@ -190,23 +190,25 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         judge = _no_scores
       if interim is not None:
         judge = functools.partial(
-          interim.run, workdir=workdir, recorder=recorder, stop=stop
+          interim.run, workdir=workdir, run_log=run_log, stop=stop
         )
       if owed and found is not None and judge is not None:
-        _catch_up(found, judge, config, recorder, saver)
+        _catch_up(found, judge, config, run_log, saver)
       if update is not None:
         if start == 0:
-          recorder.samples(0, state.translators)
-          stop.call(recorder.flush)  # the first step takes the state over
+          run_log.add_samples(0, state.translators)
+          stop.call(run_log.flush)  # the first step takes the state over
         loop = Loop(
-          config, workdir, sources, update, recorder, saver, stop, judge
+          config, workdir, sources, update, run_log, saver, stop, judge
         )
         state = loop(state)
       score = None
       is_done = int(state.step) == config.steps
       if is_done and config.data.name == 'embedded' and is_first:
         score = stop.call(lambda: score_embedded(config, state.translators))
-        recorder.gallery(int(state.step), score=str(score or 'no coat in view'))
+        run_log.update_page(
+          int(state.step), score=str(score or 'no coat in view')
+        )
     except StoppedError:
       saver.wait()
       if failure := saver.take_failure():
@@ -218,7 +220,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
 
 def _networks(config: Config, workdir: pathlib.Path) -> Networks | None:
   """Those that a new run begins with; one that goes on has its own."""
-  if not config.init_from or checkpoint.find_steps(workdir / 'checkpoints'):
+  if not config.init_from or checkpoint.list_steps(workdir / 'checkpoints'):
     return None
   saved = read_config(workdir)
   known = saved.init_sha256 if saved else ''
@@ -271,7 +273,7 @@ def _compile(
     others: list[Future[Any]] = []
     if processes.is_first():
       others = [
-        threads.submit(tensorboard.load),
+        threads.submit(tensorboard.import_tensorboardx),
         threads.submit(translate_samples, config, state.translators, reals),
       ]
     update = compile_update(config, state)
@@ -284,18 +286,18 @@ def _catch_up(
   found: checkpoint.Checkpoint,
   judge: Evaluate,
   config: Config,
-  recorder: Recorder,
+  run_log: RunLog,
   saver: checkpoint.Saver,
 ) -> None:
   """Evaluates a checkpoint that should have been, and records its step."""
   step = int(found.state.step)
   if step % config.log.samples_every_steps == 0 or step == config.steps:
-    recorder.samples(step, found.state.translators)
+    run_log.add_samples(step, found.state.translators)
   metrics = judge(step, found.state.translators)
-  recorder.step(step, {**found.metrics, **metrics})
+  run_log.add_step(step, {**found.metrics, **metrics})
   if metrics:
-    recorder.then(step, lambda _: recorder.sync())
-    recorder.flush()
+    run_log.call_after(step, lambda _: run_log.sync())
+    run_log.flush()
     saver.save(found.state, {**found.metrics, **metrics}, replace=True)
 
 
@@ -309,7 +311,7 @@ def _compare_data(
   """
   if not found.data or found.data == fingerprint(sources):
     return
-  old = checkpoint.read_listing(found.path)
+  old = checkpoint.load_image_list(found.path)
   what = '; '.join(changes(old, listing(sources)))
   text = f'the images are not those that this run began with ({what})'
   if config.data.strict:

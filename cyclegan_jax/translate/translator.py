@@ -264,9 +264,13 @@ def load_translator(
   Raises:
     WorkdirError: it is none of these, damaged, or has no such direction.
   """
-  state, config = checkpoint.load(path, direction=direction)
+  loaded = checkpoint.load(path, direction=direction)
   return Translator(
-    config, state.translators, direction, seed=seed, sample=sample
+    loaded.config,
+    loaded.state.translators,
+    direction,
+    seed=seed,
+    sample=sample,
   )
 
 
