@@ -12,7 +12,6 @@ import time
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
@@ -446,7 +445,3 @@ def test_files_that_appear_after_a_failure_are_removed(folder):
     saver.fail(5, OSError('full'))
     thread.join()
   assert sorted(os.listdir(folder)) == ['0', '1', '2']
-
-
-def test_orbax_is_older_than_the_version_that_moves_what_is_used():
-  assert tuple(map(int, ocp.__version__.split('.')[:1])) < (1,)
