@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cyclegan_jax.data.synthetic import drawings
+from cyclegan_jax.data.synthetic.drawings import draw_with_truth
 from cyclegan_jax.metrics.stripes import (
   CoatScore,
   format_scores,
@@ -16,7 +16,7 @@ NUM_DRAWINGS = 8
 
 def load_pairs(domain, size):
   drawings = [
-    drawings.draw_with_truth(index, size=size, domain=domain, split='test')
+    draw_with_truth(index, size=size, domain=domain, split='test')
     for index in range(NUM_DRAWINGS)
   ]
   source, counterpart = (

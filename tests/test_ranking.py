@@ -128,12 +128,13 @@ def test_options_that_do_not_fit(metric, mode, option):
 
 
 def test_a_score_of_evaluations_needs_evaluations():
-  with pytest.raises(ConfigError, match='evaluation[.]every_steps'):
+  with pytest.raises(ConfigError, match=r'evaluation\.every_steps'):
     check_best_metric(config_with('evaluation/ab/psnr', every_steps=0), NAMES)
 
 
 def test_a_wrong_best_metric_leaves_no_files(tmp_path):
   config = Config().replace(
+    num_devices=1,
     data={'num_train': 4, 'num_test': 2},
     checkpoint={'best_metric': 'generator/los'},
   )

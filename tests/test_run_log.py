@@ -16,7 +16,7 @@ from cyclegan_jax.report.metric_writer import read_metrics
 from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.training import preflight
-from cyclegan_jax.training.compiled_step import compile_update
+from cyclegan_jax.training.compiled_step import compile_step
 
 LOSSES = {
   'generator/loss': np.float32(1),
@@ -70,7 +70,7 @@ def diagnostics_lines(run_log):
 def train(config, run_log, sources):
   """A short training with its log; returns the records."""
   state = create_train_state(config, jax.random.key(config.seed))
-  update = compile_update(config, state)
+  update = compile_step(config, state)
   with run_log, TrainBatches(config, sources) as batches:
     run_log.add_samples(0, state.translators)
     for step in range(1, config.steps + 1):

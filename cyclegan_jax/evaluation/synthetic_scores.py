@@ -8,7 +8,7 @@ import numpy as np
 from cyclegan_jax import images
 from cyclegan_jax.config import Config, DataConfig, Direction
 from cyclegan_jax.data.resizing import resize
-from cyclegan_jax.data.synthetic import drawings
+from cyclegan_jax.data.synthetic.drawings import draw_with_truth
 from cyclegan_jax.evaluation.table import (
   Figure,
   Row,
@@ -73,7 +73,7 @@ def true_translation(
   Returns:
     uint8 [size, size, 3].
   """
-  drawing = drawings.draw_with_truth(
+  drawing = draw_with_truth(
     index, size=config.load_size, domain=direction[0], split='test'
   )
   return resize(drawing.counterpart, config, is_test=True)
@@ -105,7 +105,7 @@ def _score(
 ) -> tuple[CoatScore, int] | None:
   """The score, and the number of drawings that it comes from."""
   drawings = [
-    drawings.draw_with_truth(
+    draw_with_truth(
       index, size=config.data.load_size, domain=direction[0], split='test'
     )
     for index in range(config.data.num_test)
