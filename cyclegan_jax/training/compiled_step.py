@@ -109,7 +109,9 @@ def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
   ) -> Outcome:
     outcome = compiled(state, cut(raw, is_stopped))
     # What is read of it is here, though the state may be in many processes.
-    told = parallel.first_of(outcome[1:]) if num_devices > 1 else outcome[1:]
+    told = (
+      parallel.first_replica(outcome[1:]) if num_devices > 1 else outcome[1:]
+    )
     return Outcome(outcome.state, *told)
 
   memory = compiled.memory_analysis()
