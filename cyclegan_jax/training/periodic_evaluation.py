@@ -8,15 +8,9 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.sources import Images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.evaluator import Evaluator
-from cyclegan_jax.evaluation.feature_cache import choose_extractor
-from cyclegan_jax.evaluation.outputs import (
-  EVALUATION_FOLDER,
-  file_texts,
-  palette_of,
-)
-from cyclegan_jax.evaluation.table import (
-  history_table,
-)
+from cyclegan_jax.evaluation.pretrained import choose_extractor
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, history_table
+from cyclegan_jax.metrics.label_maps import read_palette
 from cyclegan_jax.report.metric_writer import (
   METRICS_FILE,
   read_metrics,
@@ -56,7 +50,7 @@ class Interim:
       extractor=extractor,
       max_images=options.max_images,
       pairs=options.pairs,
-      palette=palette_of(config),
+      palette=read_palette(options.palette),
     )
     self._features = 'none' if extractor is None else extractor.name
 
@@ -104,8 +98,8 @@ class Interim:
     except DataError as error:
       recorder.say(f'no evaluation of step {step:,}: {error}')
       return {}
-    metrics = evaluation.flat()
-    for name, text in file_texts(evaluation, step).items():
+    metrics = evaluation.metrics()
+    for name, text in evaluation.files(step).items():
       recorder.evaluation(f'{EVALUATION_FOLDER}/{name}', text)
     recorder.flush()
     records = [
@@ -130,7 +124,7 @@ def check_options(config: Config) -> None:
     UserError: the best checkpoint would not be the best, or there is no such
       palette.
   """
-  palette_of(config)
+  read_palette(config.evaluation.palette)
 
 
 def is_owed(config: Config, found: Checkpoint | None) -> bool:

@@ -20,8 +20,8 @@ from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.synthetic_scores import (
-  EmbeddedScore,
-  score_embedded,
+  DrawingScores,
+  score_drawings,
 )
 from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
@@ -74,7 +74,7 @@ class TrainResult(NamedTuple):
   config: Config  # resolved
   start_step: int  # that it went on from
   signal: int | None  # that ended it early, if one did
-  score: EmbeddedScore | None  # where the data has the truth
+  score: DrawingScores | None  # where the data has the truth
 
 
 def train(config: Config, workdir: pathlib.Path) -> TrainResult:
@@ -205,7 +205,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       score = None
       is_done = int(state.step) == config.steps
       if is_done and config.data.name == 'embedded' and is_first:
-        score = stop.call(lambda: score_embedded(config, state.translators))
+        score = stop.call(lambda: score_drawings(config, state.translators))
         recorder.gallery(int(state.step), score=str(score or 'no coat in view'))
     except StoppedError:
       saver.wait()
