@@ -107,7 +107,9 @@ def _covariance_root(features: Array) -> Array:
   """A matrix A [at most D, D], or centered vectors, with A^T A = covariance."""
   centered = features - features.mean(axis=0)
   root = centered / np.sqrt(len(features) - 1)
-  return root if len(root) <= root.shape[1] else np.linalg.qr(root, mode='r')
+  if len(root) > root.shape[1]:
+    root = np.asarray(np.linalg.qr(root, mode='r'))
+  return root
 
 
 def _discrepancies(
