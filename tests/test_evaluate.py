@@ -760,7 +760,7 @@ def test_with_a_real_network(finished, judged):
     assert row['copy']['value'] < row['translated']['value']
   # The same inside of training.
   config = judged.replace(evaluation={'features': 'auto'})
-  interim = interim_module.Interim(config, open_images(config.data))
+  interim = interim_module.PeriodicEvaluation(config, open_images(config.data))
   assert 'evaluation/ab/kd_effnet' in interim.names
   assert interim.describe() == (
     'every 3 steps and at the last, on 3 + 3 images, features: effnet'
@@ -959,7 +959,7 @@ def test_pairs_and_label_maps_while_it_trains(labelled, tmp_path, capsys):
 
 def test_equal_names_that_are_no_pairs_while_it_trains(labelled):
   config = labelled.replace(evaluation={'pairs': 'none'})
-  interim = interim_module.Interim(config, open_images(config.data))
+  interim = interim_module.PeriodicEvaluation(config, open_images(config.data))
   assert interim.names == [f'evaluation/{d}/cycle_l1' for d in ('ab', 'ba')]
 
 

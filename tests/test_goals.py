@@ -134,6 +134,7 @@ def test_a_score_of_evaluations_needs_evaluations():
 
 def test_a_wrong_best_metric_leaves_no_files(tmp_path):
   config = Config().replace(
+    num_devices=1,
     data={'num_train': 4, 'num_test': 2},
     checkpoint={'best_metric': 'generator/los'},
   )

@@ -110,7 +110,7 @@ def test_it_trains_translates_scores_and_exports(run_notebook, tmp_path):
   longer = ['--config.steps=3', *TINY[1:]]
   text, _ = run_notebook(**(given | {'options': longer}))
   assert 'trained 3 steps' in text
-  assert 'going on from step 2' in (tmp_path / 'run.log').read_text()
+  assert 'resuming from step 2' in (tmp_path / 'run.log').read_text()
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='it stops runs by signals')

@@ -66,7 +66,7 @@ def test_stopped_by_steps_and_gone_on_with(straight, tmp_path):
   assert first.returncode == 0, first.stderr
   second = run(workdir)
   assert second.returncode == 0, second.stderr
-  assert 'going on from step 5' in second.stderr
+  assert 'resuming from step 5' in second.stderr
   assert_same_end(workdir, straight)
   assert records(workdir) == records(straight)
   assert scalars(workdir) == scalars(straight)
@@ -105,7 +105,7 @@ def test_a_finished_run_says_so_and_changes_nothing(straight):
   before = records(straight)
   again = run(straight)
   assert again.returncode == 0, again.stderr
-  assert 'nothing is left to do' in again.stdout
+  assert 'already has all of its 8 steps' in again.stdout
   assert records(straight) == before
 
 
