@@ -13,16 +13,9 @@ from cyclegan_jax.commands.parser import Parser
 from cyclegan_jax.config import Config, source_options
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import ConfigError, DataError
-from cyclegan_jax.evaluation.evaluator import (
-  OnProgress,
-  evaluate,
-)
-from cyclegan_jax.evaluation.feature_cache import choose_extractor
-from cyclegan_jax.evaluation.outputs import (
-  EVALUATION_FOLDER,
-  file_texts,
-  palette_of,
-)
+from cyclegan_jax.evaluation.evaluator import Evaluator, OnProgress
+from cyclegan_jax.evaluation.pretrained import choose_extractor
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER
 from cyclegan_jax.metrics.label_maps import Palette, read_palette
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
@@ -44,7 +37,7 @@ def run(argv: list[str], program: str) -> int:
       f'argument --inception: not with --features {options.features}'
     )
   # What can be wrong without reading much, first.
-  palette = _given_palette(options.palette)
+  palette = read_palette(options.palette or '')
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
   found = checkpoint.load(options.checkpoint)
@@ -53,21 +46,21 @@ def run(argv: list[str], program: str) -> int:
   config = _with_data(found.config, options.data)
   images = _open(config, options)
   with _progress() as on_progress:
-    evaluation = evaluate(
+    evaluator = Evaluator(
       config,
-      found.state.translators,
       images,
       extractor=extractor,
       seed=options.seed,
       max_images=options.max_images,
       pairs=options.pairs or found.config.evaluation.pairs,
       palette=palette,
-      directions=found.directions,  # type: ignore[arg-type]
+      directions=found.directions,
       on_progress=on_progress,
     )
+    evaluation = evaluator(found.state.translators)
   step = int(found.state.step)
   path = options.to or _default_path(found.path, step, options.data)
-  texts = file_texts(evaluation, step, stem=path.stem)
+  texts = evaluation.files(step, stem=path.stem)
   with explain_disk_errors(path.parent, option='--to'):
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -134,14 +127,10 @@ def _parser(program: str) -> Parser:
   return parser
 
 
-def _given_palette(name: str | None) -> Palette | None:
-  return read_palette(name) if name and name != 'none' else None
-
-
 def _own_palette(config: Config) -> Palette | None:
   """The run's: nobody has to say again what it knows."""
   try:
-    return palette_of(config)
+    return read_palette(config.evaluation.palette)
   except DataError as error:
     raise DataError(f"{error}, or 'none', with --palette") from error
 

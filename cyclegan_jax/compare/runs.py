@@ -21,7 +21,7 @@ from cyclegan_jax.compare.tables import (
 )
 from cyclegan_jax.errors import ConfigError, UserError, WorkdirError, printable
 from cyclegan_jax.evaluation.pair_scores import LABEL_METRICS
-from cyclegan_jax.evaluation.table import shown_name
+from cyclegan_jax.evaluation.results import shown_name
 from cyclegan_jax.metrics.goals import (
   LOWER,
   badness,

@@ -68,8 +68,11 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
     found = checkpoint.load(path)
   except WorkdirError as error:
     raise WorkdirError(f'config.init_from: {error}') from error
-  gen = {way: found.state.translators[way] for way in found.directions}
-  disc = {}
+  gen: dict[str, Params] = {
+    direction: found.state.translators[direction]
+    for direction in found.directions
+  }
+  disc: dict[str, Params] = {}
   if config.init_discriminators:
     disc = {domain: found.state.disc[domain] for domain in found.discriminators}
   state = abstract_train_state(config)

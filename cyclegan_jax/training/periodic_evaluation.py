@@ -8,13 +8,9 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.evaluator import Evaluator
-from cyclegan_jax.evaluation.feature_cache import choose_extractor
-from cyclegan_jax.evaluation.outputs import (
-  EVALUATION_FOLDER,
-  file_texts,
-  palette_of,
-)
-from cyclegan_jax.evaluation.table import history_table
+from cyclegan_jax.evaluation.pretrained import choose_extractor
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, history_table
+from cyclegan_jax.metrics.label_maps import read_palette
 from cyclegan_jax.report.metric_writer import METRICS_FILE, read_metrics
 from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.signals import StoppedError, StopSignal
@@ -52,7 +48,7 @@ class PeriodicEvaluation:
       extractor=extractor,
       max_images=options.max_images,
       pairs=options.pairs,
-      palette=palette_of(config),
+      palette=read_palette(options.palette),
     )
     self._features = 'none' if extractor is None else extractor.name
 
@@ -99,8 +95,8 @@ class PeriodicEvaluation:
     except DataError as error:
       run_log.print(f'no evaluation of step {step:,}: {error}')
       return {}
-    scores = evaluation.flat()
-    for name, text in file_texts(evaluation, step).items():
+    scores = evaluation.metrics()
+    for name, text in evaluation.files(step).items():
       run_log.write_text(f'{EVALUATION_FOLDER}/{name}', text)
     run_log.flush()
     records = [

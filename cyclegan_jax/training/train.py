@@ -21,8 +21,8 @@ from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.synthetic_scores import (
-  EmbeddedScore,
-  score_embedded,
+  DrawingScores,
+  score_drawings,
 )
 from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
@@ -82,7 +82,7 @@ class TrainResult(NamedTuple):
   config: Config
   start_step: int
   signal: int | None
-  score: EmbeddedScore | None
+  score: DrawingScores | None
 
 
 class _Setup(NamedTuple):
@@ -191,7 +191,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       score = None
       is_done = int(state.step) == config.steps
       if is_done and config.data.name == 'embedded' and is_first:
-        score = stop.call(lambda: score_embedded(config, state.translators))
+        score = stop.call(lambda: score_drawings(config, state.translators))
         run_log.update_page(
           int(state.step), score=str(score or 'no animal in view')
         )

@@ -8,7 +8,7 @@ import pytest
 from cyclegan_jax import create_train_state
 from cyclegan_jax.config import Config
 from cyclegan_jax.errors import ConfigError
-from cyclegan_jax.evaluation.table import shown_name
+from cyclegan_jax.evaluation.results import shown_name
 from cyclegan_jax.metrics.goals import (
   HIGHER,
   LOWER,
@@ -31,7 +31,7 @@ ARROWS = {'↓': LOWER, '↑': HIGHER}
     *('pixel_accuracy', 'class_accuracy', 'mean_iou'),
   ],
 )
-def test_the_table_and_the_arrows_that_are_shown_agree(metric):
+def test_best_values_agree_with_the_arrows_of_the_table(metric):
   expected = ARROWS.get(shown_name(metric)[-1])
   assert best_at(metric) == expected
   if expected is not None:
