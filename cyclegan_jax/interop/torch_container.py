@@ -26,9 +26,8 @@ _ZIP_END = struct.Struct('<4s4H2LH')
 _ZIP_HEADER_BYTES = 30  # without name and extra field
 _UNNEEDED_FLAGS = 0xFFFF & ~0x0808  # UTF-8 names, sizes behind the content
 _ZIP_ERRORS = (
+  ArithmeticError,
   EOFError,
-  NotImplementedError,
-  OverflowError,
   RuntimeError,
   ValueError,
   struct.error,

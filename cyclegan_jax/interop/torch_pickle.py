@@ -53,11 +53,10 @@ _OPCODES = frozenset(
   }
 )
 _UNPICKLING_ERRORS = (
+  ArithmeticError,
   AttributeError,
   EOFError,
-  IndexError,
-  KeyError,
-  OverflowError,
+  LookupError,
   TypeError,
   ValueError,
   pickle.UnpicklingError,
