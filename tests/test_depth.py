@@ -19,12 +19,12 @@ from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import ConfigError, DataError, UserError, WorkdirError
 from cyclegan_jax.images import to_float, to_uint8
-from cyclegan_jax.media.decoding import ImageError
 from cyclegan_jax.media.decoding import (
+  ImageError,
   decode_opaque,
   decode_stored,
-  stored_dtype,
   decoded_shape,
+  stored_dtype,
 )
 from cyclegan_jax.media.value_range import (
   Values,
