@@ -610,7 +610,7 @@ def test_an_animation_that_could_be_a_still(unet, tmp_path, name):
     assert image.info['duration'] == 50
   (failure,) = translate(unet, inputs, tmp_path / 'jpg', file_format='jpeg')
   assert failure == (
-    f"{source} can't be read: it is an animation, which .jpg has no room for: "
+    f"{source} can't be read: it is an animation, which .jpg cannot hold: "
     'give --format png or webp'
   )
   assert files_in(tmp_path / 'jpg') == ['still.jpg']
