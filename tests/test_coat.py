@@ -15,15 +15,15 @@ NUM_DRAWINGS = 8
 
 
 def load_pairs(domain, size):
-  drawings = [
+  samples = [
     drawings.draw_with_truth(index, size=size, domain=domain, split='test')
     for index in range(NUM_DRAWINGS)
   ]
   source, counterpart = (
-    np.stack([getattr(each, name) for each in drawings]) / np.float32(127.5) - 1
+    np.stack([getattr(each, name) for each in samples]) / np.float32(127.5) - 1
     for name in ('image', 'counterpart')
   )
-  return source, counterpart, np.stack([each.coat for each in drawings])
+  return source, counterpart, np.stack([each.coat for each in samples])
 
 
 @pytest.fixture(scope='module', params=[64, 96])

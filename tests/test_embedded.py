@@ -177,4 +177,4 @@ def test_an_index_is_the_same_scene_at_any_size(domain):
 def test_errors(function, change, message):
   arguments = {'index': 0, 'size': 64, 'domain': 'a', 'split': 'train'}
   with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
-    getattr(drawings, function)(**{**arguments, **change})
+    getattr(synthetic, function)(**{**arguments, **change})

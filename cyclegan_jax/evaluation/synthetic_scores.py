@@ -104,7 +104,7 @@ def _score(
   config: Config, gen: dict[str, Params], direction: Direction
 ) -> tuple[CoatScore, int] | None:
   """The score, and the number of drawings that it comes from."""
-  drawings = [
+  samples = [
     drawings.draw_with_truth(
       index, size=config.data.load_size, domain=direction[0], split='test'
     )
@@ -113,8 +113,8 @@ def _score(
   source, truth, coat = (
     np.stack([resize(each, config.data, is_test=True) for each in column])
     for column in (
-      [drawing.image for drawing in drawings],
-      [drawing.counterpart for drawing in drawings],
+      [drawing.image for drawing in samples],
+      [drawing.counterpart for drawing in samples],
       [np.uint8(255) * drawing.coat[..., None] for drawing in drawings],
     )
   )
