@@ -115,7 +115,7 @@ def _score(
     for column in (
       [drawing.image for drawing in samples],
       [drawing.counterpart for drawing in samples],
-      [np.uint8(255) * drawing.coat[..., None] for drawing in drawings],
+      [np.uint8(255) * drawing.coat[..., None] for drawing in samples],
     )
   )
   # A crop can leave hardly any coat, or nothing but coat: no truth to tell.
