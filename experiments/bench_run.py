@@ -31,7 +31,7 @@ from cyclegan_jax.data.synthetic.drawings import draw
 from cyclegan_jax.report.run_log import Recorder
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage.checkpoint import Saver
-from cyclegan_jax.training.compiled_step import compile_update
+from cyclegan_jax.training.compiled_step import compile_step
 from cyclegan_jax.training.loop import Loop
 from cyclegan_jax.training.preflight import resolve
 from cyclegan_jax.training.train import train
@@ -70,7 +70,7 @@ def measure_input(config: Config, given: argparse.Namespace) -> None:
     sources = open_images(config.data)
     config = resolve(config.replace(num_devices=1, steps=10**6), sources)
     state = create_train_state(config, jax.random.key(0))
-    update = compile_update(config, state)
+    update = compile_step(config, state)
 
     def turn(state, batches):
       began, unseen = time.perf_counter(), None

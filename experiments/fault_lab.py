@@ -44,12 +44,12 @@ OPTIONS = (
   f'--config.steps={STEPS}',
   '--config.log.metrics_every_steps=1',
   '--config.log.samples_every_steps=8',
-  '--config.log.checkpoint_every_steps=2',
+  '--config.checkpoint.every_steps=2',
 )
 DIFFERS = 'differs'
 ALL_STEPS = (
-  '--config.log.checkpoint_every_steps=1',
-  '--config.log.keep_checkpoints=1000',
+  '--config.checkpoint.every_steps=1',
+  '--config.checkpoint.keep=1000',
 )
 
 

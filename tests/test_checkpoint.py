@@ -83,7 +83,7 @@ def test_a_state_may_be_donated_while_it_is_saved(configs, tmp_path):
 def folder_of_three(configs, tmp_path_factory):
   """Checkpoints of steps 0, 1 and 2, with what travels with them."""
   folder = tmp_path_factory.mktemp('run') / 'checkpoints'
-  config = configs['plain'].replace(log={'keep_checkpoints': 5})
+  config = configs['plain'].replace(checkpoint={'keep': 5})
   state = create_train_state(config, jax.random.key(0))
   data = {'train_a': {'count': 3, 'sha256': 'ab'}}
   listing = {'train_a': {'version': '', 'images': [['x.png', 7]]}}
@@ -238,7 +238,7 @@ def test_the_newest_good_one_is_taken_and_the_others_are_named(folder, caplog):
 def test_what_could_not_be_read_takes_no_good_ones_place(configs, folder):
   (folder / '2' / 'record.json').write_text('{}')
   state = checkpoint.restore_newest(folder).state
-  config = configs['plain'].replace(log={'keep_checkpoints': 1})
+  config = configs['plain'].replace(checkpoint={'keep': 1})
   with Saver(folder, config, good_step=1) as saver:
     assert saver.last_step == 1
     saver.save(state)  # is there
@@ -433,7 +433,7 @@ def small_files():
 def test_a_save_that_fails_is_told_and_leaves_what_was_there(
   configs, folder, small_files
 ):
-  config = configs['plain'].replace(log={'keep_checkpoints': 1})
+  config = configs['plain'].replace(checkpoint={'keep': 1})
   state = create_train_state(config, jax.random.key(1))
   with Saver(folder, config) as saver:
     saver.save(state.replace(step=state.step + 5))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cyclegan_jax.data.synthetic import drawings
+from cyclegan_jax.data.synthetic.drawings import draw_with_truth
 from cyclegan_jax.metrics.stripes import (
   CoatScore,
   format_scores,
@@ -15,15 +15,15 @@ NUM_DRAWINGS = 8
 
 
 def load_pairs(domain, size):
-  samples = [
-    drawings.draw_with_truth(index, size=size, domain=domain, split='test')
+  drawings = [
+    draw_with_truth(index, size=size, domain=domain, split='test')
     for index in range(NUM_DRAWINGS)
   ]
   source, counterpart = (
-    np.stack([getattr(each, name) for each in samples]) / np.float32(127.5) - 1
+    np.stack([getattr(each, name) for each in drawings]) / np.float32(127.5) - 1
     for name in ('image', 'counterpart')
   )
-  return source, counterpart, np.stack([each.coat for each in samples])
+  return source, counterpart, np.stack([each.coat for each in drawings])
 
 
 @pytest.fixture(scope='module', params=[64, 96])

@@ -135,7 +135,7 @@ def runs(tmp_path_factory):
       '--config.discriminator.name=pixelgan',
       '--config.discriminator.norm=none',
       '--config.optimizer.name=sgd',
-      '--config.log.doctor=False',
+      '--config.diagnostics.enabled=False',
     ]
     assert not cli.main(['train', *arguments])
   return root

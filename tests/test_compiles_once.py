@@ -16,11 +16,8 @@ def test_nothing_is_compiled_after_the_first_step(
   config = load_preset('tiny').replace(
     steps=7,
     num_devices=num_devices,
-    log={
-      'metrics_every_steps': 1,
-      'samples_every_steps': 3,
-      'checkpoint_every_steps': 2,
-    },
+    log={'metrics_every_steps': 1, 'samples_every_steps': 3},
+    checkpoint={'every_steps': 2},
   )
   metrics = tmp_path / 'metrics.jsonl'
   before, after = [], []

@@ -617,7 +617,8 @@ def test_a_run_on_deep_images_and_its_resume(folders, tmp_path):
     },
     generator={'filters': 2, 'isize': 4, 'fixed_input_size': False},
     discriminator={'name': 'pixelgan', 'filters': 2},
-    log={'num_samples': 2, 'doctor': False},
+    log={'num_samples': 2},
+    diagnostics={'enabled': False},
   )
   train(config, tmp_path / 'run')
   saved = json.loads((tmp_path / 'run' / 'config.json').read_text())['data']

@@ -21,7 +21,7 @@ from cyclegan_jax.report.run_log import Recorder
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.training import preflight
-from cyclegan_jax.training.compiled_step import compile_update
+from cyclegan_jax.training.compiled_step import compile_step
 
 FILTERS = 12  # as many as 2 x 2 pixels of 3 channels have numbers
 
@@ -270,7 +270,7 @@ def test_a_warm_up_is_not_judged(config):
 def run(config, recorder, sources):
   """A short training, with what the loop tells the recorder."""
   state = create_train_state(config, jax.random.key(config.seed))
-  update = compile_update(config, state)
+  update = compile_step(config, state)
   with recorder, TrainBatches(config, sources) as batches:
     recorder.samples(0, state.translators)
     for step in range(1, config.steps + 1):
@@ -391,7 +391,9 @@ def test_signs_are_taken_at_their_own_times(
   """An end in between and step 0 leave no record that a straight run lacks."""
   config = config.replace(log={'metrics_every_steps': 1000})
   for doctor in (True, False):
-    with make_recorder(config.replace(log={'doctor': doctor})) as recorder:
+    with make_recorder(
+      config.replace(diagnostics={'enabled': doctor})
+    ) as recorder:
       recorder.samples(0, inverting)
       for step in (25, 30):
         recorder.samples(step, inverting)

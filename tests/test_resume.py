@@ -70,7 +70,7 @@ def test_threads_and_checkpoints_change_nothing(
 ):
   config = load_preset('tiny').replace(
     data={'num_workers': 8, 'prefetch_batches': 1},
-    log={'checkpoint_every_steps': 1},
+    checkpoint={'every_steps': 1},
   )
   train(config, tmp_path)
   assert_same_run(tmp_path, trained_run)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax.commands.parser import Parser
-from cyclegan_jax.config import Config, DataConfig
+from cyclegan_jax.config import Config, source_options
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.evaluation.evaluator import (
@@ -61,7 +60,7 @@ def run(argv: list[str], program: str) -> int:
       extractor=extractor,
       seed=options.seed,
       max_images=options.max_images,
-      pairs=options.pairs or found.config.log.evaluate_pairs,
+      pairs=options.pairs or found.config.evaluation.pairs,
       palette=palette,
       directions=found.directions,  # type: ignore[arg-type]
       on_progress=on_progress,
@@ -121,12 +120,12 @@ def _parser(program: str) -> Parser:
     '--pairs',
     choices=('auto', 'none'),
     help='auto: test images of one name in both folders are pairs (default: '
-    "as the run's config.log.evaluate_pairs)",
+    "as the run's config.evaluation.pairs)",
   )
   parser.add_argument(
     '--palette',
     help="colours of label maps: 'cityscapes', or a file of them; 'none' "
-    "(default: the run's config.log.evaluate_palette)",
+    "(default: the run's config.evaluation.palette)",
   )
   parser.add_argument(
     '--seed', type=int, default=0, help='of dropout, of halves and subsets'
@@ -151,10 +150,7 @@ def _with_data(config: Config, folder: pathlib.Path | None) -> Config:
   """The config with a folder's images in place of its own."""
   if folder is None:
     return config
-  data = dataclasses.asdict(config.data)
-  for field in dataclasses.fields(DataConfig):
-    if field.name in _PLACES:
-      data[field.name] = field.default
+  data = dict.fromkeys(source_options(), '')
   data |= {'name': 'folder', 'path': str(folder)}
   for domain in 'ab':
     inner = folder / f'test{domain.upper()}'
@@ -165,15 +161,6 @@ def _with_data(config: Config, folder: pathlib.Path | None) -> Config:
 
 
 _SPLITS = ('train', 'test')
-_PLACES = (
-  'train_a',
-  'train_b',
-  'test_a',
-  'test_b',
-  'dataset',
-  'dataset_a',
-  'dataset_b',
-)
 
 
 def _open(config: Config, options: argparse.Namespace) -> dict[str, Images]:

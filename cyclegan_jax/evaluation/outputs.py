@@ -15,7 +15,7 @@ def palette_of(config: Config) -> Palette | None:
   Raises:
     DataError: they can't be read.
   """
-  path = config.log.evaluate_palette
+  path = config.evaluation.palette
   return read_palette(path) if path else None
 
 

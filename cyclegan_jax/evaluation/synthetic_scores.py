@@ -8,7 +8,7 @@ import numpy as np
 from cyclegan_jax import images
 from cyclegan_jax.config import Config, DataConfig, Direction
 from cyclegan_jax.data.resizing import resize
-from cyclegan_jax.data.synthetic import drawings
+from cyclegan_jax.data.synthetic.drawings import draw_with_truth
 from cyclegan_jax.evaluation.table import (
   Figure,
   Row,
@@ -73,7 +73,7 @@ def true_translation(
   Returns:
     uint8 [size, size, 3].
   """
-  drawing = drawings.draw_with_truth(
+  drawing = draw_with_truth(
     index, size=config.load_size, domain=direction[0], split='test'
   )
   return resize(drawing.counterpart, config, is_test=True)
@@ -104,8 +104,8 @@ def _score(
   config: Config, gen: dict[str, Params], direction: Direction
 ) -> tuple[CoatScore, int] | None:
   """The score, and the number of drawings that it comes from."""
-  samples = [
-    drawings.draw_with_truth(
+  drawings = [
+    draw_with_truth(
       index, size=config.data.load_size, domain=direction[0], split='test'
     )
     for index in range(config.data.num_test)
@@ -113,9 +113,9 @@ def _score(
   source, truth, coat = (
     np.stack([resize(each, config.data, is_test=True) for each in column])
     for column in (
-      [drawing.image for drawing in samples],
-      [drawing.counterpart for drawing in samples],
-      [np.uint8(255) * drawing.coat[..., None] for drawing in samples],
+      [drawing.image for drawing in drawings],
+      [drawing.counterpart for drawing in drawings],
+      [np.uint8(255) * drawing.coat[..., None] for drawing in drawings],
     )
   )
   # A crop can leave hardly any coat, or nothing but coat: no truth to tell.

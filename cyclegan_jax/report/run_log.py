@@ -144,7 +144,7 @@ class Recorder:
 
   def step_skipped(self, step: int) -> None:
     """Records a step that is left out, as its loss is not finite."""
-    if self._config.log.doctor:
+    if self._config.diagnostics.enabled:
       self._do(self._record, step, {'doctor/not_finite': 1.0})
 
   def samples(self, step: int, gen: dict[str, Params]) -> None:
@@ -202,12 +202,12 @@ class Recorder:
     # Not at an end that comes between: a run in two parts has the records of
     # one that went straight. Nothing is learnt yet at step 0.
     is_due = step % self._config.log.samples_every_steps == 0 and step > 0
-    if is_due and self._config.log.doctor:
+    if is_due and self._config.diagnostics.enabled:
       self._signs = self._doctor.examine(samples)
 
   def _write_gallery(self, step: int, more_facts: Mapping[str, str]) -> None:
     self._facts.update(more_facts)
-    if self._config.log.doctor:
+    if self._config.diagnostics.enabled:
       told = self._doctor.told
       self._facts['doctor'] = '; '.join(told) or 'nothing to complain of'
     with self._tell_refusal('index.html'):

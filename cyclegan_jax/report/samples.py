@@ -34,7 +34,7 @@ def translate_samples(
   """Test images there and back again, on one device.
 
   Args:
-    config: of the run; `log.doctor` asks for `noisy_back`.
+    config: of the run; `diagnostics.enabled` asks for `noisy_back`.
     gen: the generators 'ab' and 'ba'.
     reals: {'a', 'b'}: uint8 [N, H, W, C] test images.
 
@@ -54,7 +54,7 @@ def translate_samples(
       translators[direction[::-1]],
       to_float(reals[direction[0]]),
       has_identity=config.channels('a') == config.channels('b'),
-      has_noise=config.log.doctor,
+      has_noise=config.diagnostics.enabled,
     )
     for direction in ('ab', 'ba')
   }

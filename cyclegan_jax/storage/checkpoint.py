@@ -101,7 +101,7 @@ class Saver:
     Args:
       folder: `<workdir>/checkpoints`; made with the first checkpoint. No
         other process may write it meanwhile.
-      config: resolved; its log section says what is kept.
+      config: resolved; its checkpoint section says what is kept.
       data: the fingerprint of the images, as JSON takes it.
       listing: of the images, likewise.
       good_step: of the checkpoint that the run goes on from.
@@ -143,7 +143,7 @@ class Saver:
     Args:
       state: at the step that names the checkpoint, on one device; it may be
         donated as soon as this returns.
-      metrics: of that step; `log.best_metric` is one of them.
+      metrics: of that step; `checkpoint.best_metric` is one of them.
       replace: save it although there is a good one of this step, which may
         lack metrics; else nothing is done.
     """
@@ -246,10 +246,10 @@ class Saver:
 
     Those of later steps, which could not be read, take no good one's place.
     """
-    log = self._config.log
-    best = best_step(self._folder, log.best_metric, log.best_mode)
+    options = self._config.checkpoint
+    best = best_step(self._folder, options.best_metric, options.best_mode)
     steps = [step for step in find_steps(self._folder) if step <= last]
-    for step in steps[: -log.keep_checkpoints]:
+    for step in steps[: -options.keep]:
       if step != best:
         self._delete(step)
 
@@ -320,7 +320,7 @@ def best_step(folder: pathlib.Path, metric: str, mode: str) -> int | None:
   Args:
     folder: `<workdir>/checkpoints`.
     metric: a name in the records' metrics; '' for none.
-    mode: 'auto', 'min' or 'max', as `config.log.best_mode`.
+    mode: 'auto', 'min' or 'max', as `config.checkpoint.best_mode`.
   """
   ranked = []
   for step in find_steps(folder):
