@@ -224,7 +224,7 @@ class Trained:
     return cli.main(['train', *self.flags, *more])
 
   def step(self):
-    return int(checkpoint.load(self.workdir)[0].step)
+    return int(checkpoint.load(self.workdir).state.step)
 
 
 @pytest.fixture(scope='module')

@@ -798,7 +798,7 @@ def judged_records(workdir):
 
 
 def saved_steps(workdir):
-  return checkpoint.find_steps(workdir / 'checkpoints')
+  return checkpoint.list_steps(workdir / 'checkpoints')
 
 
 def test_a_run_is_evaluated_as_it_goes(judged, straight):
@@ -808,7 +808,7 @@ def test_a_run_is_evaluated_as_it_goes(judged, straight):
   assert all('generator/loss' in each for each in records.values())
   best = min(records, key=lambda step: records[step]['evaluation/ab/l1'])
   assert saved_steps(straight) == sorted({best, 8})
-  saved = checkpoint.restore(straight / 'checkpoints' / str(best))
+  saved = checkpoint.load(straight / 'checkpoints' / str(best))
   assert (
     saved.metrics['evaluation/ab/l1'] == (records[best]['evaluation/ab/l1'])
   )
@@ -833,8 +833,7 @@ def assert_same_run(one, other):
   assert saved_steps(one) == saved_steps(other)
   for step in saved_steps(one):
     x, y = (
-      checkpoint.restore(run / 'checkpoints' / str(step))
-      for run in (one, other)
+      checkpoint.load(run / 'checkpoints' / str(step)) for run in (one, other)
     )
     assert x.metrics == y.metrics
     for p, q in zip(
@@ -868,7 +867,7 @@ def test_a_signal_in_the_middle_of_an_evaluation(
   assert stopped.signal == signal.SIGTERM
   assert int(stopped.state.step) == 3
   assert not judged_records(workdir)
-  saved = checkpoint.restore(workdir / 'checkpoints' / '3')
+  saved = checkpoint.load(workdir / 'checkpoints' / '3')
   assert 'generator/loss' in saved.metrics
   assert 'evaluation/ab/l1' not in saved.metrics
   monkeypatch.undo()

@@ -332,14 +332,15 @@ def test_safetensors_there_and_back(name, runs, tmp_path):
   assert run(*export, tmp_path / 'out') == 0
   files = [tmp_path / 'out' / f'{way}.safetensors' for way in ('ab', 'ba')]
   assert run('import', *files, '--to', tmp_path / 'back') == 0
-  state, config = checkpoint.load(runs[name])
-  again, same = checkpoint.load(tmp_path / 'back')
-  assert same == config
+  before, after = map(checkpoint.load, (runs[name], tmp_path / 'back'))
+  assert after.config == before.config
   assert jax.tree.all(
-    jax.tree.map(lambda x, y: bool((x == y).all()), state.gen, again.gen)
+    jax.tree.map(
+      lambda x, y: bool((x == y).all()), before.state.gen, after.state.gen
+    )
   )
   assert run('import', files[1], '--to', tmp_path / 'one') == 0
-  assert checkpoint.find(tmp_path / 'one').directions == ('ba',)
+  assert checkpoint.load(tmp_path / 'one').directions == ('ba',)
 
 
 def test_damaged_safetensors(runs, tmp_path, capsys):

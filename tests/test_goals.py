@@ -168,4 +168,4 @@ def test_the_best_checkpoint_without_a_mode(metric, values, best, tmp_path):
     for step, value in enumerate(values):
       saver.save(state.replace(step=state.step + step), {metric: value})
   assert checkpoint.best_step(folder, metric, 'auto') == best
-  assert checkpoint.find_steps(folder) == sorted({best, len(values) - 1})
+  assert checkpoint.list_steps(folder) == sorted({best, len(values) - 1})

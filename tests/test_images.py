@@ -1,11 +1,15 @@
-"""Conversion of images between uint8 and [-1, 1]."""
+"""Images between uint8 and [-1, 1]."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax.images import to_float, to_rgb, to_uint8
+from cyclegan_jax.images import (
+  to_float,
+  to_rgb,
+  to_uint8,
+)
 
 ALL_VALUES = np.arange(256, dtype=np.uint8)
 

@@ -43,7 +43,7 @@ def assert_same(one, other):
 
 
 def state_at(workdir, step):
-  return checkpoint.restore(workdir / 'checkpoints' / str(step)).state
+  return checkpoint.load(workdir / 'checkpoints' / str(step)).state
 
 
 @pytest.fixture(scope='module')
@@ -199,7 +199,7 @@ def test_what_was_trained_is_taken_alone(tuned, config, tmp_path):
   """As an import makes of one generator."""
   state = cg.create_train_state(config, jax.random.key(3))
   with checkpoint.Saver(
-    tmp_path / 'checkpoints', config, directions=('ba',), judges=('b',)
+    tmp_path / 'checkpoints', config, directions=('ba',), discriminators=('b',)
   ) as saver:
     saver.save(state)
   found = read_networks(tuned.replace(init_from=str(tmp_path)))

@@ -49,7 +49,7 @@ def straight(tmp_path_factory):
 
 
 def assert_same_end(one, other):
-  (one, _), (other, _) = checkpoint.load(one), checkpoint.load(other)
+  one, other = checkpoint.load(one).state, checkpoint.load(other).state
 
   def check(x, y):
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -93,7 +93,7 @@ def test_stopped_by_a_signal_and_gone_on_with(number, straight, tmp_path):
   assert process.returncode == 128 + number, error
   assert f'{number.name}: stopped and saved at step ' in out
   assert f'--workdir={workdir}' in out.splitlines()[-1]
-  stopped_at = int(checkpoint.load(workdir)[0].step)
+  stopped_at = int(checkpoint.load(workdir).state.step)
   assert not error.count('Traceback'), error
   if stopped_at < 8:
     second = run(workdir)

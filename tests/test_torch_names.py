@@ -7,7 +7,6 @@ layers, saved by torch itself, and read without it.
 import dataclasses
 import functools
 import json
-import shutil
 
 import jax
 import numpy as np
@@ -33,7 +32,6 @@ from cyclegan_jax.interop.torch_names import (
 from cyclegan_jax.nets import make_discriminator, make_generator
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.checkpoint import Saver
-from cyclegan_jax.storage.checksums import write_manifest
 
 torch = pytest.importorskip('torch')
 nn = torch.nn
@@ -538,7 +536,8 @@ def both(tmp_path_factory):
 def test_an_imported_checkpoint_translates_like_theirs(both):
   folder, nets, judge = both
   for direction, net in nets.items():
-    state, config = checkpoint.load(folder / 'run', direction=direction)
+    loaded = checkpoint.load(folder / 'run', direction=direction)
+    state, config = loaded.state, loaded.config
     x = images(32, 3 if direction == 'ab' else 1)
     translator = make_translator(config, state.translators, direction)
     check(translator(x), run_theirs(net, x))
@@ -594,35 +593,21 @@ def test_one_direction_under_other_names_does_not_pass_for_two(
     f'{path}: its running statistics are left out, as batch norm takes those '
     "of the images at hand here, like the authors' test.py without --eval"
   ]
-  state, config = checkpoint.load(run, direction='ba')
+  loaded = checkpoint.load(run, direction='ba')
+  state, config = loaded.state, loaded.config
   bias = net.state_dict()['model.model.3.bias'].numpy()
   np.testing.assert_array_equal(
     state.gen['ba']['up_0']['ConvTranspose_0']['bias'], bias
   )
   assert config.generator.dropout == 0.5
-  with pytest.raises(WorkdirError) as caught:
+  with pytest.raises(WorkdirError, match='--direction ba'):
     checkpoint.load(run, direction='ab')
-  assert str(caught.value) == (
-    f'{run}/checkpoints/0 has no trained generator for ab: it was imported '
-    'for ba alone'
-  )
   assert run_export(run, '--to', tmp_path / 'out') == 0
   assert [each.name for each in (tmp_path / 'out').iterdir()] == [
     'latest_net_G_B.pth'
   ]
   tensors = read_pth(tmp_path / 'out' / 'latest_net_G_B.pth')
   net.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()})
-
-
-def test_checkpoints_from_before_any_import_have_both(both, tmp_path):
-  path = tmp_path / '0'
-  shutil.copytree(both[0] / 'run' / 'checkpoints' / '0', path)
-  record = json.loads((path / 'record.json').read_text())
-  assert record.pop('directions') == ['ab', 'ba']
-  (path / 'record.json').write_text(json.dumps(record))
-  (path / 'manifest.json').unlink()
-  write_manifest(path, checkpoint.FORMAT)
-  assert checkpoint.find(path, direction='ba').directions == ('ab', 'ba')
 
 
 def test_the_average_is_exported_where_there_is_one(tmp_path, capsys):

@@ -398,7 +398,8 @@ def test_a_disk_that_fills_up_in_mid_run(make_disk):
   assert 'Traceback' not in told
 
   # The last good checkpoint is whole, though its disk is full.
-  state, config = checkpoint.load(workdir)
+  loaded = checkpoint.load(workdir)
+  state, config = loaded.state, loaded.config
   assert 10 <= int(state.step) < 100
   assert config.steps == 100
 
@@ -407,7 +408,7 @@ def test_a_disk_that_fills_up_in_mid_run(make_disk):
   assert done.returncode == 0, done.stderr
   assert f'resuming from step {int(state.step)}\n' in done.stderr
   assert 'trained 100 steps' in done.stdout
-  assert int(checkpoint.load(workdir)[0].step) == 100
+  assert int(checkpoint.load(workdir).state.step) == 100
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   steps = [json.loads(line)['step'] for line in lines]
   assert steps == list(range(2, 101, 2)), 'no record is lost or doubled'

@@ -40,7 +40,7 @@ def run(argv: list[str], program: str) -> int:
   palette = read_palette(options.palette or '')
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
-  found = checkpoint.find(options.checkpoint)
+  found = checkpoint.load(options.checkpoint)
   if options.palette is None:
     palette = _own_palette(found.config)
   config = _with_data(found.config, options.data)
@@ -54,7 +54,7 @@ def run(argv: list[str], program: str) -> int:
       max_images=options.max_images,
       pairs=options.pairs or found.config.evaluation.pairs,
       palette=palette,
-      directions=found.directions,  # type: ignore[arg-type]
+      directions=found.directions,
       on_progress=on_progress,
     )
     evaluation = evaluator(found.state.translators)

@@ -15,7 +15,7 @@ import numpy as np
 
 from cyclegan_jax.commands.parser import Parser
 from cyclegan_jax.config import Config, DiscriminatorConfig, Section
-from cyclegan_jax.errors import WeightsError, WorkdirError
+from cyclegan_jax.errors import WeightsError, WorkdirError, one_line
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.safetensors_file import is_ours, read_model
 from cyclegan_jax.interop.pth import read_pth
@@ -33,7 +33,6 @@ from cyclegan_jax.state import (
 )
 from cyclegan_jax.storage.checkpoint import (
   Saver,
-  reason_of,
 )
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.training.preflight import (
@@ -157,7 +156,7 @@ def _read_map(path: pathlib.Path) -> dict[str, str | None]:
       raise ValueError('it is not an object of texts')
   except (OSError, ValueError, RecursionError) as error:
     raise WeightsError(
-      f'{path} can not be read ({reason_of(error)}): give JSON such as '
+      f'{path} can not be read ({one_line(error)}): give JSON such as '
       '{"encoder.": "model."}'
     ) from error
   return renames
@@ -346,7 +345,10 @@ def _save(
 ) -> None:
   with explain_disk_errors(folder, option='--to'):
     with Saver(
-      folder / 'checkpoints', config, directions=directions, judges=judges
+      folder / 'checkpoints',
+      config,
+      directions=directions,
+      discriminators=judges,
     ) as saver:
       saver.save(state)
     if failure := saver.take_failure():

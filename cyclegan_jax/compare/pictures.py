@@ -113,7 +113,7 @@ def make_pictures(
     console=rich.console.Console(stderr=True),
   ):
     try:
-      found = checkpoint.find(folder)
+      found = checkpoint.load(folder)
       config, opened = opener(found.config, choice.options)
     except UserError as error:
       for column in columns.values():

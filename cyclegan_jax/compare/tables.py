@@ -17,7 +17,7 @@ from cyclegan_jax.config import (
   option_paths,
   value_at,
 )
-from cyclegan_jax.report.metric_history import Records
+from cyclegan_jax.report.metric_history import MetricHistory
 
 _DASH = '&ndash;'  # for what a run does not have
 _MAX_SIDE = 384  # of a picture on the page
@@ -84,7 +84,7 @@ class Run(NamedTuple):
   label: str
   folder: str
   config: Config | None
-  records: Records
+  records: MetricHistory
   scores: Scores | None = None
   checkpoint_step: int | None = None
   notes: Sequence[str] = ()

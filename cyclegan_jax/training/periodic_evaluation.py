@@ -12,7 +12,7 @@ from cyclegan_jax.evaluation.pretrained import choose_extractor
 from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, history_table
 from cyclegan_jax.metrics.label_maps import read_palette
 from cyclegan_jax.report.metric_writer import METRICS_FILE, read_metrics
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.storage.checkpoint import Checkpoint
 from cyclegan_jax.types import Params
@@ -71,7 +71,7 @@ class PeriodicEvaluation:
     gen: dict[str, Params],
     *,
     workdir: pathlib.Path,
-    recorder: Recorder,
+    run_log: RunLog,
     stop: StopSignal,
   ) -> dict[str, float]:
     """Evaluates, and writes evaluation.md and the files of this step.
@@ -80,7 +80,7 @@ class PeriodicEvaluation:
       step: number of steps trained.
       gen: the generators 'ab' and 'ba'.
       workdir: the run's folder.
-      recorder: writes the files.
+      run_log: writes the files.
       stop: receives signals.
 
     Returns:
@@ -93,12 +93,12 @@ class PeriodicEvaluation:
     except StoppedError:
       return {}
     except DataError as error:
-      recorder.say(f'no evaluation of step {step:,}: {error}')
+      run_log.print(f'no evaluation of step {step:,}: {error}')
       return {}
     scores = evaluation.metrics()
     for name, text in evaluation.files(step).items():
-      recorder.evaluation(f'{EVALUATION_FOLDER}/{name}', text)
-    recorder.flush()
+      run_log.write_text(f'{EVALUATION_FOLDER}/{name}', text)
+    run_log.flush()
     records = [
       record
       for record in read_metrics(workdir / METRICS_FILE)
@@ -106,11 +106,11 @@ class PeriodicEvaluation:
     ]
     history = history_table([*records, {'step': step, **scores}])
     text = evaluation.to_markdown(title=f'Evaluation at step {step:,}')
-    recorder.evaluation(
+    run_log.write_text(
       EVALUATION_FILE, '\n'.join([text, '## All steps', '', *history, ''])
     )
     seconds = time.monotonic() - began
-    recorder.say(f'evaluated step {step:,} in {seconds:.1f} s')
+    run_log.print(f'evaluated step {step:,} in {seconds:.1f} s')
     return scores
 
 

@@ -60,7 +60,7 @@ def translate_files(
     UserError: the checkpoint, the options or the output folder cannot be used,
       or there is no input.
   """
-  found = checkpoint.find(run, direction=options.direction)
+  found = checkpoint.load(run, direction=options.direction)
   if options.samples > 1 and not found.config.generator.dropout:
     raise ConfigError(
       f'--samples={options.samples} needs a generator with dropout: without '

@@ -275,9 +275,13 @@ def load_translator(
     WorkdirError: there is no checkpoint, it is damaged, or it lacks this
       direction.
   """
-  state, config = checkpoint.load(path, direction=direction)
+  loaded = checkpoint.load(path, direction=direction)
   return Translator(
-    config, state.translators, direction, seed=seed, sample=sample
+    loaded.config,
+    loaded.state.translators,
+    direction,
+    seed=seed,
+    sample=sample,
   )
 
 
