@@ -16,5 +16,6 @@ def get_config():
   config.generator.update(filters=2, isize=16)
   config.discriminator.update(filters=2, layers=1)
   config.log.update(metrics_every_steps=2, num_samples=2)
-  config.log.update(samples_every_steps=4, checkpoint_every_steps=4)
+  config.log.samples_every_steps = 4
+  config.checkpoint.every_steps = 4
   return config

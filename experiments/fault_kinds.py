@@ -22,7 +22,7 @@ from PIL import Image
 # Operations of one save, from its first folder to the last file of the
 # checkpoint that it replaces; a few more cost nothing.
 OPS_OF_SAVE = 230
-KEEP_ONE = '--config.log.keep_checkpoints=1'
+KEEP_ONE = '--config.checkpoint.keep=1'
 # Of a busy machine; how long it really took is in the table.
 SECONDS_TO_STOP = 30
 SECONDS_TO_LEAVE = 5
@@ -326,7 +326,7 @@ def failing_for_good(lab, kills):
 
 def stopping_at_a_failure(lab, kills):
   needs_shim(lab)
-  option = '--config.log.on_save_error=stop'
+  option = '--config.faults.on_save_error=stop'
   plan = [
     functools.partial(failing_save, lab, error, 350, option, count=0)
     for error in ('ENOSPC', 'EIO')
@@ -713,7 +713,7 @@ def lost_loss(lab, number, *, tries):
   data = lab.once(make_white_images)
   options = infinite_options(data)
   if number % 2 == 0:  # all of the losses go back to the first checkpoint
-    options += ('--config.log.checkpoint_every_steps=100',)
+    options += ('--config.checkpoint.every_steps=100',)
   reference, workdir = lab.reference(*options), lab.path('infinite')
   run = lab.start(workdir, *options)
   run.wait_until(lambda: 'going back' in run.stderr)

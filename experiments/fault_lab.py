@@ -44,12 +44,12 @@ OPTIONS = (
   f'--config.steps={STEPS}',
   '--config.log.metrics_every_steps=1',
   '--config.log.samples_every_steps=8',
-  '--config.log.checkpoint_every_steps=2',
+  '--config.checkpoint.every_steps=2',
 )
 DIFFERS = 'differs'
 ALL_STEPS = (
-  '--config.log.checkpoint_every_steps=1',
-  '--config.log.keep_checkpoints=1000',
+  '--config.checkpoint.every_steps=1',
+  '--config.checkpoint.keep=1000',
 )
 
 
@@ -418,7 +418,7 @@ def load(path):
   from cyclegan_jax.storage import checkpoint
 
   with _LOADING:
-    return checkpoint.load(path)[0]
+    return checkpoint.load(path).state
 
 
 def digest(state):
@@ -441,11 +441,11 @@ def metrics(workdir):
 
 
 def scalars(workdir):
-  """All (step, name, value) in the event files, with those written twice."""
+  """Counts each (step, name, value) that TensorBoard shows."""
   from tensorboardX.proto.event_pb2 import Event
 
   found = collections.Counter()
-  for path in (workdir / 'tensorboard').iterdir():
+  for path in sorted((workdir / 'tensorboard').iterdir()):
     data, at = path.read_bytes(), 0
     while at + 12 <= len(data):
       (length,) = struct.unpack_from('<Q', data, at)
@@ -453,6 +453,9 @@ def scalars(workdir):
         break
       event = Event.FromString(data[at + 12 : at + 12 + length])
       at += 16 + length
+      if event.HasField('session_log'):  # a restart replaces later steps
+        for key in [key for key in found if key[0] >= event.step]:
+          del found[key]
       for value in event.summary.value:
         if value.HasField('simple_value'):
           found[event.step, value.tag, value.simple_value] += 1

@@ -18,7 +18,8 @@ from cyclegan_jax.config import Config, from_config_dict
 # CPU stand in for 8 accelerators. The processes that tests start compile by
 # the same flags, on one device.
 os.environ['XLA_FLAGS'] = (
-  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
+  '--xla_cpu_use_fusion_emitters=false'
 )
 jax.config.update('jax_num_cpu_devices', 8)
 # All of them compile the same few programs: once is enough. The folder is the

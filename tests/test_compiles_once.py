@@ -15,11 +15,8 @@ def test_nothing_is_compiled_after_the_first_step(
     steps=7,
     num_devices=num_devices,
     ema_decay=0.5,
-    log={
-      'metrics_every_steps': 1,
-      'samples_every_steps': 3,
-      'checkpoint_every_steps': 2,
-    },
+    log={'metrics_every_steps': 1, 'samples_every_steps': 3},
+    checkpoint={'every_steps': 2},
   )
   metrics = tmp_path / 'metrics.jsonl'
   before, after = [], []

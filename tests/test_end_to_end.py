@@ -43,7 +43,7 @@ def test_folders_in_translations_out(tmp_path, monkeypatch, capsys):
     ]
   )
   assert len(traces) == 1
-  assert int(checkpoint.load(run)[0].step) == 8
+  assert int(checkpoint.load(run).state.step) == 8
   assert 'samples/step_00000008.png' in (run / 'index.html').read_text()
   assert f'translate {run} FOLDER' in capsys.readouterr().out
   inputs = str(tmp_path / 'data' / 'trainA')

@@ -38,7 +38,6 @@ from cyclegan_jax.report.metric_writer import read_metrics
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.training import periodic_evaluation as interim_module
-from cyclegan_jax.training import preflight
 from cyclegan_jax.training.train import train
 
 
@@ -760,8 +759,8 @@ def test_with_a_real_network(finished, judged):
     row = content['directions'][direction]['fd_effnet']
     assert row['copy']['value'] < row['translated']['value']
   # The same inside of training.
-  config = judged.replace(log={'evaluate_features': 'auto'})
-  interim = interim_module.Interim(config, open_images(config.data))
+  config = judged.replace(evaluation={'features': 'auto'})
+  interim = interim_module.PeriodicEvaluation(config, open_images(config.data))
   assert 'evaluation/ab/kd_effnet' in interim.names
   assert interim.describe() == (
     'every 3 steps and at the last, on 3 + 3 images, features: effnet'
@@ -771,42 +770,15 @@ def test_with_a_real_network(finished, judged):
 # Inside of training.
 
 
-@pytest.mark.parametrize(
-  'log, names, expected',
-  [
-    (
-      {'best_metric': 'evaluation/ab/kid'},
-      ['generator/loss'],
-      "config.log.best_metric='evaluation/ab/kid' is of evaluations, and "
-      'there are none while it trains: set config.log.evaluate_every_steps',
-    ),
-    (
-      {'best_metric': 'evaluation/ab/kid', 'evaluate_every_steps': 5},
-      ['generator/loss', 'evaluation/ab/l1'],
-      "config.log.best_metric='evaluation/ab/kid' is unknown: choose from "
-      'generator/loss, evaluation/ab/l1',
-    ),
-  ],
-)
-def test_a_best_metric_that_there_is_not(tiny, log, names, expected):
-  with pytest.raises(ConfigError) as caught:
-    preflight.check_metric(tiny.replace(log=log), names)
-  assert str(caught.value) == expected
-
-
 @pytest.fixture(scope='module')
 def judged(tiny):
   """The config of a run that is evaluated, between checkpoints too."""
   return tiny.replace(
     steps=8,
     data={'num_workers': 0},
-    log={
-      'evaluate_every_steps': 3,
-      'best_metric': 'evaluation/ab/l1',
-      'keep_checkpoints': 1,
-      'checkpoint_every_steps': 4,
-      'samples_every_steps': 3,
-    },
+    evaluation={'every_steps': 3},
+    checkpoint={'best_metric': 'evaluation/ab/l1', 'keep': 1, 'every_steps': 4},
+    log={'samples_every_steps': 3},
   )
 
 
@@ -826,7 +798,7 @@ def judged_records(workdir):
 
 
 def saved_steps(workdir):
-  return checkpoint.find_steps(workdir / 'checkpoints')
+  return checkpoint.list_steps(workdir / 'checkpoints')
 
 
 def test_a_run_is_evaluated_as_it_goes(judged, straight):
@@ -836,7 +808,7 @@ def test_a_run_is_evaluated_as_it_goes(judged, straight):
   assert all('generator/loss' in each for each in records.values())
   best = min(records, key=lambda step: records[step]['evaluation/ab/l1'])
   assert saved_steps(straight) == sorted({best, 8})
-  saved = checkpoint.restore(straight / 'checkpoints' / str(best))
+  saved = checkpoint.load(straight / 'checkpoints' / str(best))
   assert (
     saved.metrics['evaluation/ab/l1'] == (records[best]['evaluation/ab/l1'])
   )
@@ -861,8 +833,7 @@ def assert_same_run(one, other):
   assert saved_steps(one) == saved_steps(other)
   for step in saved_steps(one):
     x, y = (
-      checkpoint.restore(run / 'checkpoints' / str(step))
-      for run in (one, other)
+      checkpoint.load(run / 'checkpoints' / str(step)) for run in (one, other)
     )
     assert x.metrics == y.metrics
     for p, q in zip(
@@ -874,7 +845,7 @@ def assert_same_run(one, other):
 def test_in_two_parts_it_has_the_same_records(judged, straight, tmp_path):
   workdir = tmp_path / 'run'
   # Of six steps, the last is evaluated by both.
-  train(judged.replace(steps=6, log={'keep_checkpoints': 3}), workdir)
+  train(judged.replace(steps=6, checkpoint={'keep': 3}), workdir)
   train(judged, workdir)
   assert_same_run(workdir, straight)
 
@@ -896,7 +867,7 @@ def test_a_signal_in_the_middle_of_an_evaluation(
   assert stopped.signal == signal.SIGTERM
   assert int(stopped.state.step) == 3
   assert not judged_records(workdir)
-  saved = checkpoint.restore(workdir / 'checkpoints' / '3')
+  saved = checkpoint.load(workdir / 'checkpoints' / '3')
   assert 'generator/loss' in saved.metrics
   assert 'evaluation/ab/l1' not in saved.metrics
   monkeypatch.undo()
@@ -944,7 +915,7 @@ def labelled(tiny, tmp_path):
   return tiny.replace(
     steps=1,
     data={'name': 'folder', 'path': str(folder), 'num_workers': 0},
-    log={'evaluate_every_steps': 9, 'evaluate_palette': str(palette)},
+    evaluation={'every_steps': 9, 'palette': str(palette)},
   )
 
 
@@ -955,7 +926,9 @@ def scored(run, direction='ab'):
 
 def test_pairs_and_label_maps_while_it_trains(labelled, tmp_path, capsys):
   run = tmp_path / 'run'
-  config = labelled.replace(log={'best_metric': 'evaluation/ab/mean_iou'})
+  config = labelled.replace(
+    checkpoint={'best_metric': 'evaluation/ab/mean_iou'}
+  )
   train(config, run)
   # At the last step, though nine are not done.
   assert sorted(judged_records(run)) == [1]
@@ -984,8 +957,8 @@ def test_pairs_and_label_maps_while_it_trains(labelled, tmp_path, capsys):
 
 
 def test_equal_names_that_are_no_pairs_while_it_trains(labelled):
-  config = labelled.replace(log={'evaluate_pairs': 'none'})
-  interim = interim_module.Interim(config, open_images(config.data))
+  config = labelled.replace(evaluation={'pairs': 'none'})
+  interim = interim_module.PeriodicEvaluation(config, open_images(config.data))
   assert interim.names == [f'evaluation/{d}/cycle_l1' for d in ('ab', 'ba')]
 
 
@@ -994,7 +967,7 @@ def test_an_image_that_goes_away_does_not_end_the_run(
 ):
   folder = folder_of(tmp_path / 'data', [0, 100], [51, 151])
   config = judged.replace(
-    data={'name': 'folder', 'path': str(folder)}, log={'best_metric': ''}
+    data={'name': 'folder', 'path': str(folder)}, checkpoint={'best_metric': ''}
   )
   # As if there were too many to keep in memory.
   monkeypatch.setattr(image_set, '_KEPT_BYTES', 0)

@@ -334,14 +334,15 @@ def test_safetensors_there_and_back(name, runs, tmp_path):
   # The files say their directions, so the order does not matter.
   assert run('import', *files[::-1], '--to', tmp_path / 'back') == 0
   assert run('import', files[0], files[0], '--to', tmp_path / 'twice') == 1
-  state, config = checkpoint.load(runs[name])
-  again, same = checkpoint.load(tmp_path / 'back')
-  assert same == config
+  before, after = map(checkpoint.load, (runs[name], tmp_path / 'back'))
+  assert after.config == before.config
   assert jax.tree.all(
-    jax.tree.map(lambda x, y: bool((x == y).all()), state.gen, again.gen)
+    jax.tree.map(
+      lambda x, y: bool((x == y).all()), before.state.gen, after.state.gen
+    )
   )
   assert run('import', files[1], '--to', tmp_path / 'one') == 0
-  assert checkpoint.find(tmp_path / 'one').directions == ('ba',)
+  assert checkpoint.load(tmp_path / 'one').directions == ('ba',)
 
 
 def test_damaged_safetensors(runs, tmp_path, capsys):

@@ -49,7 +49,7 @@ def straight(tmp_path_factory):
 
 
 def assert_same_end(one, other):
-  (one, _), (other, _) = checkpoint.load(one), checkpoint.load(other)
+  one, other = checkpoint.load(one).state, checkpoint.load(other).state
 
   def check(x, y):
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -66,7 +66,7 @@ def test_stopped_by_steps_and_gone_on_with(straight, tmp_path):
   assert first.returncode == 0, first.stderr
   second = run(workdir)
   assert second.returncode == 0, second.stderr
-  assert 'going on from step 5' in second.stderr
+  assert 'resuming from step 5' in second.stderr
   assert_same_end(workdir, straight)
   assert records(workdir) == records(straight)
   assert scalars(workdir) == scalars(straight)
@@ -93,7 +93,7 @@ def test_stopped_by_a_signal_and_gone_on_with(number, straight, tmp_path):
   assert process.returncode == 128 + number, error
   assert f'{number.name}: stopped and saved at step ' in out
   assert f'--workdir={workdir}' in out.splitlines()[-1]
-  stopped_at = int(checkpoint.load(workdir)[0].step)
+  stopped_at = int(checkpoint.load(workdir).state.step)
   assert not error.count('Traceback'), error
   if stopped_at < 8:
     second = run(workdir)
@@ -105,7 +105,7 @@ def test_a_finished_run_says_so_and_changes_nothing(straight):
   before = records(straight)
   again = run(straight)
   assert again.returncode == 0, again.stderr
-  assert 'nothing is left to do' in again.stdout
+  assert 'already has all of its 8 steps' in again.stdout
   assert records(straight) == before
 
 
@@ -178,7 +178,7 @@ def test_the_same_config_gives_the_same_bits(straight, tmp_path):
     tmp_path / 'run',
     '--config.data.num_workers=8',
     '--config.data.prefetch_batches=1',
-    '--config.log.checkpoint_every_steps=1',
+    '--config.checkpoint.every_steps=1',
   )
   assert done.returncode == 0, done.stderr
   assert_same_end(tmp_path / 'run', straight)

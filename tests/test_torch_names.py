@@ -235,7 +235,8 @@ def both(tmp_path_factory):
 
 
 def test_an_imported_checkpoint_holds_the_networks(both):
-  state, config = checkpoint.load(both / 'run')
+  saved = checkpoint.load(both / 'run')
+  state, config = saved.state, saved.config
   assert_equal(state.gen['ab'], random_params(RESNET, 3, 1, seed=1))
   assert_equal(state.gen['ba'], random_params(RESNET, 1, 3, seed=2))
   assert_equal(state.disc['b'], random_params(PATCHGAN, 1))
@@ -277,7 +278,8 @@ def test_one_direction_under_other_names_does_not_pass_for_two(
     True
   ]
   assert 'running statistics' in caplog.text
-  state, config = checkpoint.load(run, direction='ba')
+  saved = checkpoint.load(run, direction='ba')
+  state, config = saved.state, saved.config
   assert_equal(state.gen['ba'], random_params(UNET))
   assert config.generator.dropout == 0.5
   with pytest.raises(WorkdirError, match='no trained generator for ab'):

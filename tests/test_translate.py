@@ -110,7 +110,8 @@ def test_a_fixed_network_takes_any_size_by_resizing(
 ):
   source = put(tmp_path / 'in.png', height, width, 3)
   assert translate(unet, [source], tmp_path / 'out') == []
-  state, config = checkpoint.load(unet)
+  loaded = checkpoint.load(unet)
+  state, config = loaded.state, loaded.config
   translator = make_translator(config, state.gen, 'ab', key=jax.random.key(0))
   small = resize_to(images.to_float(pixels(source)), 16, 16, config.data)
   translated = np.asarray(translator(small[None]))[0]
@@ -135,7 +136,8 @@ def test_a_free_network_takes_any_size_by_padding(
 ):
   source = put(tmp_path / 'in.png', height, width, 3)
   assert translate(resnet, [source], tmp_path / 'out') == []
-  state, config = checkpoint.load(resnet)
+  loaded = checkpoint.load(resnet)
+  state, config = loaded.state, loaded.config
   translator = make_translator(config, state.gen, 'ab', key=jax.random.key(0))
   padded = pixels(source)
   padded = np.pad(padded, [(0, pads[0]), (0, 0), (0, 0)], mode=modes[0])
@@ -271,7 +273,8 @@ def test_sigterm_leaves_no_half_of_a_file(resnet, tmp_path):
 
 
 def test_an_image_over_the_pixel_cap(unet, tmp_path):
-  state, config = checkpoint.load(unet)
+  loaded = checkpoint.load(unet)
+  state, config = loaded.state, loaded.config
   config = config.replace(data={'max_pixels': 100})
   run = save_run(tmp_path / 'run', config, state)
   source = put(tmp_path / 'in.png', 10, 11, 3)
@@ -607,7 +610,7 @@ def test_an_animation_that_could_be_a_still(unet, tmp_path, name):
     assert image.info['duration'] == 50
   (failure,) = translate(unet, inputs, tmp_path / 'jpg', file_format='jpeg')
   assert failure == (
-    f"{source} can't be read: it is an animation, which .jpg has no room for: "
+    f"{source} can't be read: it is an animation, which .jpg cannot hold: "
     'give --format png or webp'
   )
   assert files_in(tmp_path / 'jpg') == ['still.jpg']

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cyclegan_jax.commands.parser import Parser
-from cyclegan_jax.config import Config
+from cyclegan_jax.config import Config, Direction
 from cyclegan_jax.errors import WeightsError, WorkdirError
 from cyclegan_jax.export.safetensors_file import is_ours, read_model
 from cyclegan_jax.interop.import_config import make_import_config
@@ -136,15 +136,13 @@ def _read_generator(
 
 
 def _directions(
-  generators: list[Generator], direction: str | None
-) -> list[str]:
+  generators: list[Generator], direction: Direction | None
+) -> list[Direction]:
   """Returns the generators' directions: as given, as in the files, by order."""
   if len(generators) == 1:
     return [direction or generators[0].direction or 'ab']
-  directions = [
-    generator.direction or default
-    for generator, default in zip(generators, ('ab', 'ba'), strict=True)
-  ]
+  first, second = generators
+  directions = [first.direction or 'ab', second.direction or 'ba']
   if directions[0] == directions[1]:
     raise WeightsError(
       f'{generators[0].path} and {generators[1].path} are both for direction '
@@ -171,7 +169,7 @@ def _save(
   folder: pathlib.Path,
   state: TrainState,
   config: Config,
-  directions: tuple[str, ...],
+  directions: tuple[Direction, ...],
   discriminators: tuple[str, ...],
 ) -> None:
   with explain_disk_errors(folder, option='--to'):
@@ -179,7 +177,7 @@ def _save(
       folder / 'checkpoints',
       config,
       directions=directions,
-      judges=discriminators,
+      discriminators=discriminators,
     ) as saver:
       saver.save(state)
     if failure := saver.take_failure():

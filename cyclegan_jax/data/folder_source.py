@@ -21,15 +21,9 @@ from cyclegan_jax.errors import (
   one_line,
   printable,
 )
-from cyclegan_jax.media.decoding import (
-  CHANNELS,
-  EXTENSIONS,
-)
+from cyclegan_jax.media.decoding import EXTENSIONS
 from cyclegan_jax.media.listing import list_images
-from cyclegan_jax.media.tiff_reader import (
-  MAX_CHANNELS,
-  check_installed,
-)
+from cyclegan_jax.media.tiff_reader import MAX_CHANNELS
 
 _NUM_LISTED = 8  # entries of a folder that a message shows
 
@@ -51,7 +45,6 @@ def open_folder(config: DataConfig) -> dict[str, Images]:
 
   Raises:
     ConfigError: no folder is named, or the channels can't be had.
-    UserError: a package is missing that reads so many channels.
     DataError: a folder is missing, can't be listed or holds no images, or a
       zip archive holds what could do harm.
   """
@@ -72,10 +65,7 @@ def open_folder(config: DataConfig) -> dict[str, Images]:
 
 
 def _check_channels(config: DataConfig) -> None:
-  """Raises ConfigError where files can't have the channels asked for.
-
-  And UserError where a package is missing that reads them.
-  """
+  """Raises ConfigError where files can't have the channels asked for."""
   for option in ('channels_a', 'channels_b'):
     count = getattr(config, option)
     if count > MAX_CHANNELS:
@@ -83,8 +73,6 @@ def _check_channels(config: DataConfig) -> None:
         f'config.data.{option}={count} is too large: at most {MAX_CHANNELS} '
         'channels are read from files'
       )
-    if count not in CHANNELS:
-      check_installed(f'config.data.{option}={count}')
 
 
 def _train_folder(config: DataConfig, domain: str, opener: _Opener) -> _Folder:

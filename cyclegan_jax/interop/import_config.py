@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 
-from cyclegan_jax.config import Config, DiscriminatorConfig, Section
+from cyclegan_jax.config import Config, Direction, DiscriminatorConfig, Section
 from cyclegan_jax.errors import WeightsError
 from cyclegan_jax.interop.weight_files import Discriminator, Generator
 
@@ -12,7 +12,7 @@ _AUTHORS_SIZE = 256
 
 
 def make_import_config(
-  generators: Mapping[str, Generator],
+  generators: Mapping[Direction, Generator],
   discriminators: Mapping[str, Discriminator],
   size: int | None,
 ) -> Config:

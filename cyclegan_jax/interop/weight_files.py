@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cyclegan_jax.config import Config, DiscriminatorConfig
+from cyclegan_jax.config import Config, Direction, DiscriminatorConfig
 from cyclegan_jax.errors import WeightsError, one_line
 from cyclegan_jax.interop.pth import read_pth
 from cyclegan_jax.interop.safetensors import read_safetensors
@@ -39,7 +39,7 @@ class Generator(NamedTuple):
   network: Network
   params: Params
   config: Config | None = None
-  direction: str | None = None
+  direction: Direction | None = None
 
 
 class Discriminator(NamedTuple):
