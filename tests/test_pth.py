@@ -2,7 +2,6 @@
 
 import builtins
 import io
-import json
 import os
 import pathlib
 import pickle
@@ -17,11 +16,10 @@ import numpy as np
 import pytest
 
 from cyclegan_jax.errors import WeightsError
-from cyclegan_jax.interop import pth, torch_container, torch_pickle
+from cyclegan_jax.interop import torch_container, torch_pickle
 from cyclegan_jax.interop.pth import read_pth, write_pth
 from cyclegan_jax.interop.torch_pickle import dump_program
 
-ROOT = pathlib.Path(pth.__file__).parent.parent.parent
 ARRAYS = {
   'a.weight': np.arange(12, dtype=np.float32).reshape(3, 4),
   'a.bias': np.array([1.5, -2], np.float64),
@@ -39,10 +37,39 @@ SYSTEM = {
 }
 
 
+class Auditor:
+  """Context that fails where something may have been executed in it."""
+
+  def __init__(self):
+    self.events, self.is_on, self.is_installed = [], False, False
+
+  def note(self, event, arguments):
+    is_harmless = event == 'object.__getattr__' or (
+      event == 'open' and arguments[1] in (None, 'r', 'rb')
+    )
+    if self.is_on and not is_harmless:
+      self.events.append((event, str(arguments)))
+
+  def __enter__(self):
+    if not self.is_installed:  # a hook cannot be removed
+      sys.addaudithook(self.note)
+    self.events, self.is_on, self.is_installed = [], True, True
+
+  def __exit__(self, *_):
+    self.is_on = False
+    if self.events:
+      raise AssertionError(f'executed: {self.events}')
+
+
+AUDITOR = Auditor()
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
   """Messages name the file by its relative path: 'g.pth'."""
   monkeypatch.chdir(tmp_path)
+  read(zipped())  # imports whatever is imported late
+  pathlib.Path('g.pth').unlink()
   return tmp_path
 
 
@@ -77,8 +104,9 @@ def read(data, **options):
 
 def refusal(data, **options):
   """The one-line message with which a file is not read."""
-  with pytest.raises(WeightsError) as caught:
-    read(data, **options)
+  pathlib.Path('g.pth').write_bytes(data)
+  with AUDITOR, pytest.raises(WeightsError) as caught:
+    read_pth('g.pth', **options)
   message = str(caught.value)
   assert message.startswith(('g.pth is damaged (', 'g.pth is refused, as it '))
   assert message.isprintable()
@@ -137,25 +165,22 @@ def alone(value):
   return b'\x80\x02}' + text('w') + value + b's.'
 
 
-@pytest.mark.parametrize(
-  'name, dtype',
-  [
-    ('Float', 'float32'),
-    ('Double', 'float64'),
-    ('Half', 'float16'),
-    ('Long', 'int64'),
-    ('Int', 'int32'),
-    ('Short', 'int16'),
-    ('Char', 'int8'),
-    ('Byte', 'uint8'),
-    ('Bool', 'bool'),
-  ],
-)
-def test_dtypes(name, dtype):
-  expected = np.array([1, 0, 1, 3, 0, 100]).astype(dtype)
-  of = storage(kind=f'torch\n{name}Storage', size=6)
-  program = alone(tensor(0, (6,), (1,), of))
-  assert_same(read(zipped(program, [expected.tobytes()])), {'w': expected})
+def test_dtypes():
+  for name, dtype in {
+    'Float': 'float32',
+    'Double': 'float64',
+    'Half': 'float16',
+    'Long': 'int64',
+    'Int': 'int32',
+    'Short': 'int16',
+    'Char': 'int8',
+    'Byte': 'uint8',
+    'Bool': 'bool',
+  }.items():
+    expected = np.array([1, 0, 1, 3, 0, 100]).astype(dtype)
+    of = storage(kind=f'torch\n{name}Storage', size=6)
+    program = alone(tensor(0, (6,), (1,), of))
+    assert_same(read(zipped(program, [expected.tobytes()])), {'w': expected})
 
 
 def test_bfloat16_becomes_float32():
@@ -254,43 +279,35 @@ def doubled(value, count, end):
 
 
 MARKER = 'executed'
+MANY_BYTES = 'more than 2,147,483,648 bytes'
 TOUCH = f'touch {MARKER}'
 OPEN = f"open({MARKER!r}, 'w').close()"
 ORDERED_DICT = b'ccollections\nOrderedDict\n'
 REBUILD = b'ctorch._utils\n_rebuild_tensor_v2\n'
 STATE = b'}' + text('offset') + b'K\x01s'  # of BUILD, which sets attributes
+SLOTS = b'N}' + text('function') + b'K\x01s\x86'  # likewise
 # Programs by what they try, with a part of the message.
 ATTACKS = {
   # Calls.
   'os.system': (pickled(os.system, TOUCH), "'posix.system'"),
   'eval': (pickled(eval, OPEN), "'__builtin__.eval'"),
   'exec': (pickled(exec, OPEN), "'__builtin__.exec'"),
-  'import': (
-    pickled(builtins.__import__, 'antigravity'),
-    "'__builtin__.__import__'",
-  ),
+  'import': (pickled(builtins.__import__, 'antigravity'), "__import__'"),
   'getattr': (pickled(getattr, 'x', '__class__'), "'__builtin__.getattr'"),
   'open': (pickled(open, MARKER, 'w'), '.open'),
   # Python 2 called the module so.
   'subprocess': (pickled(subprocess.call, TOUCH, True), "'commands.call'"),
   'torch.load': (alone(b'ctorch\nload\n'), "'torch.load'"),
-  'attribute of a name': (
-    alone(REBUILD[:-1] + b'.__globals__\n'),
-    "'torch._utils._rebuild_tensor_v2.__globals__'",
-  ),
-  'name split elsewhere': (
-    alone(b'ctorch\n_utils._rebuild_tensor_v2\n'),
-    "'torch._utils._rebuild_tensor_v2'",
-  ),
-  'name of control characters': (
-    alone(b'cos\x1b[2J\nsystem\n'),
-    r"'os\x1b[2J.system'",
-  ),
+  'attribute': (alone(REBUILD[:-1] + b'.__globals__\n'), ".__globals__'"),
+  'name split elsewhere': (alone(b'ctorch\n_utils._rebuild_tensor\n'), 'asks'),
+  'control characters': (alone(b'cos\x1b[2J\nsystem\n'), r"'os\x1b[2J.system'"),
   'name not in ASCII': (alone(b'cos\xff\nsystem\n'), ''),
+  'name with a backslash': (alone(b'cos\\z\nsystem\n'), ''),
   'name without an end': (alone(b'c' + b'o' * 10_000), ''),
   'storage type called': (alone(b'ctorch\nFloatStorage\n)R'), ''),
   'text called': (alone(text('os.system') + text(TOUCH) + b'\x85R'), ''),
-  'arguments that are no tuple': (alone(ORDERED_DICT + b']R'), ''),
+  'call of a list': (alone(ORDERED_DICT + b']R'), ''),
+  'many arguments': (alone(ORDERED_DICT + b'(' + b'N' * 99 + b'tR'), '99'),
   # Opcodes.
   'protocol 4': (pickled(os.system, TOUCH, protocol=4), 'pickle_protocol=4'),
   'protocol 0': (pickled(os.system, TOUCH, protocol=0), ' DICT,'),
@@ -307,25 +324,14 @@ ATTACKS = {
   'PERSID': (alone(b'P0\n'), ' PERSID,'),
   'FRAME': (alone(b'\x95' + b'\xff' * 8), 'FRAME'),
   'DUP': (alone(b'N2'), ' DUP,'),
-  'POP': (alone(b'N0'), ' POP,'),
   'unknown opcode': (alone(b'\xff'), ''),
   # State, by which a program could change checked values and functions.
-  'BUILD of a tensor': (alone(tensor() + STATE + b'b'), 'AttributeError'),
-  'BUILD of a tensor with slots': (
-    alone(tensor() + b'N' + STATE + b'\x86b'),
-    'AttributeError',
-  ),
-  'BUILD of a storage': (alone(storage() + STATE + b'b'), 'AttributeError'),
-  'BUILD of a function': (alone(REBUILD + STATE + b'b'), 'AttributeError'),
-  'BUILD of a function with slots': (
-    alone(REBUILD + b'N' + STATE.replace(b'offset', b'function') + b'\x86b'),
-    '',
-  ),
-  'BUILD of a storage type': (
-    alone(b'ctorch\nFloatStorage\n' + STATE + b'b'),
-    'AttributeError',
-  ),
-  'BUILD of a list': (alone(b']' + STATE + b'b'), 'AttributeError'),
+  'state of a tensor': (alone(tensor() + STATE + b'b'), 'AttributeError'),
+  'slots of a tensor': (alone(tensor() + SLOTS + b'b'), 'AttributeError'),
+  'state of a storage': (alone(storage() + STATE + b'b'), 'AttributeError'),
+  'state of a function': (alone(REBUILD + STATE + b'b'), 'AttributeError'),
+  'slots of a function': (alone(REBUILD + SLOTS + b'b'), 'AttributeError'),
+  'state of a list': (alone(b']' + STATE + b'b'), 'AttributeError'),
   'append to a dict': (alone(ORDERED_DICT + b')RNa'), 'AttributeError'),
   # Sizes.
   'text of 4 GB': (alone(b'X\xff\xff\xff\xff'), ''),
@@ -334,18 +340,12 @@ ATTACKS = {
   'LONG4': (alone(b'\x8b\xff\xff\xff\x7f'), ''),
   'memo index of 2**32': (alone(b'Nr\xff\xff\xff\xff'), '4,294,967,295'),
   'memo index of 255': (b'\x80\x02Nq\xff.', '255'),
-  'stride of zero': (
-    alone(tensor(0, (2**20, 2**16), (0, 0))),
-    'more than 2,147,483,648 bytes',
-  ),
+  'stride of zero': (alone(tensor(0, (2**20, 2**16), (0, 0))), MANY_BYTES),
   'many strides of zero': (
     b'\x80\x02](' + tensor(0, (2**27,), (0,)) * 5 + b'e.',
-    'more than 2,147,483,648 bytes',
+    MANY_BYTES,
   ),
-  'storage of 2**62': (
-    alone(tensor(0, (1,), (1,), storage(size=2**62))),
-    '',
-  ),
+  'storage of 2**62': (alone(tensor(0, (1,), of=storage(size=2**62))), ''),
   'shape beyond 64 bits': (
     alone(tensor(0, (2**62, 2**62, 0), (1, 1, 1))),
     "'(4611686018427387904, 4611686018427387904, 0)'",
@@ -356,34 +356,30 @@ ATTACKS = {
   'offset before the storage': (alone(tensor(-1, (2,), (1,))), 'negative'),
   'negative stride': (alone(tensor(11, (12,), (-1,))), 'negative'),
   'negative size': (alone(tensor(0, (-1,), (1,))), 'negative'),
-  'storage of negative size': (
-    alone(tensor(of=storage(size=-5))),
-    "storage '0'",
-  ),
+  'negative storage': (alone(tensor(of=storage(size=-5))), "storage '0'"),
   'storage in two ways': (
     b'\x80\x02](' + tensor() + tensor(of=storage(size=13)) + b'e.',
     "storage '0' has two descriptions",
   ),
-  'deep nesting': (b'\x80\x02' + b']' * 1000 + b'a' * 999 + b'.', 'deeper'),
-  'deep tuples': (b'\x80\x02)' + b'\x85' * 9000 + b'.', 'deeper'),
   'list in itself': (b'\x80\x02]q\x00h\x00a.', 'deeper'),
   'list twice in each next': (doubled(b')', 30, b'.'), '100,000 entries'),
-  'key with an exponential hash': (
-    b'\x80\x02}' + doubled(b')', 100, b'Ns.')[2:],
-    'of type tuple',
-  ),
-  'keys with an exponential hash': (
+  # The hash of pairs of pairs of ... takes forever.
+  'key': (b'\x80\x02}' + doubled(b')', 100, b'Ns.')[2:], 'of type tuple'),
+  'second key': (
     b'\x80\x02}(' + text('w') + b'N' + doubled(b')', 100, b'Nu.')[2:],
     'of type tuple',
   ),
-  'noted key with an exponential hash': (
-    b'\x80\x02' + doubled(b')', 100, b'r\x90\x00\x00\x00')[2:]
-    + b'}j\x90\x00\x00\x00Ns.',
+  'noted key': (
+    doubled(b')', 100, b'r\x90\x00\x00\x00}j\x90\x00\x00\x00Ns.'),
     'of type tuple',
   ),
-  'key of OrderedDict with an exponential hash': (
-    b'\x80\x02' + ORDERED_DICT + b']'
-    + doubled(b')', 100, b'N\x86a\x85R.')[2:],
+  'key of an OrderedDict': (
+    b'\x80\x02' + ORDERED_DICT + b']' + doubled(b')', 100, b'N\x86a\x85R.')[2:],
+    'a tuple in place of a str',
+  ),
+  'storage key': (  # as its text would
+    b'\x80\x02(' + text('storage') + b'ctorch\nFloatStorage\n'
+    + doubled(b']', 100, b'')[2:] + text('cpu') + number(12) + b'tQ.',
     'a tuple in place of a str',
   ),
   'endless program': (b'\x80\x02' + b'N' * 21_000 + b'.', '20,000 steps'),
@@ -407,25 +403,18 @@ ATTACKS = {
     '_Function',
   ),
   'storage of few parts': (alone(text('storage') + b'\x85Q'), ''),
-  'storage of another kind': (
-    alone(storage().replace(b'storage', b'module!')),
-    'malformed',
-  ),
-  'text in place of a storage': (alone(text('0') + b'Q'), 'str'),
+  'other storage': (alone(storage().replace(b'storage', b'module!')), ''),
+  'text for a storage': (alone(text('0') + b'Q'), 'str'),
   'tensor of a text': (alone(tensor(of=text('storage'))), 'str'),
   'true for a number': (
-    alone(tensor(0, (12,), (1,)).replace(numbers(12), b'\x88\x85')),
+    alone(tensor().replace(numbers(12), b'\x88\x85')),
     'bool',
   ),
-  'list for a shape': (
-    alone(tensor(0, (12,), (1,)).replace(numbers(12), b']')),
-    'list',
-  ),
+  'list for a shape': (alone(tensor().replace(numbers(12), b']')), 'list'),
   # Broken programs.
   'empty stack': (b'\x80\x02s.', ''),
   'beyond a mark': (b'\x80\x02}(s.', ''),
   'no mark': (b'\x80\x02}u.', ''),
-  'no value': (b'\x80\x02}(Nu.', ''),
   'half a pair': (b'\x80\x02}(' + text('w') + b'u.', ''),
   'no memo': (b'\x80\x02h\x07.', ''),
   'text not in UTF-8': (b'\x80\x02X\x01\x00\x00\x00\xff.', ''),
@@ -461,106 +450,20 @@ def test_attributes_do_not_hide_methods_of_a_dict():
   assert list(read(zipped(program))) == ['w']
 
 
-# A hook that cannot be removed: it notes whatever could be an execution.
-AUDITED = """
-import json, pathlib, sys
-sys.path.insert(0, sys.argv[1])
-from cyclegan_jax.errors import WeightsError
-from cyclegan_jax.interop.pth import read_pth
-
-names = json.loads(sys.argv[2])
-read_pth(names[0])  # imports whatever is imported late
-watched, events = False, []
-
-def hook(event, args):
-  if watched and event not in ('open', 'object.__getattr__'):
-    events.append([event, str(args)])
-  if watched and event == 'open' and args[1] not in (None, 'r', 'rb'):
-    events.append([event, str(args)])
-
-sys.addaudithook(hook)
-refused = 0
-for name in names:
-  watched = True
-  try:
-    read_pth(name)
-  except WeightsError:
-    refused += 1
-  watched = False
-print(json.dumps([refused, events]))
-
-watched = True
-import pickle
-try:
-  pickle.loads(pathlib.Path(sys.argv[3]).read_bytes())
-finally:
-  watched = False
-  assert any(event == 'os.system' for event, _ in events), 'the hook is at work'
-"""
-
-
-@pytest.mark.process
-def test_nothing_is_executed(folder):
-  names = ['good.pth']
-  pathlib.Path('good.pth').write_bytes(zipped())
-  for place, (program, _) in enumerate(ATTACKS.values()):
-    for kind in KINDS:
-      name = f'{place}.{kind}.pth'
-      pathlib.Path(name).write_bytes(contained(kind, program))
-      names.append(name)
-  pathlib.Path('attack').write_bytes(ATTACKS['os.system'][0])
-  done = subprocess.run(
-    [sys.executable, '-c', AUDITED, ROOT, json.dumps(names), 'attack'],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  refused, events = json.loads(done.stdout)
-  assert refused == 2 * len(ATTACKS)
-  assert events == []
-  # The attack works: Python's own unpickler has carried it out.
+def test_the_auditor_sees_the_attacks():
+  """The attacks work: Python's own unpickler carries them out."""
+  program, _ = ATTACKS['os.system']
+  with pytest.raises(AssertionError, match=r'os\.system'), AUDITOR:
+    pickle.loads(program)
   assert pathlib.Path(MARKER).exists()
 
 
-def longest(first, repeated, last=b'', count=10**6):
-  """A program of nearly `count` opcodes, among them about 10 in `first`."""
-  return b'\x80\x02' + first + repeated * (count - 20) + last + b'.'
-
-
-def test_deep_nesting_is_refused_in_time():
+@pytest.mark.parametrize('opcode', [b']', b'\x85'])
+def test_deep_nesting_is_refused_in_time(opcode):
+  program = b'\x80\x02)' + opcode * 400_000 + b'a' * 400_000 * (opcode == b']')
   began = time.process_time()
-  refusal(zipped(longest(b'', b']', b'a' * 10**5, count=10**5)))
-  assert time.process_time() - began < 10
-
-
-LONGEST = {
-  'lists': longest(b'', b']', b'a' * 499_980, count=5 * 10**5),
-  'tuples': longest(b')', b'\x85'),
-  'dicts': longest(b'](', b'}', b'e'),
-  'ordered dicts': longest(
-    ORDERED_DICT + b'q\x00](', b'h\x00)R', b'e', count=333_320
-  ),
-  'texts': longest(b'](', b'U\x00', b'e'),
-  'floats': longest(b'](', b'G' + struct.pack('>d', 2), b'e'),
-  'storages': longest(
-    b'](' + storage()[:-1] + b'q\x00Q', b'h\x00Q', b'e', count=499_990
-  ),
-  'marks': longest(b'', b'('),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', LONGEST)
-def test_the_longest_programs_stay_within_memory_and_time(name):
-  data = zipped(LONGEST[name])
-  began = time.process_time()
-  tracemalloc.start()
-  message = refusal(data)
-  _, peak = tracemalloc.get_traced_memory()
-  tracemalloc.stop()
-  assert 'steps' not in message
-  assert time.process_time() - began < 60
-  assert peak < 5e8
+  assert 'deeper' in refusal(zipped(program + b'.'))
+  assert time.process_time() - began < 20
 
 
 def test_bombs_take_no_memory(monkeypatch):
@@ -606,7 +509,7 @@ def compressed():
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr('g/data.pkl', PROGRAM)
-    archive.writestr('g/data/0', bytes(10_000_000))
+    archive.writestr('g/data/0', bytes(1_000_000))
   return buffer.getvalue()
 
 
@@ -642,64 +545,59 @@ def with_wide_end(data, **changes):
   return data[:-22] + end + locator + data[-22:]
 
 
+def with_name(new, root='gg'):
+  return renamed(zipped(root=root), f'{root}/data/1'.encode(), new)
+
+
+BYTES_0, *OTHERS = STORAGES
 ZIPS = {
-  'name twice': lambda: renamed(zipped(), b'g/data/1', b'g/data/0'),
-  'absolute name': lambda: renamed(
-    zipped(root='gg'), b'gg/data/1', b'/g/data/1'
-  ),
-  'name that climbs': lambda: renamed(
-    zipped(root='gg'), b'gg/data/1', b'../data/1'
-  ),
-  'drive': lambda: renamed(zipped(root='gg'), b'gg/data/1', b'C:/data/1'),
-  'backslash': lambda: renamed(zipped(), b'g/data/1', b'g\\data\\1'),
-  'zero byte': lambda: renamed(zipped(), b'g/data/1', b'g/data/\0'),
-  'two folders': lambda: renamed(zipped(), b'g/data/1', b'h/data/1'),
-  'compressed bomb': compressed,
-  'compressed size of its own': lambda: entry_changed(24, word(2**31)),
-  'absurd size': lambda: entry_changed(20, word(2**31) * 2),
-  'encrypted': lambda: entry_changed(8, b'\x01\x00'),
-  'strongly encrypted': lambda: entry_changed(8, b'\x40\x00'),
-  'header of another size': lambda: entry_changed(20, word(44) * 2),
-  'other checksum in the directory': lambda: entry_changed(16, word(1)),
-  'header of another member': lambda: entry_changed(42, word(0)),
-  'no header there': lambda: entry_changed(
-    42, word(zipped().index(b'g/data/0') + 2)
-  ),
-  'header beyond the end': lambda: entry_changed(42, word(2**31)),
-  'more members than there are': lambda: end_changed(8, b'\x07\x00\x07\x00'),
-  'fewer members than there are': lambda: end_changed(8, b'\x05\x00\x05\x00'),
-  'directory elsewhere': lambda: end_changed(16, word(0)),
-  'directory too long': lambda: end_changed(12, word(2**31)),
-  'comment': lambda: end_changed(20, b'\x04\x00') + b'PK\x05\x06',
-  'plain comment': lambda: end_changed(20, b'\x04\x00') + b'abcd',
-  'bytes behind the end': lambda: zipped() + b'abcd',
-  'several disks': lambda: end_changed(4, b'\x01\x00'),
-  'wide size': lambda: with_wide_end(zipped(), size=3),
-  'absurd wide size': lambda: with_wide_end(zipped(), size=2**60),
-  'wide start': lambda: with_wide_end(zipped(), start=3),
-  'absurd wide start': lambda: with_wide_end(zipped(), start=2**63),
-  'TorchScript': lambda: zipped(**{'constants.pkl': b'x'}),
-  'big numbers first': lambda: zipped(byteorder=b'big'),
-  'no program': lambda: renamed(zipped(), b'data.pkl', b'data.pkI'),
-  'program that continues': lambda: zipped(PROGRAM + b'.'),
-  'storage missing': lambda: zipped(storages=STORAGES[:2]),
-  'storage too short': lambda: zipped(
-    storages=[STORAGES[0][:-1], *STORAGES[1:]]
-  ),
-  'storage too long': lambda: zipped(
-    storages=[STORAGES[0] + b'x', *STORAGES[1:]]
-  ),
-  'storage of other bits': lambda: zipped().replace(STORAGES[1], bytes(16)),
-  'program of other bits': lambda: zipped().replace(b'a.weight', b'b.weight'),
-  'cut short': lambda: zipped()[:-1],
-  'end alone': lambda: b'PK\x03\x04' + zipped()[-22:],
-  'four bytes': lambda: b'PK\x03\x04',
+  'name twice': with_name(b'g/data/0', 'g'),
+  'absolute name': with_name(b'/g/data/1'),
+  'name that climbs': with_name(b'../data/1'),
+  'drive': with_name(b'C:/data/1'),
+  'backslash': with_name(b'gg\\data\\1'),
+  'zero byte': with_name(b'gg/data/\0'),
+  'two folders': with_name(b'hh/data/1'),
+  'compressed bomb': compressed(),
+  'compressed size of its own': entry_changed(24, word(2**31)),
+  'absurd size': entry_changed(20, word(2**31) * 2),
+  'encrypted': entry_changed(8, b'\x01\x00'),
+  'strongly encrypted': entry_changed(8, b'\x40\x00'),
+  'header of another size': entry_changed(20, word(44) * 2),
+  'other checksum in the directory': entry_changed(16, word(1)),
+  'header of another member': entry_changed(42, word(0)),
+  'no header there': entry_changed(42, word(zipped().index(b'g/data/0') + 2)),
+  'header beyond the end': entry_changed(42, word(2**31)),
+  'more members than there are': end_changed(8, b'\x07\x00\x07\x00'),
+  'fewer members than there are': end_changed(8, b'\x05\x00\x05\x00'),
+  'directory elsewhere': end_changed(16, word(0)),
+  'directory too long': end_changed(12, word(2**31)),
+  'comment': end_changed(20, b'\x04\x00') + b'abcd',
+  'comment with an end': end_changed(20, b'\x04\x00') + b'PK\x05\x06',
+  'bytes behind the end': zipped() + b'abcd',
+  'several disks': end_changed(4, b'\x01\x00'),
+  'wide size': with_wide_end(zipped(), size=3),
+  'absurd wide size': with_wide_end(zipped(), size=2**60),
+  'wide start': with_wide_end(zipped(), start=3),
+  'absurd wide start': with_wide_end(zipped(), start=2**63),
+  'TorchScript': zipped(**{'constants.pkl': b'x'}),
+  'big numbers first': zipped(byteorder=b'big'),
+  'no program': renamed(zipped(), b'data.pkl', b'data.pkI'),
+  'program that continues': zipped(PROGRAM + b'.'),
+  'storage missing': zipped(storages=STORAGES[:2]),
+  'storage too short': zipped(storages=[BYTES_0[:-1], *OTHERS]),
+  'storage too long': zipped(storages=[BYTES_0 + b'x', *OTHERS]),
+  'storage of other bits': zipped().replace(STORAGES[1], bytes(16)),
+  'program of other bits': zipped().replace(b'a.weight', b'b.weight'),
+  'cut short': zipped()[:-1],
+  'end alone': b'PK\x03\x04' + zipped()[-22:],
+  'four bytes': b'PK\x03\x04',
 }
 
 
 @pytest.mark.parametrize('name', ZIPS)
 def test_zip_tricks(name):
-  refusal(ZIPS[name]())
+  refusal(ZIPS[name])
 
 
 def test_messages_name_the_member_or_storage():
@@ -711,41 +609,36 @@ def test_messages_name_the_member_or_storage():
     ('storage missing', "storage '2' is missing"),
     ('storage too short', "storage '0' has 47 bytes instead of 48"),
   ):
-    assert part in refusal(ZIPS[name]())
+    assert part in refusal(ZIPS[name])
 
 
 def test_wide_ends_of_zip_files_are_read():
   assert_same(read(with_wide_end(zipped())), ARRAYS)
 
 
+ENDLESS = alone(tensor(of=storage(size=2**62)))
 LEGACY = {
-  'another version': lambda: legacy().replace(
-    pickle.dumps(1001, 2), pickle.dumps(1002, 2)
-  ),
-  'big numbers first': lambda: legacy(system=SYSTEM | {'little_endian': False}),
-  'a storage too many': lambda: legacy(
+  'another version': legacy().replace(b'M\xe9\x03', b'M\xea\x03'),
+  'big numbers first': legacy(system=SYSTEM | {'little_endian': False}),
+  'storage too many': legacy(
     keys='0129', storages=[*STORAGES, b''], counts=[12, 2, 1, 0]
   ),
-  'a storage twice': lambda: legacy(keys='010'),
-  'a storage missing': lambda: legacy(
-    keys='01', storages=STORAGES[:2], counts=[12, 2]
-  ),
-  'a storage of another size': lambda: legacy(counts=[-1, 2, 1]),
-  'a storage cut short': lambda: legacy()[:-1],
-  'a storage of a size without end': lambda: legacy(
-    alone(tensor(of=storage(size=2**62))), [b''], '0', counts=[2**62]
-  ),
-  'more behind it': lambda: legacy() + b'PK\x03\x04',
-  'no list of storages': lambda: legacy().replace(
+  'storage twice': legacy(keys='010'),
+  'storage missing': legacy(keys='01', storages=STORAGES[:2], counts=[12, 2]),
+  'storage of another size': legacy(counts=[-1, 2, 1]),
+  'storage cut short': legacy()[:-1],
+  'storage without an end': legacy(ENDLESS, [b''], '0', counts=[2**62]),
+  'bytes behind the end': legacy() + b'PK\x03\x04',
+  'no list of storages': legacy().replace(
     pickle.dumps(['0', '1', '2'], 2), pickle.dumps({'0': 1}, 2)
   ),
-  'a program cut short': lambda: legacy()[: legacy().index(b'a.bias')],
+  'program cut short': legacy()[: legacy().index(b'a.bias')],
 }
 
 
 @pytest.mark.parametrize('name', LEGACY)
 def test_older_files(name):
-  refusal(LEGACY[name]())
+  refusal(LEGACY[name])
 
 
 def test_other_files():

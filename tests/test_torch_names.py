@@ -263,6 +263,7 @@ def test_it_is_exported_again(both, tmp_path, capsys):
     run_export(both / 'run', '--to', tmp_path / 'two.pth')
 
 
+@pytest.mark.slow
 def test_one_direction_under_other_names_does_not_pass_for_two(
   tmp_path, caplog
 ):
@@ -289,6 +290,7 @@ def test_one_direction_under_other_names_does_not_pass_for_two(
   ]
 
 
+@pytest.mark.slow
 def test_the_average_is_exported_where_there_is_one(tmp_path, capsys):
   config = Config().replace(
     ema_decay=0.9,

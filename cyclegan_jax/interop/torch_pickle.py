@@ -26,6 +26,7 @@ MAX_PROGRAM_BYTES = 2**26
 # has about 100,000.
 MAX_OPCODES = 1_000_000
 _MAX_DIMS = 16
+_MAX_ARGUMENTS = 7
 
 _STORAGE_DTYPES = {
   ('torch', 'FloatStorage'): 'float32',
@@ -184,7 +185,8 @@ def _check_program(file: BinaryIO) -> None:
           # Where the stack is too small, the unpickler will stop here.
           height = max(0, len(stack) - len(opcode.stack_before))
           stack[height:] = [result.name for result in opcode.stack_after]
-  except (ValueError, IndexError, KeyError) as error:
+  # Backslashes in a name give a warning, which a filter may raise.
+  except (LookupError, ValueError, Warning) as error:
     raise DamagedFileError('its program is cut short or invalid') from error
 
 
@@ -236,6 +238,9 @@ class _Function(NamedTuple):
   function: Callable[..., Any]
 
   def __call__(self, *arguments: Any) -> Any:
+    # A program may pass one long tuple to many calls.
+    if len(arguments) > _MAX_ARGUMENTS:
+      raise DamagedFileError(f'a call has {len(arguments):,} arguments')
     return self.function(*arguments)
 
 
@@ -274,6 +279,7 @@ class _TensorUnpickler(pickle.Unpickler):
     kind, storage_type, key, _, size, *rest = _require(pid, tuple)
     if _require(kind, str) != 'storage' or len(rest) > 1:
       raise DamagedFileError('a reference to a storage is malformed')
+    _require(key, str)
     dtype = _require(storage_type, _StorageType).dtype
     start, length = 0, _require(size, int)
     if rest and rest[0] is not None:
@@ -281,7 +287,7 @@ class _TensorUnpickler(pickle.Unpickler):
     end = _require(start, int) + _require(length, int)
     if min(start, length, size - end) < 0:
       raise DamagedFileError(f'a part of storage {shown(key)} is outside of it')
-    storage = Storage(_require(key, str), dtype, size, start, length)
+    storage = Storage(key, dtype, size, start, length)
     first = self.storages.setdefault(key, storage)
     if (first.dtype, first.size) != (dtype, size):
       raise DamagedFileError(f'storage {shown(key)} has two descriptions')
@@ -291,10 +297,7 @@ class _TensorUnpickler(pickle.Unpickler):
     """Makes a dict: empty, or of the list of pairs that Python 2 wrote."""
     # A program may pass one long list to many calls.
     self._num_pairs += len(pairs)
-    if self._num_pairs > MAX_OPCODES:
-      raise RefusedFileError(
-        f'has a program of more than {MAX_OPCODES:,} steps'
-      )
+    _check_count(self._num_pairs)
     for key, _ in pairs:
       if type(key) is not int:
         _require(key, str)
