@@ -159,14 +159,7 @@ def test_generator_loss_by_hand(config, before, batch):
   )
 
 
-def test_each_side_learns_with_the_other_held(config, before, batch):
-  """No gradient of one side's loss reaches the other side's parameters."""
-  state = before
-  frozen = config.replace(optimizer={'disc_learning_rate_ratio': 0.0})
-  state, _ = cg.train_step(before, batch, config=frozen)
-  assert max_difference(state.disc, before.disc) == 0
-  assert max_difference(state.gen, before.gen) > 0
-  # With no objective but their own the generators stand still.
+def test_generators_without_an_objective_stand_still(config, before, batch):
   idle = config.replace(
     loss={'cycle_a': 0.0, 'cycle_b': 0.0, 'identity_a': 0.0, 'identity_b': 0.0}
   )
@@ -254,10 +247,10 @@ def test_step_keeps_the_old_state_and_is_repeatable(config, before, batch):
   assert int(before.step) == 0  # not donated, so still readable
 
 
-def test_steps_have_dropout_masks_of_their_own(config, before, batch):
-  still = config.replace(optimizer={'learning_rate': 0.0})
-  one, first = cg.train_step(before, batch, config=still)
-  _, second = cg.train_step(one, batch, config=still)
+def test_steps_have_dropout_masks_of_their_own(config, before, batch, after):
+  _, first = after
+  later = before.replace(step=before.step + 1)
+  _, second = cg.train_step(later, batch, config=config)
   assert float(first['generator/cycle_a']) != float(second['generator/cycle_a'])
 
 

@@ -230,6 +230,7 @@ def test_skipped_files_are_reported(unet, tmp_path, capsys):
   assert_names(notes, f'{tmp_path}/in holds 2 ', f'{tiff} has 5 pages')
 
 
+@pytest.mark.slow
 def test_a_page_of_large_images(resnet, tmp_path, monkeypatch):
   """They are shown smaller, whatever their shape."""
   monkeypatch.setattr('cyclegan_jax.translate.context._PREVIEW_SIDE', 16)
@@ -421,6 +422,7 @@ def test_a_file_whose_name_looks_like_a_pattern(unet, tmp_path):
   assert files_in(tmp_path / 'out') == ['a[1].png']
 
 
+@pytest.mark.slow
 def test_shares_of_the_work(unet, tmp_path):
   for i in range(5):
     put(tmp_path / 'in' / f'{i}.png')
@@ -450,7 +452,7 @@ def test_samples_of_dropout(unet, resnet, tmp_path):
 
 @pytest.mark.parametrize(
   'size, expected',
-  [((24, 8), (8, 24)), ((32, 0), (16, 32)), ((0, 32), (32, 64))],
+  [((24, 8), (8, 24)), ((0, 32), (32, 64))],
 )
 def test_another_size(resnet, tmp_path, size, expected):
   source = put(tmp_path / 'in.png', 20, 40, 3)
@@ -458,12 +460,14 @@ def test_another_size(resnet, tmp_path, size, expected):
   assert pixels(tmp_path / 'out' / 'in.png').shape == expected
 
 
+@pytest.mark.slow
 def test_a_size_that_is_too_large(resnet, tmp_path):
   source = put(tmp_path / 'in.png', 20, 40, 3)
   failures = translate(resnet, [source], tmp_path / 'out', size=(0, 9999))
   assert_names(failures, '--max-pixels')
 
 
+@pytest.mark.slow
 def test_batches_give_what_single_images_give(resnet, tmp_path):
   for i in range(7):
     shape = (16, 16, 3) if i % 3 else (12, 20, 3)
@@ -477,6 +481,7 @@ def test_batches_give_what_single_images_give(resnet, tmp_path):
     assert abs(one - four).max() <= 1  # sums in another order
 
 
+@pytest.mark.media
 def test_formats(unet, tmp_path):
   source = put(tmp_path / 'in.jpg')
   for name, ending in (('tiff', 'tif'), ('jpeg', 'jpg'), ('webp', 'webp')):
@@ -486,6 +491,7 @@ def test_formats(unet, tmp_path):
       assert image.format == name.upper()
 
 
+@pytest.mark.slow
 def test_a_page_of_them(resnet, tmp_path):
   for name in ('in/a.png', 'in/deep/b.png'):
     put(tmp_path / name)
@@ -505,6 +511,7 @@ def test_a_page_of_them(resnet, tmp_path):
   assert '"c.png"' in (to / 'index.html').read_text()
 
 
+@pytest.mark.media
 def test_depth_and_metadata_are_kept(resnet, tmp_path):
   fine = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
   grey = tmp_path / 'in' / 'grey.png'
@@ -523,6 +530,7 @@ def test_depth_and_metadata_are_kept(resnet, tmp_path):
   assert (data[24], data[25]) == (16, 2)  # bits a channel, RGB
 
 
+@pytest.mark.media
 def test_a_video(unet, tmp_path):
   av = pytest.importorskip('av')
   source = tmp_path / 'in.mp4'
@@ -550,6 +558,7 @@ def put_gif(path, frames=4):
   return path
 
 
+@pytest.mark.media
 def test_an_animated_gif(unet, tmp_path):
   source = put_gif(tmp_path / 'in.gif')
   assert translate(unet, [source], tmp_path / 'out') == []
@@ -571,6 +580,7 @@ def put_animation(path):
   return path
 
 
+@pytest.mark.media
 @pytest.mark.parametrize('name', ['in.webp', 'in.png'])
 def test_an_animation_that_could_be_a_still(unet, tmp_path, name):
   source = put_animation(tmp_path / 'in' / name)
@@ -587,6 +597,7 @@ def test_an_animation_that_could_be_a_still(unet, tmp_path, name):
   assert files_in(tmp_path / 'jpg') == ['still.jpg']
 
 
+@pytest.mark.media
 def test_clips_are_on_the_page_too(resnet, tmp_path):
   source = put_gif(tmp_path / 'in.gif')
   options = Options(gallery=True)
@@ -597,6 +608,7 @@ def test_clips_are_on_the_page_too(resnet, tmp_path):
   assert (again.num_made, again.num_kept) == (0, 1)
 
 
+@pytest.mark.media
 def test_a_broken_gif(unet, tmp_path):
   source = tmp_path / 'in.gif'
   source.write_bytes(b'GIF89a')
