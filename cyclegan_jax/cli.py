@@ -5,7 +5,6 @@ import importlib
 import logging
 import signal
 import sys
-import threading
 from typing import Any
 
 from cyclegan_jax.errors import ConfigError, UserError
@@ -46,25 +45,6 @@ class _PrintHandler(logging.Handler):
       print(f'{level}: {self.format(record)}', file=sys.stderr)
 
 
-def _silence_libraries() -> None:
-  """Leaves it to `main` to tell of an error, once.
-
-  When a disk is full, Orbax logs the traceback, asyncio and TensorStore tell
-  one for each array, and tensorboardX two more from its threads. A program
-  that calls `main` and has hooks of its own keeps them.
-  """
-  for name in ('absl', 'asyncio'):
-    logging.getLogger(name).setLevel(logging.CRITICAL)
-  if sys.unraisablehook is sys.__unraisablehook__:
-    sys.unraisablehook = _ignore
-  if threading.excepthook is threading.__excepthook__:
-    threading.excepthook = _ignore
-
-
-def _ignore(error: Any) -> None:
-  del error
-
-
 def load_command(argv: list[str]) -> Any:
   """The module of the command that is asked for; None if there is none."""
   if argv and argv[0] in COMMANDS:
@@ -100,8 +80,6 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
     handlers=[_PrintHandler()],
     force=True,
   )
-  if not debug:
-    _silence_libraries()
   try:
     return command.run(argv[1:], program or f'cyclegan {argv[0]}')
   except UserError as error:

@@ -224,7 +224,7 @@ class Trained:
     return cli.main(['train', *self.flags, *more])
 
   def step(self):
-    return int(checkpoint.load(self.workdir)[0].step)
+    return int(checkpoint.load(self.workdir).state.step)
 
 
 @pytest.fixture(scope='module')
@@ -330,7 +330,7 @@ def test_too_many_bad_images_and_going_on(trained, capsys):
   (trained.workdir / 'checkpoints' / 'notes.txt').write_text('not a step')
   assert trained.main(steps, '--config.data.num_workers=0') == 0
   captured = capsys.readouterr()
-  assert f'going on from step {step}\n' in captured.err
+  assert f'resuming from step {step}\n' in captured.err
   assert 'trained 10 steps' in captured.out
   assert trained.step() == 10
   records = [json.loads(line) for line in metrics.read_text().splitlines()]

@@ -13,6 +13,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from cyclegan_jax.evaluation.table import (
+  Evaluation,
+  Figure,
+  ImagesUsed,
+  Row,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,12 +34,6 @@ from cyclegan_jax.compare.runs import compare_runs
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import ConfigError, DataError, WorkdirError
-from cyclegan_jax.evaluation.table import (
-  Evaluation,
-  Figure,
-  ImagesUsed,
-  Row,
-)
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.report.metric_history import read_curves
 from cyclegan_jax.storage import checkpoint
@@ -135,7 +135,7 @@ def runs(tmp_path_factory):
       '--config.discriminator.name=pixelgan',
       '--config.discriminator.norm=none',
       '--config.optimizer.name=sgd',
-      '--config.log.doctor=False',
+      '--config.diagnostics.enabled=False',
     ]
     assert not cli.main(['train', *arguments])
   return root
@@ -190,7 +190,8 @@ def test_two_runs_on_one_page(runs, tmp_path, capsys):
   pictures = page.pictures()
   assert len(pictures) == 2 * 2 * 3
   for folder in folders:
-    state, config = checkpoint.load(folder)
+    loaded = checkpoint.load(folder)
+    state, config = loaded.state, loaded.config
     for direction in ('ab', 'ba'):
       name = f'test_{direction[0]}'
       source = open_images(config.data)[name].read(2)

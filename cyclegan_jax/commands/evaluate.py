@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -11,19 +10,12 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax.commands.parser import Parser
-from cyclegan_jax.config import Config, DataConfig
+from cyclegan_jax.config import Config, source_options
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import ConfigError, DataError
-from cyclegan_jax.evaluation.evaluator import (
-  OnProgress,
-  evaluate,
-)
-from cyclegan_jax.evaluation.feature_cache import choose_extractor
-from cyclegan_jax.evaluation.outputs import (
-  EVALUATION_FOLDER,
-  file_texts,
-  palette_of,
-)
+from cyclegan_jax.evaluation.evaluator import Evaluator, OnProgress
+from cyclegan_jax.evaluation.pretrained import choose_extractor
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER
 from cyclegan_jax.metrics.label_maps import Palette, read_palette
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
@@ -45,30 +37,30 @@ def run(argv: list[str], program: str) -> int:
       f'argument --inception: not with --features {options.features}'
     )
   # What can be wrong without reading much, first.
-  palette = _given_palette(options.palette)
+  palette = read_palette(options.palette or '')
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
-  found = checkpoint.find(options.checkpoint)
+  found = checkpoint.load(options.checkpoint)
   if options.palette is None:
     palette = _own_palette(found.config)
   config = _with_data(found.config, options.data)
   images = _open(config, options)
   with _progress() as on_progress:
-    evaluation = evaluate(
+    evaluator = Evaluator(
       config,
-      found.state.translators,
       images,
       extractor=extractor,
       seed=options.seed,
       max_images=options.max_images,
-      pairs=options.pairs or found.config.log.evaluate_pairs,
+      pairs=options.pairs or found.config.evaluation.pairs,
       palette=palette,
-      directions=found.directions,  # type: ignore[arg-type]
+      directions=found.directions,
       on_progress=on_progress,
     )
+    evaluation = evaluator(found.state.translators)
   step = int(found.state.step)
   path = options.to or _default_path(found.path, step, options.data)
-  texts = file_texts(evaluation, step, stem=path.stem)
+  texts = evaluation.files(step, stem=path.stem)
   with explain_disk_errors(path.parent, option='--to'):
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -121,12 +113,12 @@ def _parser(program: str) -> Parser:
     '--pairs',
     choices=('auto', 'none'),
     help='auto: test images of one name in both folders are pairs (default: '
-    "as the run's config.log.evaluate_pairs)",
+    "as the run's config.evaluation.pairs)",
   )
   parser.add_argument(
     '--palette',
     help="colours of label maps: 'cityscapes', or a file of them; 'none' "
-    "(default: the run's config.log.evaluate_palette)",
+    "(default: the run's config.evaluation.palette)",
   )
   parser.add_argument(
     '--seed', type=int, default=0, help='of dropout, of halves and subsets'
@@ -135,14 +127,10 @@ def _parser(program: str) -> Parser:
   return parser
 
 
-def _given_palette(name: str | None) -> Palette | None:
-  return read_palette(name) if name and name != 'none' else None
-
-
 def _own_palette(config: Config) -> Palette | None:
   """The run's: nobody has to say again what it knows."""
   try:
-    return palette_of(config)
+    return read_palette(config.evaluation.palette)
   except DataError as error:
     raise DataError(f"{error}, or 'none', with --palette") from error
 
@@ -151,10 +139,7 @@ def _with_data(config: Config, folder: pathlib.Path | None) -> Config:
   """The config with a folder's images in place of its own."""
   if folder is None:
     return config
-  data = dataclasses.asdict(config.data)
-  for field in dataclasses.fields(DataConfig):
-    if field.name in _PLACES:
-      data[field.name] = field.default
+  data = dict.fromkeys(source_options(), '')
   data |= {'name': 'folder', 'path': str(folder)}
   for domain in 'ab':
     inner = folder / f'test{domain.upper()}'
@@ -165,15 +150,6 @@ def _with_data(config: Config, folder: pathlib.Path | None) -> Config:
 
 
 _SPLITS = ('train', 'test')
-_PLACES = (
-  'train_a',
-  'train_b',
-  'test_a',
-  'test_b',
-  'dataset',
-  'dataset_a',
-  'dataset_b',
-)
 
 
 def _open(config: Config, options: argparse.Namespace) -> dict[str, Images]:

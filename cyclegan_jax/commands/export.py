@@ -120,7 +120,7 @@ def _write_folder(given: argparse.Namespace) -> None:
 
 def _load_models(given: argparse.Namespace) -> list[Model]:
   """Those that are asked for, of those that the checkpoint has."""
-  found = checkpoint.find(given.checkpoint, direction=given.direction)
+  found = checkpoint.load(given.checkpoint, direction=given.direction)
   both: tuple[Direction, ...] = ('ab', 'ba')
   return [
     Model(

@@ -11,7 +11,7 @@ import rich.progress
 
 from cyclegan_jax import images
 from cyclegan_jax.compare.tables import Pictures
-from cyclegan_jax.config import Config, DataConfig
+from cyclegan_jax.config import Config, DataConfig, source_options
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import read_test_image
 from cyclegan_jax.data.sources import open_images
@@ -20,19 +20,8 @@ from cyclegan_jax.inference import make_translator
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.types import Params
 
-# Which images there are; how they are read is each run's own affair.
-_SOURCE_OPTIONS = (
-  'name',
-  'path',
-  'train_a',
-  'train_b',
-  'test_a',
-  'test_b',
-  'dataset',
-  'dataset_a',
-  'dataset_b',
-  'num_test',
-)
+# Which test images there are; how they are read may differ between runs.
+_SOURCE_OPTIONS = (*source_options(), 'num_test')
 
 # A picture, or why there is none.
 _Made = np.ndarray | str
@@ -124,7 +113,7 @@ def make_pictures(
     console=rich.console.Console(stderr=True),
   ):
     try:
-      found = checkpoint.find(folder)
+      found = checkpoint.load(folder)
       config, opened = opener(found.config, choice.options)
     except UserError as error:
       for column in columns.values():
@@ -196,7 +185,7 @@ def _options_of_folder(folder: pathlib.Path) -> dict[str, Any]:
       f'{printable(str(folder))} does not exist: give a folder of images with '
       '--data'
     )
-  options = dict.fromkeys(_SOURCE_OPTIONS[1:-1], '')
+  options = dict.fromkeys(source_options(), '')
   sides = _sides(folder)
   if not folder.is_dir():
     options['path'] = str(folder)
@@ -205,7 +194,7 @@ def _options_of_folder(folder: pathlib.Path) -> dict[str, Any]:
     source = sides.get(domain) or next(iter(sides.values()), folder)
     if folder.is_dir():
       options[f'train_{domain}'] = options[f'test_{domain}'] = str(source)
-  return {'name': 'folder', **options}
+  return {**options, 'name': 'folder'}
 
 
 def _sides(folder: pathlib.Path) -> dict[str, pathlib.Path]:

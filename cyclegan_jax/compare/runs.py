@@ -21,14 +21,14 @@ from cyclegan_jax.compare.tables import (
 )
 from cyclegan_jax.errors import ConfigError, UserError, WorkdirError, printable
 from cyclegan_jax.evaluation.pair_scores import LABEL_METRICS
-from cyclegan_jax.evaluation.table import shown_name
+from cyclegan_jax.evaluation.results import shown_name
 from cyclegan_jax.metrics.goals import (
   LOWER,
   badness,
   best_at,
 )
 from cyclegan_jax.report.metric_history import (
-  Records,
+  MetricHistory,
   read_curves,
 )
 from cyclegan_jax.report.metric_writer import METRICS_FILE
@@ -123,7 +123,7 @@ def _check_run(folder: pathlib.Path) -> None:
 
 
 def _check_pattern(
-  pattern: re.Pattern[str] | None, records: Sequence[Records]
+  pattern: re.Pattern[str] | None, records: Sequence[MetricHistory]
 ) -> None:
   names = dict.fromkeys(name for each in records for name in each.names)
   if pattern and names and not any(each.curves for each in records):
@@ -150,7 +150,7 @@ def _read_run(
     if config is None and any(
       (folder / each).is_dir() for each in ('checkpoints', 'state')
     ):
-      config = checkpoint.load(folder)[1]
+      config = checkpoint.load(folder).config
   except UserError as error:
     notes.append(str(error))
   try:
@@ -158,7 +158,7 @@ def _read_run(
       home / METRICS_FILE, pattern=pattern, end_step=end_step
     )
   except OSError as error:
-    records = Records({}, [], None, 0)
+    records = MetricHistory({}, [], None, 0)
     notes.append(f'{METRICS_FILE} can not be read ({error.strerror})')
   if count := records.num_damaged:
     notes.append(

@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from cyclegan_jax.config import Config, differences, option_at, option_paths
-from cyclegan_jax.report.metric_history import Records
+from cyclegan_jax.config import (
+  Config,
+  differences,
+  option_at,
+  option_paths,
+  value_at,
+)
+from cyclegan_jax.report.metric_history import MetricHistory
 
 _DASH = '&ndash;'  # for what a run does not have
 _MAX_SIDE = 384  # of a picture on the page
@@ -78,7 +84,7 @@ class Run(NamedTuple):
   label: str
   folder: str
   config: Config | None
-  records: Records
+  records: MetricHistory
   scores: Scores | None = None
   checkpoint_step: int | None = None
   notes: Sequence[str] = ()
@@ -164,15 +170,13 @@ def options_table(runs: Sequence[Run]) -> Iterable[str]:
   yield '</tbody><tbody>'
   configs = [run.config for run in runs]
   known = [config for config in configs if config is not None]
-  paths = {
-    text.partition(': ')[0]
-    for other in known[1:]
-    for text in differences(known[0], other)
-  }
+  paths = {path for other in known[1:] for path in differences(known[0], other)}
   for path in sorted(paths, key=option_paths().index):
     yield _row(
       path.removeprefix('config.'),
-      ['' if each is None else _value_at(each, path) for each in configs],
+      [
+        '' if each is None else _shown(value_at(each, path)) for each in configs
+      ],
       help=option_at(path).metadata['help'],
     )
   yield '</tbody></table>'
@@ -188,10 +192,7 @@ def _progress(run: Run) -> str:
   return f'{done:,} of {total:,}' if total else f'{done:,}'
 
 
-def _value_at(config: Config, path: str) -> str:
-  value: Any = config
-  for name in path.split('.')[1:]:
-    value = getattr(value, name)
+def _shown(value: Any) -> str:
   return value if isinstance(value, str) and value else repr(value)
 
 

@@ -21,15 +21,9 @@ from cyclegan_jax.errors import (
   one_line,
   printable,
 )
-from cyclegan_jax.media.decoding import (
-  CHANNELS,
-  EXTENSIONS,
-)
+from cyclegan_jax.media.decoding import EXTENSIONS
 from cyclegan_jax.media.listing import list_images
-from cyclegan_jax.media.tiff_reader import (
-  MAX_CHANNELS,
-  check_installed,
-)
+from cyclegan_jax.media.tiff_reader import MAX_CHANNELS
 
 _NUM_LISTED = 8  # entries of a folder that a message shows
 
@@ -60,7 +54,6 @@ def open_folder(config: DataConfig) -> dict[str, Images]:
 
   Raises:
     ConfigError: no folder is given, or files never have so many channels.
-    UserError: a package is missing that reads so many channels.
     DataError: a folder is missing, unreadable or has no images, or a zip
       archive is damaged or refused.
   """
@@ -88,12 +81,7 @@ def open_folder(config: DataConfig) -> dict[str, Images]:
 
 
 def _check_channels(config: DataConfig) -> None:
-  """Checks that files can have the channels, and packages to read them.
-
-  Raises:
-    ConfigError: too many channels.
-    UserError: a package is missing.
-  """
+  """Raises ConfigError where files never have so many channels."""
   for option in ('channels_a', 'channels_b'):
     count = getattr(config, option)
     if count > MAX_CHANNELS:
@@ -101,8 +89,6 @@ def _check_channels(config: DataConfig) -> None:
         f'config.data.{option}={count} is too large: at most {MAX_CHANNELS} '
         'channels are read from files'
       )
-    if count not in CHANNELS:
-      check_installed(f'config.data.{option}={count}')
 
 
 def _find(

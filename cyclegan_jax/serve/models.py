@@ -61,7 +61,7 @@ def load_models(
 
 
 def _load(path: pathlib.Path, name: str, scratch: pathlib.Path) -> Model:
-  found = checkpoint.find(path)
+  found = checkpoint.load(path)
   directions: tuple[Any, ...] = found.directions
   translators = {
     direction: Translator(

@@ -24,7 +24,7 @@ for (const chart of charts) {
 for (const [prefix, inside] of groups) {
   const details = make('details', byId('groups'));
   make('summary', details, {}, spoken(prefix));
-  details.open = prefix !== 'doctor' || groups.size === 1;
+  details.open = prefix !== 'diagnostics' || groups.size === 1;
   details.ontoggle = drawAll;
   const grid = make('div', details, { class: 'charts' });
   for (const { name, curves } of inside) {

@@ -1,5 +1,4 @@
 import os
-import re
 import subprocess
 import sys
 import zlib
@@ -10,7 +9,7 @@ import pytest
 import cyclegan_jax
 from cyclegan_jax.data.synthetic import drawings as synthetic
 
-NUM_DRAWINGS = 30
+NUM_DRAWINGS = 16
 
 
 def draw(index=0, *, size=64, domain='a', split='train', seed=0):
@@ -30,9 +29,7 @@ def drawings(domain):
   ]
 
 
-@pytest.mark.parametrize(
-  'size', [8, 33, 64, pytest.param(1024, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('size', [8, 33])
 def test_shape(size):
   image = draw(size=size, domain='b')
   assert image.shape == (size, size, 3)
@@ -40,6 +37,7 @@ def test_shape(size):
   assert image.std() > 20
 
 
+@pytest.mark.process
 def test_another_process_draws_the_same():
   here = [zlib.crc32(draw(index, domain='b')) for index in (0, 1, 2)]
   # Without the package's own file, which takes a second to import JAX.
@@ -82,52 +80,52 @@ def test_the_truth_belongs_to_the_image(domain, drawings):
     np.testing.assert_array_equal(drawing.image, image)
 
 
-def test_only_the_coat_differs_in_the_counterpart(drawings):
+def test_only_the_mask_differs_in_the_counterpart(drawings):
   for drawing in drawings:
-    assert drawing.coat.shape == (64, 64)
-    assert drawing.coat.dtype == bool
+    assert drawing.mask.shape == (64, 64)
+    assert drawing.mask.dtype == bool
     same = (drawing.image == drawing.counterpart).all(axis=-1)
-    assert same[~drawing.coat].all()
-    assert same[drawing.coat].mean() < 0.1
+    assert same[~drawing.mask].all()
+    assert same[drawing.mask].mean() < 0.1
 
 
-def test_the_coat_is_large_and_inside_the_image(drawings):
-  shares = [drawing.coat.mean() for drawing in drawings]
+def test_the_mask_is_large_and_inside_the_image(drawings):
+  shares = [drawing.mask.mean() for drawing in drawings]
   assert 0.15 < min(shares) < max(shares) < 0.36
   assert max(shares) - min(shares) > 0.05
   for drawing in drawings:
-    frame = np.ones_like(drawing.coat)
+    frame = np.ones_like(drawing.mask)
     frame[1:-1, 1:-1] = False
-    assert (drawing.coat & frame).sum() < 8
+    assert (drawing.mask & frame).sum() < 8
 
 
-def test_horses_are_brown_and_zebras_are_grey(domain, drawings):
+def test_horses_are_brown_and_zebras_are_gray(domain, drawings):
   for drawing in drawings:
     horse, zebra = drawing.image, drawing.counterpart
     if domain == 'b':
       horse, zebra = zebra, horse
-    red, green, blue = horse[drawing.coat].mean(axis=0)
+    red, green, blue = horse[drawing.mask].mean(axis=0)
     assert red > 1.2 * green > 1.2 * blue
-    tint = zebra[drawing.coat].mean(axis=0)
+    tint = zebra[drawing.mask].mean(axis=0)
     assert np.ptp(tint) < 0.25 * tint.mean()
     plain, striped = (
-      image.mean(axis=-1)[drawing.coat].std() for image in (horse, zebra)
+      image.mean(axis=-1)[drawing.mask].std() for image in (horse, zebra)
     )
     assert striped > 1.5 * plain
 
 
 def test_animals_face_both_ways(drawings):
-  # The muzzle and the tail are off the coat, the neck makes its front higher.
-  tops = np.array([drawing.coat.argmax(axis=0) for drawing in drawings])
+  # Muzzle and tail are outside the mask; the neck makes its front higher.
+  tops = np.array([drawing.mask.argmax(axis=0) for drawing in drawings])
   columns = np.where(tops > 0, tops, 64)
   right = (columns.argmin(axis=1) > 32).mean()
   assert 0.25 < right < 0.75
 
 
-def longest_run(coat):
-  """Row, start and stop of the widest unbroken stretch of the coat."""
+def longest_run(mask):
+  """Row, start and stop of the longest run inside a mask."""
   best = (0, 0, 0)
-  for row, line in enumerate(coat):
+  for row, line in enumerate(mask):
     edges = np.flatnonzero(np.diff(np.concatenate([[0], line, [0]])))
     for start, stop in edges.reshape(-1, 2):
       if stop - start > best[2] - best[1]:
@@ -142,7 +140,7 @@ def test_stripes_are_wide_enough_to_learn(domain):
       index, size=128, domain=domain, split='test'
     )
     zebra = drawing.image if domain == 'b' else drawing.counterpart
-    row, start, stop = longest_run(drawing.coat)
+    row, start, stop = longest_run(drawing.mask)
     line = zebra[row, start + 2 : stop - 2].mean(axis=-1)
     black = line < 0.5 * (line.min() + line.max())
     flips = np.flatnonzero(np.diff(black.astype(int)))
@@ -163,18 +161,17 @@ def test_an_index_is_the_same_scene_at_any_size(domain):
 
 
 @pytest.mark.parametrize(
-  'change, message',
+  'change',
   [
-    ({'domain': 'c'}, "domain='c' is unknown: a or b"),
-    ({'split': 'val'}, "split='val' is unknown: train or test"),
-    ({'index': -1}, 'index=-1 is out of range: 0 to 4294967295'),
-    ({'size': 7}, 'size=7 is out of range: 8 to 1024'),
-    ({'size': 1025}, 'size=1025 is out of range: 8 to 1024'),
-    ({'seed': -1}, 'seed=-1 is out of range: 0 to 9223372036854775807'),
+    {'domain': 'c'},
+    {'split': 'val'},
+    {'index': -1},
+    {'size': 7},
+    {'size': 1025},
+    {'seed': -1},
   ],
 )
-@pytest.mark.parametrize('function', ['draw', 'draw_with_truth'])
-def test_errors(function, change, message):
-  arguments = {'index': 0, 'size': 64, 'domain': 'a', 'split': 'train'}
-  with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
-    getattr(drawings, function)(**{**arguments, **change})
+def test_invalid_arguments(change):
+  ((name, value),) = change.items()
+  with pytest.raises(ValueError, match=f'^{name}={value!r}'):
+    draw(**change)

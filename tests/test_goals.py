@@ -8,13 +8,13 @@ import pytest
 from cyclegan_jax import create_train_state
 from cyclegan_jax.config import Config
 from cyclegan_jax.errors import ConfigError
-from cyclegan_jax.evaluation.table import shown_name
+from cyclegan_jax.evaluation.results import shown_name
 from cyclegan_jax.metrics.goals import (
   HIGHER,
   LOWER,
   badness,
   best_at,
-  check_best,
+  check_best_metric,
 )
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.checkpoint import Saver
@@ -31,7 +31,7 @@ ARROWS = {'↓': LOWER, '↑': HIGHER}
     *('pixel_accuracy', 'class_accuracy', 'mean_iou'),
   ],
 )
-def test_the_table_and_the_arrows_that_are_shown_agree(metric):
+def test_best_values_agree_with_the_arrows_of_the_table(metric):
   expected = ARROWS.get(shown_name(metric)[-1])
   assert best_at(metric) == expected
   if expected is not None:
@@ -76,6 +76,24 @@ def test_the_better_the_lower(metric, mode, worst_to_best):
   assert len(set(found)) == len(found)
 
 
+NAMES = (
+  'generator/loss',
+  'discriminator/a',
+  'learning_rate',
+  'evaluation/ab/psnr',
+  'evaluation/ab/kid_std',
+  'evaluation/ab/stripes',
+  'evaluation/ba/stripes',
+)
+
+
+def config_with(metric, mode='auto', *, every_steps=5):
+  return Config().replace(
+    checkpoint={'best_metric': metric, 'best_mode': mode},
+    evaluation={'every_steps': every_steps},
+  )
+
+
 @pytest.mark.parametrize(
   'metric, mode',
   [
@@ -83,69 +101,44 @@ def test_the_better_the_lower(metric, mode, worst_to_best):
     ('generator/loss', 'min'),
     ('evaluation/ab/psnr', 'max'),
     ('evaluation/ab/stripes', 'max'),
-    ('evaluation/ba/stripes', 'min'),
     ('discriminator/a', 'max'),
-    ('evaluation/ab/kid_std', 'min'),
-    ('a/loss/of/my/own', 'auto'),  # told of once the names are known
   ],
 )
 def test_options_that_fit(metric, mode):
-  log = {'best_metric': metric, 'best_mode': mode}
-  check_best(Config().replace(log=log).log)
-
-
-UNKNOWN = (
-  "config.log.best_metric='{}' is unknown: evaluations have evaluation/ab/ and "
-  'evaluation/ba/ with fid, kid, fd_effnet, kd_effnet, l1, psnr, ssim, '
-  'cycle_l1, background_l1, pixel_accuracy, class_accuracy, mean_iou, stripes'
-)
-WORST = (
-  "config.log.best_mode='{}' would keep the worst checkpoint, as {} is the "
-  'better the {} it is: leave out best_mode'
-)
-NEITHER = (
-  "config.log.best_metric='{}' says by neither direction what is best: set "
-  "config.log.best_mode to 'min' or 'max', or choose another such as "
-  "'generator/loss'"
-)
+  check_best_metric(config_with(metric, mode), NAMES)
 
 
 @pytest.mark.parametrize(
-  'metric, mode, message',
+  'metric, mode, option',
   [
-    ('evaluation/ab/fidd', 'auto', UNKNOWN),
-    ('evaluation/ab/fidd', 'max', UNKNOWN),
-    ('evaluation/fidd_std', 'auto', UNKNOWN),
-    ('evaluation/ab/psnr', 'min', WORST.format('min', '{}', 'higher')),
-    ('evaluation/ba/kid', 'max', WORST.format('max', '{}', 'lower')),
-    ('generator/loss', 'max', WORST.format('max', '{}', 'lower')),
-    ('evaluation/ab/stripes', 'min', WORST.format('min', '{}', 'nearer to 1')),
-    ('evaluation/ba/stripes', 'max', WORST.format('max', '{}', 'lower')),
-    ('discriminator/a', 'auto', NEITHER),
-    ('learning_rate', 'auto', NEITHER),
-    ('evaluation/ab/kid_std', 'auto', NEITHER),
+    ('evaluation/ab/fidd', 'max', 'checkpoint.best_metric'),
+    ('mine', 'min', 'checkpoint.best_metric'),
+    ('evaluation/ab/psnr', 'min', 'checkpoint.best_mode'),
+    ('generator/loss', 'max', 'checkpoint.best_mode'),
+    ('evaluation/ab/stripes', 'min', 'checkpoint.best_mode'),
+    ('evaluation/ba/stripes', 'max', 'checkpoint.best_mode'),
+    ('discriminator/a', 'auto', 'checkpoint.best_mode'),
+    ('evaluation/ab/kid_std', 'auto', 'checkpoint.best_mode'),
   ],
 )
-def test_options_that_do_not_fit(metric, mode, message):
-  log = Config().replace(log={'best_metric': metric, 'best_mode': mode}).log
-  with pytest.raises(ConfigError) as caught:
-    check_best(log)
-  assert str(caught.value) == message.format(metric)
+def test_options_that_do_not_fit(metric, mode, option):
+  with pytest.raises(ConfigError, match=option) as caught:
+    check_best_metric(config_with(metric, mode), NAMES)
+  assert metric in str(caught.value)
 
 
-def test_a_metric_of_one_s_own(tmp_path):
-  log = Config().replace(log={'best_metric': 'mine'}).log
-  with pytest.raises(ConfigError) as caught:
-    check_best(log, ['mine', 'generator/loss'])
-  assert str(caught.value) == NEITHER.format('mine')
+def test_a_score_of_evaluations_needs_evaluations():
+  with pytest.raises(ConfigError, match=r'evaluation\.every_steps'):
+    check_best_metric(config_with('evaluation/ab/psnr', every_steps=0), NAMES)
 
 
-def test_it_is_told_before_anything_is_read_or_written(tmp_path):
+def test_a_wrong_best_metric_leaves_no_files(tmp_path):
   config = Config().replace(
-    data={'name': 'folder', 'path': str(tmp_path / 'none')},
-    log={'best_metric': 'evaluation/ab/psnr', 'best_mode': 'min'},
+    num_devices=1,
+    data={'num_train': 4, 'num_test': 2},
+    checkpoint={'best_metric': 'generator/los'},
   )
-  with pytest.raises(ConfigError, match='would keep the worst checkpoint'):
+  with pytest.raises(ConfigError, match='generator/loss'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
@@ -166,13 +159,13 @@ def test_the_best_checkpoint_without_a_mode(metric, values, best, tmp_path):
     generator={'filters': 1, 'isize': 8, 'norm': 'none'},
     discriminator={'name': 'pixelgan', 'filters': 1, 'norm': 'none'},
     optimizer={'name': 'sgd'},
-    log={'best_metric': metric, 'keep_checkpoints': 1},
+    checkpoint={'best_metric': metric, 'keep': 1},
   )
-  assert config.log.best_mode == 'auto'
+  assert config.checkpoint.best_mode == 'auto'
   state = create_train_state(config, jax.random.key(0))
   folder = tmp_path / 'checkpoints'
   with Saver(folder, config) as saver:
     for step, value in enumerate(values):
       saver.save(state.replace(step=state.step + step), {metric: value})
   assert checkpoint.best_step(folder, metric, 'auto') == best
-  assert checkpoint.find_steps(folder) == sorted({best, len(values) - 1})
+  assert checkpoint.list_steps(folder) == sorted({best, len(values) - 1})
