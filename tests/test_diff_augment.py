@@ -116,10 +116,16 @@ def test_each_change_has_draws_of_its_own():
   )
 
 
-@pytest.mark.parametrize('channels', [1, 3, 5])
+@pytest.mark.parametrize('channels', [1, 3])
 def test_gradients_are_finite_and_pass(channels):
   x = images(2, 8, 8, channels)
-  gradient = jax.grad(lambda x: jnp.sum(diff_augment(x, KEY, ALL) ** 2))(x)
+
+  @jax.jit
+  @jax.grad
+  def gradient_of(x):
+    return jnp.sum(diff_augment(x, KEY, ALL) ** 2)
+
+  gradient = gradient_of(x)
   assert np.all(np.isfinite(gradient))
   assert np.mean(gradient != 0) > 0.2
 
@@ -150,10 +156,10 @@ def test_draws_do_not_depend_on_the_number_of_devices():
     y = diff_augment(x, KEY, ALL, axis_name=parallel.AXIS)
     return state, parallel.gather(y, parallel.AXIS)
 
-  for num_devices in (2, 4):
-    shards = parallel.shard_batch(x, num_devices)
-    _, got = parallel.data_parallel(run, num_devices=num_devices)(0.0, shards)
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+  _, got = parallel.data_parallel(run, num_devices=4)(
+    0.0, parallel.shard_batch(x, 4)
+  )
+  np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 # In the step.
@@ -180,16 +186,17 @@ BATCH = {'a': images(2, 8, 8, 3, seed=1), 'b': images(2, 8, 8, 3, seed=2)}
 
 def test_the_generators_are_judged_by_what_is_changed(config, state):
   key = jax.random.key(1)
-  _, (fakes, metrics) = step.generator_loss(
-    state.gen, state.disc, BATCH, key, config=config
-  )
+
+  def loss(config):
+    function = functools.partial(step.generator_loss, config=config)
+    return jax.jit(function)(state.gen, state.disc, BATCH, key)[1]
+
+  fakes, metrics = loss(config)
   # The fakes themselves, which go to the pools and round the cycle, are not.
-  plain = config.replace(diff_augment='')
-  _, (same_fakes, plain_metrics) = step.generator_loss(
-    state.gen, state.disc, BATCH, key, config=plain
-  )
-  np.testing.assert_array_equal(fakes['b'], same_fakes['b'])
-  assert metrics['generator/cycle_a'] == plain_metrics['generator/cycle_a']
+  same_fakes, plain_metrics = loss(config.replace(diff_augment=''))
+  np.testing.assert_allclose(fakes['b'], same_fakes['b'], atol=1e-6)
+  name = 'generator/cycle_a'
+  np.testing.assert_allclose(metrics[name], plain_metrics[name], rtol=1e-5)
   _, b_key = jax.random.split(jax.random.fold_in(key, step._AUGMENT))
   judge = cg.make_discriminator(config.discriminator)
   logits = judge.apply(
@@ -205,15 +212,18 @@ def test_the_generators_are_judged_by_what_is_changed(config, state):
 def test_real_and_fake_are_changed_apart(config, state):
   """One image as real and as fake: other draws, so other logits."""
   config = config.replace(loss={'adversarial': 'wgan_gp'})
-  loss = functools.partial(
-    step.discriminator_loss, state.disc, BATCH, BATCH, jax.random.key(0)
-  )
-  _, plain = loss(config=config.replace(diff_augment=''))
-  _, metrics = loss(config=config)
+
+  def loss(config):
+    function = functools.partial(step.discriminator_loss, config=config)
+    return jax.jit(function)(state.disc, BATCH, BATCH, jax.random.key(0))[1]
+
+  plain = loss(config.replace(diff_augment=''))
+  metrics = loss(config)
   assert plain['discriminator/a'] == 0
   assert abs(metrics['discriminator/a']) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('adversarial', ['lsgan', 'wgan_gp'])
 def test_a_step_is_finite(adversarial, config, state):
   config = config.replace(
@@ -228,7 +238,5 @@ def test_a_step_is_finite(adversarial, config, state):
 def test_an_unknown_change_is_refused():
   with pytest.raises(ConfigError) as caught:
     cg.Config(diff_augment='color,blur')
-  assert str(caught.value) == (
-    "config.diff_augment='color,blur' has 'blur': give some of color, "
-    "translation, cutout with commas between, or '' for none"
-  )
+  assert 'config.diff_augment' in str(caught.value)
+  assert "'blur'" in str(caught.value)

@@ -112,20 +112,16 @@ def indices_of(batches, domain):
 
 
 @pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('num_workers, prefetch', [(1, 3), (8, 4)])
-def test_threads_and_prefetch_change_nothing(
-  folder, mode, num_workers, prefetch
-):
+def test_threads_and_prefetch_change_nothing(folder, mode):
   config = config_of(folder, preprocess=mode)
   images = open_images(config.data)
-  threaded = config.replace(
-    data={'num_workers': num_workers, 'prefetch_batches': prefetch}
-  )
+  threaded = config.replace(data={'num_workers': 8, 'prefetch_batches': 4})
   assert_same(take(threaded, images, 7), take(config, images, 7))
 
 
-@pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('start_step', [1, 5])
+@pytest.mark.parametrize(
+  'mode, start_step', [('resize_and_crop', 1), ('crop', 5)]
+)
 def test_start_step_is_skipping(folder, mode, start_step):
   config = config_of(folder, preprocess=mode)
   images = open_images(config.data)
@@ -217,7 +213,7 @@ def warnings_of(caplog):
   return [each.getMessage() for each in caplog.records]
 
 
-@pytest.mark.parametrize('num_workers', [0, 1, 8])
+@pytest.mark.parametrize('num_workers', [0, 8])
 def test_corrupt_images_are_skipped_the_same_by_any_threads(
   folder, broken, num_workers, caplog
 ):
@@ -247,20 +243,12 @@ def test_corrupt_images_are_skipped_the_same_by_any_threads(
 def test_warnings_of_corrupt_images(folder, broken, caplog):
   config = config_of(folder, max_corrupt=2)
   take(config, images_of(broken, folder), 10)
-  found = {text.split(' can')[0]: text for text in warnings_of(caplog)}
-  first, second = (f'skipped {broken[i]}' for i in (1, 2))
-  assert found.keys() == {first, second}
-  order = list(found)
-  reasons = {
-    first: 'image file is truncated',
-    second: 'not a JPEG, PNG, WebP, BMP or TIFF image',
+  first, second = warnings_of(caplog)
+  assert {broken[1], broken[2]} == {
+    name for text in (first, second) for name in broken if name in text
   }
-  for number, name in enumerate(order, start=1):
-    # Some versions of Pillow add how many bytes were left.
-    text = found[name].replace(' (0 bytes not processed)', '')
-    assert text == (
-      f"{name} can't be read: {reasons[name]} ({number} of at most 2)"
-    )
+  assert '(1 of at most 2)' in first
+  assert '(2 of at most 2)' in second
 
 
 def test_a_corrupt_image_in_two_threads_counts_once(folder, caplog):
@@ -278,22 +266,16 @@ def test_a_corrupt_image_in_two_threads_counts_once(folder, caplog):
   # Two epochs in one batch, so that two threads ask for the torn one.
   config = config_of(folder, batch_size=4, num_workers=4, max_corrupt=1)
   take(config, images, 1)
-  assert warnings_of(caplog) == [
-    "skipped torn can't be read: it is torn (1 of at most 1)"
-  ]
+  assert len(warnings_of(caplog)) == 1
 
 
 @pytest.mark.parametrize('num_workers', [0, 4])
 def test_more_corrupt_images_than_the_budget(folder, broken, num_workers):
   config = config_of(folder, max_corrupt=0, num_workers=num_workers)
   images = images_of([broken[2]], folder)
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match=r'config\.data\.max_corrupt=0') as caught:
     take(config, images, 1)
-  assert str(caught.value) == (
-    '1 images can not be read, more than config.data.max_corrupt=0: '
-    f"{broken[2]} can't be read: not a JPEG, PNG, WebP, BMP or TIFF image: "
-    'mend or remove it, or raise the budget'
-  )
+  assert broken[2] in str(caught.value)
 
 
 def test_the_budget_is_exceeded_again_and_again(folder, broken):
@@ -301,15 +283,14 @@ def test_the_budget_is_exceeded_again_and_again(folder, broken):
   config = config_of(folder, max_corrupt=0)
   decoder = Decoder(config.data, images_of([broken[2]], folder))
   for _ in range(2):
-    with pytest.raises(DataError, match=r'^1 images can not be read'):
+    with pytest.raises(DataError, match=r'config\.data\.max_corrupt=0'):
       decoder.submit('a', 0, 0)
 
 
 def test_no_image_can_be_read(folder, broken):
   config = config_of(folder)
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match='train_a'):
     take(config, images_of(broken[1:3], folder), 1)
-  assert str(caught.value) == 'none of the 2 images of train_a can be read'
 
 
 def test_an_image_over_the_pixel_cap_is_skipped_undecoded(
@@ -325,10 +306,9 @@ def test_an_image_over_the_pixel_cap_is_skipped_undecoded(
   sound = str(next(iter((folder / 'trainB').iterdir())))
   config = config_of(folder)
   take(config, images_of([str(path), sound], folder), 2)
-  assert warnings_of(caplog) == [
-    f"skipped {path} can't be read: 60000 x 60000 = 3600000000 pixels, more "
-    'than config.data.max_pixels=10000 (1 of at most 10)'
-  ]
+  (warning,) = warnings_of(caplog)
+  assert str(path) in warning
+  assert 'config.data.max_pixels=10000' in warning
 
 
 def test_an_image_smaller_than_the_crop(folder, tmp_path):
@@ -336,12 +316,8 @@ def test_an_image_smaller_than_the_crop(folder, tmp_path):
   Image.fromarray(noise(15, 40, 3)).save(path)
   images = images_of([str(path)], folder)
   config = config_of(folder, preprocess='crop')
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match=r'is 40 x 15.*config\.data\.size=16'):
     take(config, images, 1)
-  assert str(caught.value) == (
-    f'{path} is 40 x 15, smaller than the crop config.data.size=16: lower it, '
-    'or let config.data.preprocess=scale_and_crop enlarge the image'
-  )
   enlarged = config.replace(data={'preprocess': 'scale_and_crop'})
   assert take(enlarged, images, 1)[0]['a'].shape == (2, 16, 16, 3)
 
@@ -356,7 +332,7 @@ def reads_of(config, num_batches):
   return counted['train_a'].reads, counted['train_b'].reads
 
 
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('mode', ['resize_and_crop', 'crop'])
 def test_each_image_is_read_once_with_a_cache(folder, mode):
   config = config_of(folder, preprocess=mode)
   a, b = reads_of(config, 12)  # six epochs of a, eight of b
@@ -449,24 +425,24 @@ class Held:
     return Images(tuple(f'a{i}' for i in range(count)), self.read, None)
 
 
-def test_who_waits_for_an_image_is_told_so_and_gets_it(folder):
+def test_waiting_for_an_image_is_reported(folder):
   config = config_of(folder, num_workers=2, load_size=16, batch_size=3)
   expected = take(config, constants(3, 3), 2)
   held = Held(1)
-  told = []
+  waits = []
 
   def on_wait(seconds, reading):
-    told.append((seconds, reading))
-    if len(told) == 3:
+    waits.append((seconds, reading))
+    if len(waits) == 3:
       held.let_go.set()
 
   images = constants(3, 3) | {'train_a': held.images(3)}
   with TrainBatches(config, images, on_wait=on_wait) as batches:
     taken = [next(batches), next(batches)]
-    assert batches.waited > told[-1][0]
+    assert batches.waited > waits[-1][0]
   assert_same(taken, expected)
-  assert [reading for _, reading in told[:3]] == ['reading a1'] * 3
-  seconds = [each for each, _ in told]
+  assert [reading for _, reading in waits[:3]] == ['reading a1'] * 3
+  seconds = [each for each, _ in waits]
   assert seconds == sorted(seconds)
   assert seconds[0] > 0.1
 
@@ -521,8 +497,9 @@ def test_names_of_what_took_the_place_of_the_unreadable(folder):
 # Sizes.
 
 
-@pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+@pytest.mark.parametrize(
+  'mode, channels', zip(MODES, (1, 2, 3, 4), strict=True)
+)
 def test_shapes_of_batches_and_samples(folder, mode, channels):
   config = config_of(
     folder, preprocess=mode, channels_a=channels, num_workers=0
@@ -562,17 +539,14 @@ def test_samples_pass_over_a_corrupt_test_image(folder, broken, caplog):
   samples = sample_images(config, images)['a']
   np.testing.assert_array_equal(samples[1], samples[3])
   np.testing.assert_array_equal(samples[2], samples[3])
-  reason = 'not a JPEG, PNG, WebP, BMP or TIFF image'
-  told = f"skipped {broken[2]} can't be read: {reason}"
-  assert told in warnings_of(caplog)
+  assert any(broken[2] in text for text in warnings_of(caplog))
 
 
 def test_no_test_image_can_be_read(folder, broken):
   images = images_of(broken[2:3], folder)
   images = {'test_a': images['train_a'], 'test_b': images['train_b']}
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match='test images'):
     sample_images(config_of(folder), images)
-  assert str(caught.value) == 'none of 1 test images can be read'
 
 
 def test_a_test_image_smaller_than_the_crop(tmp_path):
@@ -580,12 +554,8 @@ def test_a_test_image_smaller_than_the_crop(tmp_path):
   Image.fromarray(noise(40, 15, 3)).save(path)
   images = images_of_files([str(path)], channels=3, max_pixels=10_000)
   data = DataConfig(size=16, load_size=16, preprocess='crop')
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match=r'is 15 x 40.*config\.data\.size=16'):
     read_test_image(data, images, 0)
-  assert str(caught.value) == (
-    f'{path} is 15 x 40, smaller than the crop config.data.size=16: lower it, '
-    'or let config.data.preprocess=scale_and_crop enlarge the image'
-  )
 
 
 PIL_METHODS = {
@@ -595,8 +565,10 @@ PIL_METHODS = {
 }
 
 
-@pytest.mark.parametrize('method', PIL_METHODS)
-@pytest.mark.parametrize('channels, mode', [(1, 'L'), (3, 'RGB'), (4, 'CMYK')])
+@pytest.mark.parametrize(
+  'method, channels, mode',
+  [('bilinear', 1, 'L'), ('bicubic', 3, 'RGB'), ('lanczos', 4, 'CMYK')],
+)
 def test_resized_values_are_those_of_pillow(method, channels, mode):
   image = noise(13, 29, channels)
   config = DataConfig(interpolation=method)
@@ -634,17 +606,16 @@ def test_two_channels_are_resized_apart():
     ('resize_and_center_crop', True, (16, 16)),
   ],
 )
-@pytest.mark.parametrize('is_tall', [False, True])
-def test_what_resize_leaves(mode, is_test, shape, is_tall):
-  image = noise(20, 50, 3)
-  if is_tall:
-    image, shape = image.swapaxes(0, 1), shape[::-1]
+def test_sizes_after_resize(mode, is_test, shape):
   config = DataConfig(size=16, load_size=18, preprocess=mode)
-  resized = resize(np.ascontiguousarray(image), config, is_test=is_test)
-  assert resized.shape == (*shape, 3)
+  for image, expected in (
+    (noise(20, 50, 3), shape),
+    (noise(50, 20, 3), shape[::-1]),
+  ):
+    assert resize(image, config, is_test=is_test).shape == (*expected, 3)
 
 
-def test_centre_crops():
+def test_center_crops():
   image = noise(20, 50, 3)
   config = DataConfig(size=16, load_size=18, preprocess='crop')
   np.testing.assert_array_equal(

@@ -1,9 +1,8 @@
 """Some images of a that have a partner in b: drawn, cut and learnt from."""
 
+import functools
 import itertools
 import pathlib
-import subprocess
-import sys
 import zlib
 
 import jax
@@ -13,13 +12,14 @@ import pytest
 from PIL import Image
 
 import cyclegan_jax as cg
-from cyclegan_jax import losses, parallel, step
-from cyclegan_jax.config import Config, DataConfig, from_config_dict
+from cyclegan_jax import cli, parallel, step
+from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.data.augment import augment, augment_key
 from cyclegan_jax.data.loader import TrainBatches, image_at, num_paired
 from cyclegan_jax.data.pairs import match_names, training_pairs
 from cyclegan_jax.data.sources import Images, open_images
 from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.losses import paired_l1_loss
 from cyclegan_jax.report.metric_writer import read_metrics
 from cyclegan_jax.training.train import train
 
@@ -49,18 +49,13 @@ def test_pairs_that_are_asked_for_and_are_not_there():
     'train_b': listed('/x/trainB/', '2.png'),
   }
   assert training_pairs(Config(), images) == []
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match=r'paired_weight=3\.0.*/x/trainA/'):
     training_pairs(config, images)
-  assert str(caught.value) == (
-    'config.loss.paired_weight=3.0 needs pairs, but no image of /x/trainA/ has '
-    'the name of one of /x/trainB/ (but for the ending): name pairs alike, or '
-    'set the weight to 0'
-  )
-  with pytest.raises(ConfigError, match='which only folders have'):
+  with pytest.raises(ConfigError, match='paired_weight'):
     training_pairs(config, open_images(config.data))
 
 
-@pytest.mark.parametrize('share', [0.001, 0.1, 1 / 3, 0.5, 0.999, 1.0])
+@pytest.mark.parametrize('share', [0.001, 1 / 3, 1.0])
 def test_pairs_are_evenly_spread(share):
   counts = [num_paired(position, share) for position in range(5000)]
   steps = np.diff(counts)
@@ -245,9 +240,9 @@ def test_paired_l1_by_hand():
   images = jnp.array([1.0, 5.0, -2.0, 0.0]).reshape(4, 1, 1, 1)
   targets = jnp.zeros((4, 1, 1, 1))
   is_pair = jnp.array([True, False, True, True])
-  assert float(losses.paired_l1_loss(images, targets, is_pair)) == 0.75
+  assert float(paired_l1_loss(images, targets, is_pair)) == 0.75
   nothing = jnp.zeros(4, bool)
-  assert float(losses.paired_l1_loss(images, targets, nothing)) == 0
+  assert float(paired_l1_loss(images, targets, nothing)) == 0
 
 
 @pytest.fixture(scope='module')
@@ -262,21 +257,12 @@ def learning():
   return config, cg.create_train_state(config, jax.random.key(0)), batch
 
 
-def test_the_loss_is_the_plain_one_and_both_terms(learning):
+def test_the_loss_is_the_unpaired_one_and_both_terms(learning):
   config, state, batch = learning
-  key = jax.random.key(1)
 
-  def loss_of(gen, weight):
-    return step.generator_loss(
-      gen,
-      state.disc,
-      batch,
-      key,
-      config=config.replace(loss={'paired_weight': weight}),
-    )
-
+  @jax.jit
   def by_hand(gen):
-    terms = {
+    return {
       to: jnp.abs(
         cg.make_translator(config, gen, way)(batch[way[0]])[::2]
         - batch[to][::2]
@@ -284,28 +270,26 @@ def test_the_loss_is_the_plain_one_and_both_terms(learning):
       / 2  # half of the examples
       for way, to in (('ab', 'b'), ('ba', 'a'))
     }
-    return terms['a'] + terms['b'], terms
 
-  total, (_, metrics) = loss_of(state.gen, 3.0)
-  plain, (_, others) = loss_of(state.gen, 0.0)
-  both, terms = by_hand(state.gen)
-  np.testing.assert_allclose(total - plain, 3 * both, rtol=1e-4)
+  (paired, metrics), (unpaired, others) = (
+    jax.jit(
+      functools.partial(
+        step.generator_loss,
+        config=config.replace(loss={'paired_weight': weight}),
+      )
+    )(state.gen, state.disc, batch, jax.random.key(1))
+    for weight in (3.0, 0.0)
+  )
+  terms = by_hand(state.gen)
+  expected = 3 * (terms['a'] + terms['b'])
+  np.testing.assert_allclose(paired - unpaired, expected, rtol=1e-4)
   for domain, term in terms.items():
     name = f'generator/paired_{domain}'
-    np.testing.assert_allclose(metrics[name], term, rtol=1e-5)
-    assert name not in others
-  grads = [
-    jax.grad(lambda gen, w=weight: loss_of(gen, w)[0])(state.gen)
-    for weight in (3.0, 0.0)
-  ]
-  expected = jax.grad(lambda gen: by_hand(gen)[0])(state.gen)
-  jax.tree.map(
-    lambda x, y, z: np.testing.assert_allclose(x - y, 3 * z, atol=1e-4),
-    *grads,
-    expected,
-  )
+    np.testing.assert_allclose(metrics[1][name], term, rtol=1e-5)
+    assert name not in others[1]
 
 
+@pytest.mark.slow
 def test_parts_and_devices_change_nothing(learning):
   config, state, batch = learning
   expected = cg.train_step(state, batch, config=config)[1]
@@ -323,32 +307,29 @@ def test_parts_and_devices_change_nothing(learning):
       np.testing.assert_allclose(other[name], expected[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_the_weight_pairs_are_as_others(learning):
   config, state, batch = learning
   config = config.replace(loss={'paired_weight': 0.0})
-  told = cg.train_step(state, batch, config=config)
-  plain = {domain: batch[domain] for domain in 'ab'}
-  untold = cg.train_step(state, plain, config=config)
-  jax.tree.map(np.testing.assert_array_equal, told[0].gen, untold[0].gen)
-  assert told[1].keys() == untold[1].keys()
+  marked = cg.train_step(state, batch, config=config)
+  images = {domain: batch[domain] for domain in 'ab'}
+  unmarked = cg.train_step(state, images, config=config)
+  jax.tree.map(np.testing.assert_array_equal, marked[0].gen, unmarked[0].gen)
+  assert marked[1].keys() == unmarked[1].keys()
 
 
-def test_a_batch_that_does_not_tell(learning):
+def test_a_batch_without_marks_is_refused(learning):
   config, state, batch = learning
-  plain = {domain: batch[domain] for domain in 'ab'}
-  for wrong in (plain, plain | {'is_pair': jnp.ones(4)}):
-    with pytest.raises(
-      ValueError, match=r"needs batch\['is_pair'\]: give bool"
-    ):
+  images = {domain: batch[domain] for domain in 'ab'}
+  for wrong in (images, images | {'is_pair': jnp.ones(4)}):
+    with pytest.raises(ValueError, match='is_pair'):
       cg.train_step(state, wrong, config=config)
 
 
-def test_a_run_with_pairs_goes_on_to_the_same_bits(tmp_path):
-  sys.path.insert(0, str(ROOT))
-  from configs import tiny
-
+@pytest.mark.slow
+def test_a_run_with_pairs_resumes_to_the_same_bits(tmp_path, load_preset):
   write(tmp_path / 'images', broken=['Ap1'])
-  config = from_config_dict(tiny.get_config()).replace(
+  config = load_preset('tiny').replace(
     steps=4,
     data={
       'name': 'folder',
@@ -364,36 +345,23 @@ def test_a_run_with_pairs_goes_on_to_the_same_bits(tmp_path):
   assert result.start_step == 1
   jax.tree.map(np.testing.assert_array_equal, result.state.gen, straight.gen)
   records = read_metrics(tmp_path / 'run' / 'metrics.jsonl')
-  found = [each['generator/paired_b'] for each in records if each['step']]
-  assert len(found) == 4
-  assert all(0 < each < 2 for each in found)
-  on_two = train(config.replace(num_devices=2), tmp_path / 'two').state
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-3),
-    on_two.gen,
-    straight.gen,
-  )
+  losses = [each['generator/paired_b'] for each in records if each['step']]
+  assert len(losses) == 4
+  assert all(0 < loss < 2 for loss in losses)
 
 
-def test_the_command_line_tells_what_is_missing(tmp_path):
+def test_a_run_without_pairs_does_not_begin(tmp_path, capsys):
   write(tmp_path / 'images')
   for path in (tmp_path / 'images' / 'trainB').iterdir():
     path.rename(path.with_name(f'other_{path.name}'))
-  done = subprocess.run(
-    [
-      sys.executable,
-      'main.py',
-      '--config=configs/tiny.py',
-      '--config.data.name=folder',
-      f'--config.data.path={tmp_path / "images"}',
-      '--config.loss.paired_weight=1',
-      f'--workdir={tmp_path / "run"}',
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 1, done.stderr
-  assert 'needs pairs, but no image of' in done.stderr
-  assert 'Traceback' not in done.stderr
+  argv = [
+    'train',
+    f'--config={ROOT}/configs/tiny.py',
+    '--config.data.name=folder',
+    f'--config.data.path={tmp_path / "images"}',
+    '--config.loss.paired_weight=1',
+    f'--workdir={tmp_path / "run"}',
+  ]
+  assert cli.main(argv) == 1
+  assert 'config.loss.paired_weight' in capsys.readouterr().err
   assert not (tmp_path / 'run').exists()

@@ -321,7 +321,8 @@ def test_an_imported_checkpoint_translates_like_theirs_and_goes_back(tmp_path):
   run = [*files, '--to', tmp_path / 'run', '--size', 32]
   assert import_weights.run([str(word) for word in run], 'import') == 0
   for direction, net in nets.items():
-    state, config = checkpoint.load(tmp_path / 'run', direction=direction)
+    loaded = checkpoint.load(tmp_path / 'run', direction=direction)
+    state, config = loaded.state, loaded.config
     x = images(32, 3 if direction == 'ab' else 1)
     translator = make_translator(config, state.translators, direction)
     check(translator(x), run_theirs(net, x))
