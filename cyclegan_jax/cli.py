@@ -5,7 +5,6 @@ import importlib
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
     print(f'error: {argv[0]!r} is not a command\n\n{USAGE}', file=sys.stderr)
     return 2
   debug = not {'--debug', '-debug', '--debug=true'}.isdisjoint(argv)
-  with _log_to_stderr(), _mute_threads(not debug):
+  with _log_to_stderr():
     try:
       return command.run(argv[1:], program or f'cyclegan {argv[0]}')
     except UserError as error:
@@ -102,30 +101,3 @@ def _log_to_stderr() -> Iterator[None]:
     yield
   finally:
     root.handlers = handlers
-
-
-def _ignore(error: Any) -> None:
-  del error
-
-
-@contextlib.contextmanager
-def _mute_threads(is_muted: bool) -> Iterator[None]:
-  """Keeps libraries from reporting an error that the command reports.
-
-  When a disk is full, Orbax logs the traceback, asyncio and TensorStore print
-  one for each array, and tensorboardX two more from its threads.
-  """
-  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
-  levels = [logger.level for logger in loggers]
-  hooks = sys.unraisablehook, threading.excepthook
-  if is_muted:
-    sys.unraisablehook = _ignore
-    threading.excepthook = _ignore
-    for logger in loggers:
-      logger.setLevel(logging.CRITICAL)
-  try:
-    yield
-  finally:
-    sys.unraisablehook, threading.excepthook = hooks
-    for logger, level in zip(loggers, levels, strict=True):
-      logger.setLevel(level)

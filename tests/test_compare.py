@@ -22,12 +22,7 @@ from cyclegan_jax.compare.page import compare_runs, shortest_labels
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import ConfigError, DataError, UserError, WorkdirError
-from cyclegan_jax.evaluation.table import (
-  Evaluation,
-  Figure,
-  ImagesUsed,
-  Row,
-)
+from cyclegan_jax.evaluation.results import Evaluation, Figure, Row
 from cyclegan_jax.images import to_float, to_rgb
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.report.metric_history import read_curves
@@ -136,7 +131,8 @@ def test_two_runs_on_one_page(runs, tmp_path, capsys):
   pictures = page.pictures()
   assert len(pictures) == 2 * 2 * 3
   for run in runs:
-    state, config = checkpoint.load(run)
+    loaded = checkpoint.load(run)
+    state, config = loaded.state, loaded.config
     for direction in ('ab', 'ba'):
       name = f'test_{direction[0]}'
       source = open_images(config.data)[name].read(2)
@@ -291,13 +287,11 @@ def evaluate(
     )
     for direction, value in zip(('ab', 'ba'), values, strict=True)
   )
-  used = ImagesUsed('test_a', 64, 64, '', digest, ())
-  evaluation = Evaluation(
-    rows, {'a': used, 'b': used}, (), {'step': step, **facts}
-  )
+  images = dict.fromkeys('ab', {'sha256': digest})
+  content = Evaluation(rows, images, (), {'step': step, **facts}).to_json()
   path = folder / 'evaluation' / f'{step}.json'
   path.parent.mkdir(exist_ok=True)
-  path.write_text(json.dumps(evaluation.to_json()))
+  path.write_text(json.dumps(content))
 
 
 @pytest.fixture

@@ -333,13 +333,15 @@ def test_safetensors_there_and_back(name, runs, tmp_path):
   command = ['export', runs[name], '--format', 'safetensors', '--to']
   assert run(*command, tmp_path / 'out') == 0
   files = [tmp_path / 'out' / f'{way}.safetensors' for way in ('ab', 'ba')]
-  assert run('import', *files, '--to', tmp_path / 'back') == 0
-  state, config = checkpoint.load(runs[name])
-  imported, same_config = checkpoint.load(tmp_path / 'back')
-  assert same_config == config
-  jax.tree.map(np.testing.assert_array_equal, imported.gen, state.gen)
+  # The files say their directions, so the order does not matter.
+  assert run('import', *files[::-1], '--to', tmp_path / 'back') == 0
+  assert run('import', files[0], files[0], '--to', tmp_path / 'twice') == 1
+  before, after = map(checkpoint.load, (runs[name], tmp_path / 'back'))
+  assert after.config == before.config
+  gen, imported = before.state.gen, after.state.gen
+  jax.tree.map(np.testing.assert_array_equal, imported, gen)
   assert run('import', files[1], '--to', tmp_path / 'one') == 0
-  assert checkpoint.find(tmp_path / 'one').directions == ('ba',)
+  assert checkpoint.load(tmp_path / 'one').directions == ('ba',)
 
 
 def test_damaged_safetensors(runs, tmp_path, capsys):

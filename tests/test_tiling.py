@@ -103,7 +103,6 @@ def whole(config, params, x, direction='ab', multiple=4):
     (variant(affine=True, padding='zero', blocks=1), (16,)),
     (variant(norm='batch', blocks=1), (16,)),
     (variant(norm='none', upsample='resize', blocks=1), (16,)),
-    (variant(upsample='resize', padding='zero', blocks=1), (16,)),
   ],
 )
 def test_tiles_give_what_the_whole_gives(config, tiles):
@@ -116,6 +115,7 @@ def test_tiles_give_what_the_whole_gives(config, tiles):
     np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_tiles_of_half_precision():
   """XLA rounds the whole less often, as it keeps wide what it fuses."""
   config = variant(dtype='bfloat16', blocks=1)
@@ -124,9 +124,8 @@ def test_tiles_of_half_precision():
   assert abs(got - whole(config, params, x)).mean() < 0.01
 
 
-@pytest.mark.parametrize('height, width', [(1, 1), (1, 41)])
-def test_thin_images(height, width):
-  params, x = draw(RESNET), image(height, width)
+def test_a_thin_image():
+  params, x = draw(RESNET), image(1, 41)
   np.testing.assert_allclose(
     translate_array(RESNET, params, 'ab', x, tile=16),
     whole(RESNET, params, x),
@@ -154,7 +153,7 @@ def test_tiles_of_other_statistics():
 
 def run(config, x, tile, **options):
   """Windows read, windows written, progress."""
-  read, written, told = [], [], []
+  read, written, progress = [], [], []
 
   def read_window(y0, y1, x0, x1):
     read.append((y0, y1, x0, x1))
@@ -169,16 +168,17 @@ def run(config, x, tile, **options):
     x.shape[:2],
     key=KEY,
     tile=tile,
-    on_progress=lambda done, total: told.append((done, total)),
+    on_progress=lambda done, total: progress.append((done, total)),
     **options,
   )
-  return read, written, told
+  return read, written, progress
 
 
-@pytest.mark.parametrize('config', [RESNET, UNET])
-@pytest.mark.parametrize('height, width', [(33, 50), (3, 40)])
+@pytest.mark.parametrize(
+  'config, height, width', [(RESNET, 3, 40), (UNET, 33, 50)]
+)
 def test_windows_are_small_and_cover_each_pixel_once(config, height, width):
-  read, written, told = run(config, image(height, width), 16)
+  read, written, progress = run(config, image(height, width), 16)
   for y0, y1, x0, x1 in read:
     assert 0 <= y0 < y1 <= height
     assert 0 <= x0 < x1 <= width
@@ -188,10 +188,11 @@ def test_windows_are_small_and_cover_each_pixel_once(config, height, width):
     assert channels == 2
     counts[y0 : y0 + h, x0 : x0 + w] += 1
   assert (counts == 1).all()
-  total = len(told)
-  assert told == [(done, total) for done in range(1, total + 1)]
+  total = len(progress)
+  assert progress == [(done, total) for done in range(1, total + 1)]
 
 
+@pytest.mark.slow
 def test_blocks_and_sizes_share_their_programs():
   cache_size = stage_tile.compute_tile._cache_size
   start = cache_size()
@@ -201,6 +202,7 @@ def test_blocks_and_sizes_share_their_programs():
   assert cache_size() == start + 9
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_image():
   """Arrays of NumPy: windows, and what is written to files."""
   params = draw(RESNET)
@@ -258,30 +260,20 @@ def test_scratch_files_go_when_it_fails(tmp_path, config):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-  with pytest.raises(WorkdirError) as caught:
+  with pytest.raises(WorkdirError, match=f'{tmp_path}/none'):
     run(RESNET, image(8, 8), 8, scratch=tmp_path / 'none')
-  assert str(caught.value) == (
-    f'{tmp_path}/none can not be written (No such file or directory): give '
-    'another scratch folder, or mend the disk and run the same command again'
-  )
 
 
-def test_too_little_room_is_told_before_any_work(tmp_path):
+def test_too_little_room_is_reported_before_any_work(tmp_path):
   size = (4_000_000, 4_000_000)
 
   def read(*window):
     raise AssertionError(window)
 
-  with pytest.raises(WorkdirError) as caught:
+  with pytest.raises(WorkdirError, match=f'{tmp_path} has .* 183105469 MiB'):
     translate_tiled(
       RESNET, {}, 'ab', read, read, size, key=KEY, scratch=tmp_path
     )
-  message = str(caught.value)
-  assert message.startswith(f'{tmp_path} has ')
-  assert message.endswith(
-    ' MiB free, but an image of 4000000 x 4000000 takes 183105469 MiB of '
-    'scratch files: free some, or give another scratch folder'
-  )
 
 
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
@@ -426,10 +418,8 @@ def test_a_unet_is_blended_and_says_so(caplog):
   corner = whole(UNET, params, x[:32, :32])[:8, :8]
   np.testing.assert_allclose(got[:8, :8], corner, atol=1e-5)
   translate_array(UNET, params, 'ab', x, key=KEY, tile=32)
-  assert caplog.messages == [
-    'not exact: keras_unet sees the whole image at once: in tiles each has '
-    'statistics of its own, so overlapping tiles are blended'
-  ]
+  (message,) = caplog.messages
+  assert 'keras_unet' in message
 
 
 def test_one_tile_is_the_whole():
@@ -449,10 +439,8 @@ def test_a_network_of_one_size():
 
 def test_what_is_exact():
   assert why_inexact(RESNET.generator) is None
-  assert why_inexact(variant(dropout=0.5).generator) == (
-    'config.generator.dropout=0.5 draws masks for the whole image: in tiles '
-    'each has its own, so overlapping tiles are blended'
-  )
+  reason = why_inexact(variant(dropout=0.5).generator)
+  assert 'config.generator.dropout=0.5' in reason
   config = variant(dropout=0.5, blocks=1)
   got = translate_array(config, draw(config), 'ab', image(20, 40), tile=16)
   assert np.isfinite(got).all()

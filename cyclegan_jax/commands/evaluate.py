@@ -17,16 +17,9 @@ from cyclegan_jax.data.sources import (
   open_images,
 )
 from cyclegan_jax.errors import ConfigError, DataError
-from cyclegan_jax.evaluation.evaluator import (
-  OnProgress,
-  evaluate,
-)
-from cyclegan_jax.evaluation.feature_cache import choose_extractor
-from cyclegan_jax.evaluation.outputs import (
-  EVALUATION_FOLDER,
-  file_texts,
-  palette_of,
-)
+from cyclegan_jax.evaluation.evaluator import Evaluator, OnProgress
+from cyclegan_jax.evaluation.pretrained import choose_extractor
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER
 from cyclegan_jax.metrics.label_maps import Palette, read_palette
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
@@ -44,19 +37,16 @@ def run(argv: list[str], program: str) -> int:
       f'argument --inception: not with --features {options.features}'
     )
   # Small files first: their errors should not wait for the checkpoint.
-  palette = None
-  if options.palette not in (None, 'none'):
-    palette = read_palette(options.palette)
+  palette = read_palette(options.palette or '')
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
-  found = checkpoint.find(options.checkpoint)
+  found = checkpoint.load(options.checkpoint)
   if options.palette is None:
     palette = _palette_of_run(found.config)
   config, images = _open_images(found.config, options.data)
   with _progress_bars() as on_progress:
-    evaluation = evaluate(
+    evaluator = Evaluator(
       config,
-      found.state.translators,
       images,
       extractor=extractor,
       seed=options.seed,
@@ -66,9 +56,10 @@ def run(argv: list[str], program: str) -> int:
       directions=found.directions,
       on_progress=on_progress,
     )
+    evaluation = evaluator(found.state.translators)
   step = int(found.state.step)
   path = options.to or _default_path(found.path, step, options.data)
-  texts = file_texts(evaluation, step, stem=path.stem)
+  texts = evaluation.files(step, stem=path.stem)
   with explain_disk_errors(path.parent, option='--to'):
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -140,7 +131,7 @@ def _parser(program: str) -> Parser:
 
 def _palette_of_run(config: Config) -> Palette | None:
   try:
-    return palette_of(config)
+    return read_palette(config.evaluation.palette)
   except DataError as error:
     raise DataError(f"{error}, or 'none', with --palette") from error
 

@@ -126,7 +126,7 @@ def _write_site(options: argparse.Namespace) -> None:
 
 def _load_models(options: argparse.Namespace) -> list[Model]:
   """The generators of the checkpoint, or that of --direction."""
-  found = checkpoint.find(options.checkpoint, direction=options.direction)
+  found = checkpoint.load(options.checkpoint, direction=options.direction)
   both: tuple[Direction, ...] = ('ab', 'ba')
   return [
     Model(

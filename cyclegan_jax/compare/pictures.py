@@ -121,7 +121,7 @@ def make_pictures(
     console=rich.console.Console(stderr=True),
   ):
     try:
-      found = checkpoint.find(folder)
+      found = checkpoint.load(folder)
       config = found.config.replace(data=selection.options)
       images = open_cached(config.data)
     except UserError as error:

@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 
 from cyclegan_jax.config import Config
 from cyclegan_jax.errors import UserError, WorkdirError, printable
-from cyclegan_jax.evaluation.outputs import EVALUATION_FOLDER
 from cyclegan_jax.evaluation.pair_scores import LABEL_METRICS
-from cyclegan_jax.evaluation.table import shown_name
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, shown_name
 from cyclegan_jax.metrics.goals import (
   LOWER,
   badness,
   best_at,
 )
 from cyclegan_jax.report.metric_history import (
-  Records,
+  MetricHistory,
   read_curves,
 )
 from cyclegan_jax.report.metric_writer import METRICS_FILE
@@ -87,7 +86,7 @@ class Run(NamedTuple):
   label: str
   folder: pathlib.Path
   config: Config | None
-  records: Records
+  records: MetricHistory
   scores: Scores | None = None
   checkpoint_step: int | None = None
   problems: tuple[str, ...] = ()
@@ -130,7 +129,7 @@ def read_run(
       (folder / name).is_dir() for name in ('checkpoints', 'state')
     )
     if config is None and has_checkpoint:
-      config = checkpoint.load(folder)[1]
+      config = checkpoint.load(folder).config
   except UserError as error:
     problems.append(str(error))
   try:
@@ -138,7 +137,7 @@ def read_run(
       workdir / METRICS_FILE, pattern=pattern, end_step=end_step
     )
   except OSError as error:
-    records = Records({}, [], None, 0)
+    records = MetricHistory({}, [], None, 0)
     problems.append(f'{METRICS_FILE} cannot be read ({error.strerror})')
   if count := records.num_damaged:
     problems.append(

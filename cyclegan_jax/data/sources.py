@@ -29,18 +29,25 @@ __all__ = [
 
 
 def open_images(config: DataConfig) -> dict[str, Images]:
-  """The images of 'train_a', 'train_b', 'test_a' and 'test_b'.
+  """Opens the images of a resolved config, as the networks see them.
 
-  Nothing is decoded yet. Images are of 8 bits unless the config is resolved:
-  see `ranges.with_values`. Where a domain has no test images of its own, its
-  training images take their place, and a warning is logged.
+  See `open_stored_images` for splits and errors.
+  """
+  return with_values(open_stored_images(config), config)
+
+
+def open_stored_images(config: DataConfig) -> dict[str, Images]:
+  """Opens 'train_a', 'train_b', 'test_a' and 'test_b', with stored values.
+
+  Nothing is decoded yet. If a domain has no test images, its training images
+  replace them, and a warning is logged.
 
   Raises:
     ConfigError: an option is missing or does not fit the source.
     DataError: a folder or a data set is missing, empty or of another kind.
     UserError: the source needs a package that is not installed.
   """
-  return with_values(SOURCES[config.name](config), config)
+  return SOURCES[config.name](config)
 
 
 def domain_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:

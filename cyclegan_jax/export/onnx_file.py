@@ -9,7 +9,8 @@ import onnxruntime
 from cyclegan_jax.export.formats import RunFile
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnx_graph import Graph
-from cyclegan_jax.export.onnx_nets import add_generator, norm_epsilon
+from cyclegan_jax.export.onnx_nets import add_generator
+from cyclegan_jax.nets.layers import norm_epsilon
 
 
 def write(path: pathlib.Path, model: Model) -> RunFile:

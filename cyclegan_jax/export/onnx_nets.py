@@ -11,14 +11,8 @@ from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnx_graph import Graph
 from cyclegan_jax.export.onnx_vit import Masks, pixelwise_vit
 from cyclegan_jax.nets.resnet import stages
-from cyclegan_jax.nets.unet import KERAS_EPSILON
 from cyclegan_jax.nets.vit_unet import NUM_LEVELS
 from cyclegan_jax.types import Params
-
-
-def norm_epsilon(config: GeneratorConfig) -> float:
-  """The epsilon of the network's norms."""
-  return KERAS_EPSILON if config.name == 'keras_unet' else 1e-5
 
 
 def add_generator(graph: Graph, x: str, model: Model) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cyclegan_jax.export.onnx_graph import Graph
-from cyclegan_jax.nets.vit import places
+from cyclegan_jax.nets.vit import pixel_coordinates
 from cyclegan_jax.types import Params
 
 Masks = Mapping[str, np.ndarray]
@@ -37,7 +37,7 @@ def pixelwise_vit(
   kernel = np.asarray(params['input']['kernel'])
   features = kernel.shape[1]
   layer = {name: np.asarray(x) for name, x in params['places'].items()}
-  positions = np.asarray(places(side, side))
+  positions = np.asarray(pixel_coordinates(side, side))
   embedded = np.sin(positions @ layer['kernel'] + layer['bias'])
   # The layer on [embedded, tokens] is the sum of two, one of them constant.
   constant = embedded @ kernel[:features] + np.asarray(params['input']['bias'])

@@ -56,7 +56,7 @@ def load_models(
   names = [path.resolve().name for path in paths]
   models = []
   for path, name in zip(paths, names, strict=True):
-    found = checkpoint.find(path)
+    found = checkpoint.load(path)
     translators: dict[str, Translator] = {
       direction: Translator(
         found.config, found.state.translators, direction, scratch=scratch

@@ -24,7 +24,7 @@ for (const chart of charts) {
 for (const [prefix, groupCharts] of groups) {
   const details = addElement('details', byId('groups'));
   addElement('summary', details, {}, readable(prefix));
-  details.open = prefix !== 'doctor' || groups.size === 1;
+  details.open = prefix !== 'diagnostics' || groups.size === 1;
   details.ontoggle = drawAll;
   const grid = addElement('div', details, { class: 'charts' });
   for (const { name, curves } of groupCharts) {
