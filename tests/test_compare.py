@@ -287,7 +287,7 @@ def evaluate(
     )
     for direction, value in zip(('ab', 'ba'), values, strict=True)
   )
-  images = dict.fromkeys('ab', {'sha256': digest})
+  images = {domain: {'sha256': digest} for domain in 'ab'}
   content = Evaluation(rows, images, (), {'step': step, **facts}).to_json()
   path = folder / 'evaluation' / f'{step}.json'
   path.parent.mkdir(exist_ok=True)
