@@ -105,7 +105,7 @@ def wrong_type(path: str, value: Any, default: Any) -> str:
 
 
 # How the values of image files are stored.
-DTYPES = ('uint8', 'uint16', 'float32')
+DTYPES = ('uint8', 'uint16', 'int16', 'float32')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,14 +213,15 @@ class DataConfig(Section):
   channels_b: int = option(3, "channels of b's images", low=1)
   dtype_a: str = option(
     '',
-    "how a's images are stored: uint8, uint16, float32, or '' for as the first "
-    'training image is; files of other integers are scaled',
+    "how a's images are stored: uint8, uint16, int16, float32, or '' for as "
+    'the first training image is; files of uint8 and uint16 are scaled',
   )
   dtype_b: str = option('', "how b's images are stored, likewise")
   low_a: float = option(
     0.0,
     "value in a's files that is black; low and high both 0: the full range of "
-    "integers; of floats the training images' own, measured before step 1",
+    "uint8 and uint16; of int16 and floats the training images' own, measured "
+    'before step 1',
   )
   high_a: float = option(0.0, "value in a's files that is white")
   low_b: float = option(0.0, "value in b's files that is black")

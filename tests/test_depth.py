@@ -19,12 +19,12 @@ from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import ConfigError, DataError, UserError, WorkdirError
 from cyclegan_jax.images import to_float, to_uint8
-from cyclegan_jax.media.decoding import ImageError
-from cyclegan_jax.media.stored_depth import (
+from cyclegan_jax.media.decoding import (
+  ImageError,
   decode_opaque,
   decode_stored,
+  decoded_shape,
   stored_dtype,
-  stored_shape,
 )
 from cyclegan_jax.media.value_range import (
   Values,
@@ -95,7 +95,7 @@ def test_five_channels_of_tiff(dtype, compression, planar, byteorder):
   np.testing.assert_array_equal(got.pixels, pixels)
   file = io.BytesIO(data)
   assert stored_dtype(file, 'x', max_pixels=MAX_PIXELS) == np.dtype(dtype).name
-  assert stored_shape(file, 'x', max_pixels=MAX_PIXELS) == (40, 24)
+  assert decoded_shape(file, 'x', max_pixels=MAX_PIXELS) == (40, 24)
 
 
 @pytest.mark.parametrize('options', [{'tile': (16, 32)}, {'bigtiff': True}])
@@ -198,7 +198,7 @@ def test_orientation_is_applied(orientation):
   data = tiff(pixels, photometric='rgb', extratags=extratags)
   got = stored(data, 3).pixels
   np.testing.assert_array_equal(got >> 8, expected)
-  shape = stored_shape(io.BytesIO(data), 'x', max_pixels=MAX_PIXELS)
+  shape = decoded_shape(io.BytesIO(data), 'x', max_pixels=MAX_PIXELS)
   assert shape == got.shape[:2]
 
 

@@ -18,7 +18,7 @@ from cyclegan_jax.media.decoding import (
 )
 from cyclegan_jax.media.header_limits import (
   MAX_SIDE,
-  check_tags,
+  read_directory,
 )
 
 MAX_PIXELS = 100_000_000
@@ -210,7 +210,7 @@ def told(reason):
 # So little more than the process has that one of the claims would end it.
 IN_LITTLE_MEMORY = """
 import pathlib, resource, sys
-from cyclegan_jax.data.decoding import ImageError, decode, decoded_shape
+from cyclegan_jax.media.decoding import ImageError, decode, decoded_shape
 with open('/proc/self/statm') as file:
   used = int(file.read().split()[0]) * resource.getpagesize()
 limit = used + 400 * 2**20
@@ -294,14 +294,14 @@ def test_single_numbers_of_a_directory(order):
     (4, 99, 2**31, 6),  # of an unknown type, which nobody reads
     order=order,
   )
-  assert check_tags(io.BytesIO(data)) == {1: 7, 2: 70_000}
+  assert read_directory(io.BytesIO(data)).numbers == {1: 7, 2: 70_000}
 
 
 @pytest.mark.parametrize('cut', range(0, 26))
 def test_a_directory_that_is_cut_short(cut):
   data = tiff((1, SHORT, 1, 7))[:cut]
   expected = {1: 7} if cut >= 22 else {}
-  assert check_tags(io.BytesIO(data)) == expected
+  assert read_directory(io.BytesIO(data)).numbers == expected
 
 
 @pytest.mark.parametrize(

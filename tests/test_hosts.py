@@ -16,10 +16,13 @@ import pytest
 from cyclegan_jax.report.metric_writer import read_metrics
 from cyclegan_jax.storage import checkpoint
 
-pytestmark = pytest.mark.skipif(
-  jax.__version_info__ < (0, 10),
-  reason='several processes need a newer JAX',
-)
+pytestmark = [
+  pytest.mark.process,
+  pytest.mark.skipif(
+    jax.__version_info__ < (0, 10),
+    reason='several processes need a newer JAX',
+  ),
+]
 ROOT = pathlib.Path(__file__).parent.parent
 SECONDS = 240
 

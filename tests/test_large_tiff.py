@@ -5,10 +5,10 @@ from PIL import Image
 
 from cyclegan_jax.config import Config
 from cyclegan_jax.media.decoding import ImageError
-from cyclegan_jax.media.tiff_windows import (
-  TiffReader,
-  write_tiff,
+from cyclegan_jax.media.tiff_reader import (
+  TiffWindows,
 )
+from cyclegan_jax.media.tiff_writer import write_tiff_windows
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.translate.files import translate_files
@@ -47,7 +47,9 @@ def put(path, image, **options):
 def test_windows_of_a_file(tmp_path, dtype, channels, order, rows):
   image = noise((50, 40, channels), dtype)
   path = put(tmp_path / 'in.tif', image, byteorder=order, rowsperstrip=rows)
-  with TiffReader(path, channels=channels, max_pixels=MANY) as reader:
+  with TiffWindows(
+    path.open('rb'), str(path), channels=channels, max_pixels=MANY
+  ) as reader:
     assert reader.shape == image.shape
     assert reader.dtype == dtype
     window = reader.read(3, 29, 5, 33)
@@ -65,7 +67,9 @@ EXIF.get_ifd(0x8769)[0x9003] = '2020:01:01 00:00:00'
 def test_a_file_by_windows(tmp_path, dtype, channels, exif):
   image = noise((50, 40, channels), dtype)
   path = tmp_path / 'out.tif'
-  with write_tiff(path, image.shape, dtype, exif=exif, icc=b'icc') as write:
+  with write_tiff_windows(
+    path, image.shape, dtype, exif=exif, icc=b'icc'
+  ) as write:
     for y in (32, 0, 16, 48):
       for x in (0, 32):
         write(y, x, image[y : y + 16, x : x + 32])
@@ -85,9 +89,11 @@ def test_a_file_by_windows(tmp_path, dtype, channels, exif):
 def test_a_file_of_more_than_four_gigabytes(tmp_path):
   path = tmp_path / 'out.tif'
   shape = (50_000, 29_000, 3)
-  with write_tiff(path, shape, 'uint8') as write:
+  with write_tiff_windows(path, shape, 'uint8') as write:
     write(49_999, 28_998, np.array([[[1, 2, 3], [4, 5, 6]]]))
-  with TiffReader(path, channels=3, max_pixels=10**10) as reader:
+  with TiffWindows(
+    path.open('rb'), str(path), channels=3, max_pixels=10**10
+  ) as reader:
     assert reader.shape == shape
     window = reader.read(49_998, 50_000, 28_998, 29_000)
   assert window.tolist() == [[[0] * 3, [0] * 3], [[1, 2, 3], [4, 5, 6]]]
@@ -96,7 +102,7 @@ def test_a_file_of_more_than_four_gigabytes(tmp_path):
 def test_nothing_is_left_of_what_is_not_finished(tmp_path):
   with (
     pytest.raises(KeyboardInterrupt),
-    write_tiff(tmp_path / 'out.tif', (9, 9, 3), 'uint8'),
+    write_tiff_windows(tmp_path / 'out.tif', (9, 9, 3), 'uint8'),
   ):
     raise KeyboardInterrupt
   assert list(tmp_path.iterdir()) == []
@@ -118,9 +124,11 @@ def test_a_file_in_parts(tmp_path, options, channels, dtype):
   image = noise((50, 41, channels), dtype)
   path = put(tmp_path / 'in.tif', image, **options)
   found = np.zeros_like(image)
-  with TiffReader(path, channels=channels, max_pixels=MANY) as reader:
+  with TiffWindows(
+    path.open('rb'), str(path), channels=channels, max_pixels=MANY
+  ) as reader:
     assert not reader.is_by_rows
-    for y, x, part in reader.read_parts(tmp_path):
+    for y, x, part in reader.read_segments():
       found[y : y + part.shape[0], x : x + part.shape[1]] = part
   np.testing.assert_array_equal(found, image)
   assert [each.name for each in tmp_path.iterdir()] == ['in.tif']
@@ -133,10 +141,12 @@ def test_a_part_that_is_damaged(tmp_path):
   data[middle : middle + 60] = bytes(60)
   path.write_bytes(bytes(data))
   with (
-    TiffReader(path, channels=3, max_pixels=MANY) as reader,
+    TiffWindows(
+      path.open('rb'), str(path), channels=3, max_pixels=MANY
+    ) as reader,
     pytest.raises(ImageError, match=r"in.tif can't be read"),
   ):
-    list(reader.read_parts(tmp_path))
+    list(reader.read_segments())
 
 
 @pytest.mark.parametrize(
@@ -153,14 +163,18 @@ def test_what_is_read_whole(tmp_path, options):
   shape = (32, 32) if is_grey else (3, 32, 32)
   tifffile.imwrite(path, noise(shape, 'uint8'), **options)
   with pytest.raises(ValueError, match='its pixels '):
-    TiffReader(path, channels=1 if is_grey else 3, max_pixels=MANY)
+    TiffWindows(
+      path.open('rb'), str(path), channels=1 if is_grey else 3, max_pixels=MANY
+    )
 
 
 def test_a_file_that_is_cut_off(tmp_path):
   path = tmp_path / 'in.tif'
   image = noise((50, 40), 'uint8')
   tifffile.imwrite(path, image)
-  with TiffReader(path, channels=1, max_pixels=MANY) as reader:
+  with TiffWindows(
+    path.open('rb'), str(path), channels=1, max_pixels=MANY
+  ) as reader:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ImageError, match='cut off while it was read'):
       reader.read(0, 50, 0, 40)

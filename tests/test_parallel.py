@@ -134,11 +134,11 @@ def single_device_run(name):
 @pytest.mark.parametrize(
   'name, num_devices',
   [
-    ('keras', 8),
-    ('paper', 2),
+    ('keras', 2),
+    ('paper', 4),
     *(
       pytest.param(*case, marks=pytest.mark.slow)
-      for case in (('keras', 2), ('paper', 4), ('critic', 2), ('ladder', 2))
+      for case in (('paper', 1), ('keras', 8), ('critic', 2), ('ladder', 2))
     ),
   ],
 )

@@ -1,7 +1,6 @@
 """Images by split, from folders and from code."""
 
 import os
-import pickle
 
 import numpy as np
 import pytest
@@ -51,16 +50,10 @@ def test_channels_of_domains(folders):
   assert images['test_b'].read(0).shape == (6, 5, 1)
 
 
-def test_images_can_be_pickled(folders):
-  images = open_images(DataConfig(name='folder', path=str(folders)))
-  again = pickle.loads(pickle.dumps(images['train_a']))
-  np.testing.assert_array_equal(again.read(2), images['train_a'].read(2))
-
-
 def test_training_images_replace_missing_test_images(folders, caplog):
   os.rename(folders / 'testA', folders / 'elsewhere')
   images = open_images(DataConfig(name='folder', path=str(folders)))
-  assert images['test_a'] == images['train_a']
+  assert images['test_a'] is images['train_a']
   assert len(images['test_b']) == 2
   (message,) = caplog.messages
   assert 'config.data.test_a' in message

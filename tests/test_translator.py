@@ -1,5 +1,6 @@
 """`Translator` on images of any size and dtype."""
 
+import functools
 import re
 
 import jax
@@ -40,9 +41,13 @@ UNET = RESNET.replace(
 FIXED = UNET.replace(generator={'fixed_input_size': True})
 
 
+@functools.cache
+def generators(config):
+  return create_train_state(config, jax.random.key(0)).translators
+
+
 def translator(config=RESNET, direction='ab', **options):
-  state = create_train_state(config, jax.random.key(0))
-  return Translator(config, state.translators, direction, **options)
+  return Translator(config, generators(config), direction, **options)
 
 
 def noise(*shape, dtype=np.uint8):
@@ -96,8 +101,7 @@ def test_images_of_a_batch_are_independent():
 
 
 def test_without_padding_it_is_the_network():
-  state = create_train_state(RESNET, jax.random.key(0))
-  network = inference.make_translator(RESNET, state.translators, 'ab')
+  network = inference.make_translator(RESNET, generators(RESNET), 'ab')
   image = np.float32(noise(20, 28, 3)) / 127.5 - 1
   np.testing.assert_array_equal(
     translator()(image), np.asarray(network(image[None]))[0]

@@ -114,7 +114,7 @@ def _first_dtype(images: Images) -> str:
 def _measured_range(
   config: DataConfig, images: Images, domain: str
 ) -> tuple[float, float]:
-  """The least and the largest value of the images that hold floats."""
+  """The least and the largest value of the images of floats or int16."""
   lows, highs = [], []
   threads = ThreadPoolExecutor(max(1, config.num_workers))
   try:
@@ -130,7 +130,9 @@ def _measured_range(
         highs.append(extent[1])
   finally:  # without waiting for a disk that hangs
     threads.shutdown(wait=False, cancel_futures=True)
-  trouble = f'none of the {len(images)} images of train_{domain} holds floats'
+  trouble = (
+    f'none of the {len(images)} images of train_{domain} holds floats or int16'
+  )
   if lows:
     low, high = min(lows), max(highs)
     if low < high and max(-low, high) <= _MAX_VALUE:

@@ -91,8 +91,8 @@ def resize_to(
   """[h, w, C] to [height, width, C] by config.interpolation.
 
   Args:
-    image: uint8, uint16 or float32; the last two stay in their own range,
-      beyond which curves would swing.
+    image: uint8, uint16, int16 or float32; all but the first stay in their own
+      range, beyond which curves would swing. NaN becomes the least value.
     height: of the result.
     width: likewise.
     config: its interpolation.
@@ -120,6 +120,10 @@ def _resized_plane(
   plane: np.ndarray, height: int, width: int, method: Image.Resampling
 ) -> np.ndarray:
   """[h, w] of more than 8 bits to [height, width], of the same type."""
+  missing = np.isnan(plane)
+  if missing.any():  # NaN would spread
+    least = 0 if missing.all() else np.nanmin(plane)
+    plane = np.where(missing, least, plane)
   exact = Image.fromarray(plane.astype(np.float32))
   resized = np.asarray(exact.resize((width, height), method))
   if plane.dtype != np.float32:

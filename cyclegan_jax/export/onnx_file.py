@@ -9,7 +9,8 @@ import onnxruntime
 
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnx_graph import Graph
-from cyclegan_jax.export.onnx_nets import build, epsilon
+from cyclegan_jax.export.onnx_nets import build
+from cyclegan_jax.nets.layers import norm_epsilon
 
 
 def write(path: pathlib.Path, model: Model) -> Any:
@@ -18,7 +19,7 @@ def write(path: pathlib.Path, model: Model) -> Any:
   Returns:
     What runs it in onnxruntime on a CPU: [B, H, W, C] to [B, H, W, C'].
   """
-  graph = Graph(model.dtype, epsilon(model.config.generator))
+  graph = Graph(model.dtype, norm_epsilon(model.config.generator))
   is_wide = model.dtype == 'float32'
   x = 'input' if is_wide else graph.cast('input', model.dtype)
   y = build(graph, x, model)

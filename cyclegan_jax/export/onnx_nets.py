@@ -11,16 +11,10 @@ from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnx_graph import Graph
 from cyclegan_jax.export.onnx_vit import Masks, pixelwise_vit
 from cyclegan_jax.nets.resnet import stages
-from cyclegan_jax.nets.unet import KERAS_EPSILON
 from cyclegan_jax.nets.vit_unet import NUM_LEVELS
 from cyclegan_jax.types import Params
 
 Build = Callable[[Graph, str, Model, Masks], str]
-
-
-def epsilon(config: GeneratorConfig) -> float:
-  """Of the network's norms."""
-  return KERAS_EPSILON if config.name == 'keras_unet' else 1e-5
 
 
 def build(graph: Graph, x: str, model: Model) -> str:

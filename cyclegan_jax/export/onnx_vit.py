@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cyclegan_jax.export.onnx_graph import Graph
-from cyclegan_jax.nets.vit import places
+from cyclegan_jax.nets.vit import pixel_coordinates
 from cyclegan_jax.types import Params
 
 Masks = Mapping[str, np.ndarray]
@@ -27,7 +27,7 @@ def pixelwise_vit(
     graph: in its type.
     x: what it takes.
     params: of the transformer.
-    side: height and width: the places of the pixels become constants.
+    side: height and width; the coordinates of the pixels become constants.
     heads: of attention.
     masks: of dropout, [N, C] by 'block_<n>/<name>'.
 
@@ -37,7 +37,7 @@ def pixelwise_vit(
   kernel = np.asarray(params['input']['kernel'])
   features = kernel.shape[1]
   own = {name: np.asarray(each) for name, each in params['places'].items()}
-  at = np.asarray(places(side, side))
+  at = np.asarray(pixel_coordinates(side, side))
   embedded = np.sin(at @ own['kernel'] + own['bias'])
   # The layer on both, side by side, is the sum of two, one of them constant.
   constant = embedded @ kernel[:features] + np.asarray(params['input']['bias'])

@@ -8,13 +8,11 @@ from typing import BinaryIO, NamedTuple
 
 from cyclegan_jax.errors import (
   DataError,
+  ImageError,
   one_line,
   printable,
 )
-from cyclegan_jax.media.decoding import (
-  EXTENSIONS,
-  ImageError,
-)
+from cyclegan_jax.media.decoding import EXTENSIONS
 
 # A pipe that somebody put in a file's place would block without the first.
 _FLAGS = (

@@ -15,6 +15,7 @@ from cyclegan_jax.media.image_files import (
   values_for,
   write_photo,
 )
+from cyclegan_jax.media.metadata import resized_tags
 from cyclegan_jax.translate.context import (
   InMemory,
   Work,
@@ -128,11 +129,16 @@ def _read(work: Work, job: Job) -> Photo:
   )
   if work.options.size is None:
     return photo
-  size = work.new_size(photo.pixels.shape[:2], job)
+  old_height, old_width = photo.pixels.shape[:2]
+  height, width = work.new_size((old_height, old_width), job)
   alpha = photo.alpha
   if alpha is not None:
-    alpha = work.resize(alpha[..., None], *size)[..., 0]
-  return photo._replace(pixels=work.resize(photo.pixels, *size), alpha=alpha)
+    alpha = work.resize(alpha[..., None], height, width)[..., 0]
+  return photo._replace(
+    pixels=work.resize(photo.pixels, height, width),
+    alpha=alpha,
+    tags=resized_tags(photo.tags, width / old_width, height / old_height),
+  )
 
 
 def _translate(work: Work, group: list[tuple[Job, Photo]]) -> Iterator[_Made]:

@@ -1,20 +1,18 @@
-/* Counts the file operations of a process below a folder and spoils some.
+/* Makes file operations of a process fail, or kills the process at one.
 
-   Preloaded by faults.py (LD_PRELOAD); reads its orders from the environment
-   at the start and at fault_reset():
+   fault_lab.py preloads it (LD_PRELOAD). It reads its orders from the
+   environment, at the start and in fault_reset():
 
-   FAULT_UNDER    the folder, an absolute path; nothing is counted without it
-   FAULT_KIND     "write" (default): what changes files; "read": what reads
-   FAULT_SINCE    count from the first operation of this name on ("mkdir")
-   FAULT_AT       the first operation to spoil, from 1; 0 spoils none
-   FAULT_COUNT    how many from there on; 0 for all
-   FAULT_DO       kill: SIGKILL before the operation; torn: the same, after
-                  half of a write; EIO, ENOSPC: it fails; sleep: it is late
-   FAULT_SECONDS  of the sleep
-   FAULT_LOG      a file that gets a line for each operation counted
+   FAULT_UNDER  the folder whose operations count, an absolute path
+   FAULT_KIND   "write" (default): operations that change files; "read": reads
+   FAULT_SINCE  count from the first operation of this name ("mkdir")
+   FAULT_AT     the first operation to hit, from 1
+   FAULT_COUNT  how many to hit from there; 0 for all
+   FAULT_DO     "kill": SIGKILL before the operation; "torn": the same, after
+                half of a write; else the errno with which it fails
+   FAULT_LOG    a file that gets a line for each operation hit
 
-   The operations are done by system calls of its own, so that no library's
-   calls are missed or counted twice. */
+   Operations are system calls of its own, so that none is counted twice. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,34 +26,28 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { TORN = -1 };
-static char under[4096], since[16], action[16];
+static char under[4096], since[16], action[16], log_path[4096];
 static long first, count, done;
-static double seconds;
-static int reads, counting, log_fd = -1;
+static int reads, counting;
 
-static const char *order(const char *name, const char *otherwise) {
+static const char *order(const char *name) {
   const char *value = getenv(name);
-  return value ? value : otherwise;
+  return value ? value : "";
 }
 
 __attribute__((constructor)) void fault_reset(void) {
-  snprintf(under, sizeof under, "%s", order("FAULT_UNDER", ""));
-  snprintf(since, sizeof since, "%s", order("FAULT_SINCE", ""));
-  snprintf(action, sizeof action, "%s", order("FAULT_DO", ""));
-  first = atol(order("FAULT_AT", "0"));
-  count = atol(order("FAULT_COUNT", "0"));
-  seconds = atof(order("FAULT_SECONDS", "0"));
-  reads = !strcmp(order("FAULT_KIND", "write"), "read");
+  snprintf(under, sizeof under, "%s", order("FAULT_UNDER"));
+  snprintf(since, sizeof since, "%s", order("FAULT_SINCE"));
+  snprintf(action, sizeof action, "%s", order("FAULT_DO"));
+  snprintf(log_path, sizeof log_path, "%s", order("FAULT_LOG"));
+  first = atol(order("FAULT_AT"));
+  count = atol(order("FAULT_COUNT"));
+  reads = !strcmp(order("FAULT_KIND"), "read");
   counting = !*since;
   done = 0;
-  if (log_fd >= 0) syscall(SYS_close, log_fd);
-  const char *log = order("FAULT_LOG", "");
-  int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC;
-  log_fd = *log ? syscall(SYS_openat, AT_FDCWD, log, flags, 0600) : -1;
 }
 
 static void die(void) {
@@ -77,10 +69,10 @@ static void resolve(int fd, const char *name, char *path, size_t size) {
                      name);
 }
 
-/* 0: go on. TORN: half of it, then die. Else the errno to fail with. */
-static int fault(const char *name, int kind, int fd, const char *file) {
-  if (!*under || kind != reads) return 0;
-  char path[4096 + 512];
+/* 0: do the operation. TORN: half of it, then die. Else: the errno. */
+static int fault(const char *name, int is_read, int fd, const char *file) {
+  if (!*under || !first || is_read != reads) return 0;
+  char path[4096 + 512], line[sizeof path + 64];
   int saved = errno;
   resolve(fd, file, path, sizeof path);
   errno = saved;
@@ -90,32 +82,26 @@ static int fault(const char *name, int kind, int fd, const char *file) {
   if (!counting && strcmp(name, since)) return 0;
   counting = 1;
   long number = __atomic_add_fetch(&done, 1, __ATOMIC_SEQ_CST);
-  if (log_fd >= 0) {
-    char line[sizeof path + 64];
-    int n = snprintf(line, sizeof line, "%ld %s %s\n", number, name, path);
-    syscall(SYS_write, log_fd, line, n);
-  }
-  if (!first || number < first || (count && number >= first + count)) return 0;
-  if (!strcmp(action, "kill")) die();
-  if (!strcmp(action, "torn")) {
-    if (!strcmp(name, "write")) return TORN;
-    die();
-  }
-  if (!strcmp(action, "EIO")) return EIO;
-  /* A full disk still lets go of what it has. */
-  if (!strcmp(action, "ENOSPC"))
-    return strcmp(name, "unlink") && strcmp(name, "rmdir") ? ENOSPC : 0;
-  if (!strcmp(action, "sleep")) {
-    struct timespec left = {seconds, (seconds - (long)seconds) * 1e9};
-    while (nanosleep(&left, &left) && errno == EINTR) continue;
-    errno = saved;
-  }
+  if (number < first || (count && number >= first + count)) return 0;
+  int code = atoi(action);
+  /* A full disk still frees what it has. */
+  if (code == ENOSPC && (!strcmp(name, "unlink") || !strcmp(name, "rmdir")))
+    return 0;
+  int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC;
+  int log = syscall(SYS_openat, AT_FDCWD, log_path, flags, 0600);
+  int n = snprintf(line, sizeof line, "%ld %s %s\n", number, name, path);
+  syscall(SYS_write, log, line, n);
+  syscall(SYS_close, log);
+  errno = saved;
+  if (code) return code;
+  if (!strcmp(action, "torn") && !strcmp(name, "write")) return TORN;
+  die();
   return 0;
 }
 
-#define MAY_FAIL(name, kind, fd, file)               \
+#define MAY_FAIL(name, is_read, fd, file)            \
   do {                                               \
-    int error = fault(name, kind, fd, file);         \
+    int error = fault(name, is_read, fd, file);      \
     if (error) return errno = error, -1;             \
   } while (0)
 
@@ -129,6 +115,8 @@ static int fault(const char *name, int kind, int fd, const char *file) {
     if (error) return errno = error, -1;             \
   } while (0)
 
+#define ALIAS(name) __attribute__((alias(#name)))
+
 int openat(int dir, const char *file, int flags, ...) {
   va_list args;
   va_start(args, flags);
@@ -138,6 +126,7 @@ int openat(int dir, const char *file, int flags, ...) {
   if (!(flags & O_DIRECTORY)) MAY_FAIL("open", is_read, dir, file);
   return syscall(SYS_openat, dir, file, flags, mode);
 }
+int openat64(int dir, const char *file, int flags, ...) ALIAS(openat);
 
 int open(const char *file, int flags, ...) {
   va_list args;
@@ -146,10 +135,7 @@ int open(const char *file, int flags, ...) {
   va_end(args);
   return openat(AT_FDCWD, file, flags, mode);
 }
-
-int open64(const char *file, int flags, ...) __attribute__((alias("open")));
-int openat64(int dir, const char *file, int flags, ...)
-    __attribute__((alias("openat")));
+int open64(const char *file, int flags, ...) ALIAS(open);
 
 int creat(const char *file, mode_t mode) {
   return openat(AT_FDCWD, file, O_CREAT | O_WRONLY | O_TRUNC, mode);
@@ -164,9 +150,7 @@ ssize_t pread(int fd, void *to, size_t size, off_t at) {
   MAY_FAIL("read", 1, fd, NULL);
   return syscall(SYS_pread64, fd, to, size, at);
 }
-
-ssize_t pread64(int fd, void *to, size_t size, off_t at)
-    __attribute__((alias("pread")));
+ssize_t pread64(int fd, void *to, size_t size, off_t at) ALIAS(pread);
 
 ssize_t write(int fd, const void *data, size_t size) {
   MAY_TEAR(fd, syscall(SYS_write, fd, data, size / 2));
@@ -177,9 +161,7 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
   MAY_TEAR(fd, syscall(SYS_pwrite64, fd, data, size / 2, at));
   return syscall(SYS_pwrite64, fd, data, size, at);
 }
-
-ssize_t pwrite64(int fd, const void *data, size_t size, off_t at)
-    __attribute__((alias("pwrite")));
+ssize_t pwrite64(int fd, const void *data, size_t size, off_t at) ALIAS(pwrite);
 
 ssize_t writev(int fd, const struct iovec *parts, int num) {
   MAY_TEAR(fd, if (num) syscall(SYS_write, fd, parts->iov_base,
@@ -191,16 +173,7 @@ int ftruncate(int fd, off_t size) {
   MAY_FAIL("truncate", 0, fd, NULL);
   return syscall(SYS_ftruncate, fd, size);
 }
-
-int ftruncate64(int fd, off_t size) __attribute__((alias("ftruncate")));
-
-int truncate(const char *file, off_t size) {
-  MAY_FAIL("truncate", 0, AT_FDCWD, file);
-  return syscall(SYS_truncate, file, size);
-}
-
-int truncate64(const char *file, off_t size)
-    __attribute__((alias("truncate")));
+int ftruncate64(int fd, off_t size) ALIAS(ftruncate);
 
 int fsync(int fd) {
   MAY_FAIL("fsync", 0, fd, NULL);

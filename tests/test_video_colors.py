@@ -1,6 +1,6 @@
-"""A video's colours: matrix, range, primaries; read by its tags as written.
+"""A video's colors: matrix, range and primaries.
 
-What is stored is made and read by the standards' own equations here, not by
+The stored values are computed here by the equations of the standards, not by
 the package under test.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax.media.clips import convert_video
+from cyclegan_jax.media.videos import convert_video
 
 av = pytest.importorskip('av')
 
@@ -128,13 +128,18 @@ def convert(source, target, **options):
   return seen[0][0].astype(int)
 
 
-@pytest.mark.parametrize('ending', ['mp4', 'mkv', 'webm'])
-@pytest.mark.parametrize('color_range', [LIMITED, FULL])
 @pytest.mark.parametrize(
-  'matrix, primaries, transfer',
-  [(BT709, 1, 1), (BT601, 6, 6), (BT601_PAL, 5, 6), (BT2020, 9, 16)],
+  'matrix, primaries, transfer, color_range, ending',
+  [
+    (BT709, 1, 1, LIMITED, 'mp4'),
+    (BT709, 1, 1, FULL, 'webm'),
+    (BT601, 6, 6, FULL, 'mkv'),
+    (BT601_PAL, 5, 6, LIMITED, 'webm'),
+    (BT2020, 9, 16, FULL, 'mp4'),
+    (BT2020, 9, 16, LIMITED, 'mkv'),
+  ],
 )
-def test_colours_and_tags(
+def test_colors_and_tags(
   matrix, primaries, transfer, color_range, ending, tmp_path
 ):
   tags = (matrix, color_range, primaries, transfer)
@@ -142,14 +147,14 @@ def test_colours_and_tags(
   target = tmp_path / f'out.{ending}'
   seen = convert(source, target)
   assert abs(seen[HEIGHT // 2, MIDDLES] - BARS).max() <= 3
-  planes, found = read_bars(target)
-  assert found == tags
-  got = shown(planes, matrix, color_range == FULL)[0]
-  assert abs(got - BARS).max() < 8
+  planes, found_tags = read_bars(target)
+  assert found_tags == tags
+  colors = shown(planes, matrix, color_range == FULL)[0]
+  assert abs(colors - BARS).max() < 8
 
 
 @pytest.mark.parametrize('height, matrix', [(64, BT601), (720, BT709)])
-def test_what_is_not_told_is_as_players_take_it(height, matrix, tmp_path):
+def test_unspecified_colors_are_as_players_take_them(height, matrix, tmp_path):
   source = put_bars(
     tmp_path / 'in.mp4',
     matrix,
@@ -182,19 +187,18 @@ def test_a_video_of_rgb(tmp_path):
   assert abs(shown(planes, BT601, is_full=False)[0] - BARS).max() < 8
 
 
-@pytest.mark.parametrize('color_range', [LIMITED, FULL])
-def test_grey_is_that_of_images(color_range, tmp_path):
-  tags = (BT709, color_range, 1, 1)
-  source = put_bars(tmp_path / 'in.mp4', BT709, color_range, tags=tags)
+def test_gray_is_that_of_images(tmp_path):
+  tags = (BT709, FULL, 1, 1)
+  source = put_bars(tmp_path / 'in.mp4', BT709, FULL, tags=tags)
   target = tmp_path / 'out.mp4'
   seen = convert(source, target, channels=1)
   expected = np.asarray(Image.fromarray(BARS[None]).convert('L')).astype(int)
   assert seen.shape == (HEIGHT, WIDTH, 1)
   assert abs(seen[HEIGHT // 2, MIDDLES, 0] - expected[0]).max() <= 3
-  planes, found = read_bars(target)
-  assert found == tags
-  got = shown(planes, BT709, color_range == FULL)[0]
-  assert abs(got - expected[0][:, None]).max() < 8
+  planes, found_tags = read_bars(target)
+  assert found_tags == tags
+  colors = shown(planes, BT709, is_full=True)[0]
+  assert abs(colors - expected[0][:, None]).max() < 8
 
 
 def test_pixels_that_are_not_square(tmp_path):
@@ -209,7 +213,7 @@ def test_pixels_that_are_not_square(tmp_path):
 @pytest.mark.skipif(
   not hasattr(av.VideoStream, 'set_display_rotation'), reason='an older PyAV'
 )
-def test_a_video_that_lies_on_its_side(tmp_path):
+def test_a_video_on_its_side(tmp_path):
   source, target = tmp_path / 'in.mp4', tmp_path / 'out.mp4'
   pixels = np.zeros((32, 48, 3), np.uint8)
   pixels[:16, :24] = 255  # at the upper left, as it is stored
