@@ -354,9 +354,7 @@ def test_damaged_safetensors(runs, tmp_path, capsys):
 
   def refuses(part):
     assert run('import', path, '--to', to) == 1
-    error = capsys.readouterr().err
-    assert str(path) in error or part in error
-    assert part in error
+    assert part in capsys.readouterr().err
     assert not to.exists()
 
   path.write_bytes(content[:-10])

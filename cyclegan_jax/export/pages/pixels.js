@@ -109,7 +109,7 @@ function weightsFor(size, toSize, interpolation) {
     const end = Math.min(size, Math.trunc(center + radius * stretch + 0.5));
     const weights = Float64Array.from({ length: end - first }, (_, k) => {
       const distance = Math.abs((first + k - center + 0.5) / stretch);
-      return distance < reach ? weightAt(distance) : 0;
+      return distance < radius ? weightAt(distance) : 0;
     });
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     return { first, weights: weights.map(weight => weight / total) };
