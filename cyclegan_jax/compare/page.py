@@ -73,20 +73,10 @@ def compare_runs(
       f'--metrics={metrics.pattern!r} matches no metric of these runs: they '
       f'have {", ".join(names)}'
     )
-  made = make_pictures(
-    [(run.folder, run.config) for run in runs], num_images, data=data
-  )
-  runs = [
-    run._replace(
-      checkpoint_step=step,
-      # Without repetition: both may report the same checkpoint.
-      problems=tuple(dict.fromkeys([*run.problems, *problems])),
-    )
-    for run, step, problems in zip(runs, made.steps, made.problems, strict=True)
-  ]
+  pictures = make_pictures(runs, num_images, data=data)
   with explain_disk_errors(to, option='--to'):
     to.parent.mkdir(parents=True, exist_ok=True)
-    _write_page(to, runs, made.pictures)
+    _write_page(to, runs, pictures)
   return [
     printable_text(f'{run.folder}: {problem}')
     for run in runs

@@ -1,15 +1,17 @@
 """The runs' translations of the same test images."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import rich.console
 import rich.progress
 
+from cyclegan_jax.compare.runs import Run
 from cyclegan_jax.config import (
   Config,
   DataConfig,
@@ -34,164 +36,132 @@ Picture = np.ndarray | str
 _OpenImages = Callable[[DataConfig], dict[str, Images]]
 
 
-class Pictures(NamedTuple):
+@dataclasses.dataclass
+class Pictures:
   """Test images of one domain, and each run's translations of them.
 
   Attributes:
     direction: 'ab' or 'ba'.
     names: of the test images.
+    indices: of the test images in their set.
     inputs: the test images.
+    size: height and width at which `inputs` were read.
     outputs: translations by run and image; one text for a run without any.
   """
 
   direction: Direction
-  names: Sequence[str]
-  inputs: Sequence[Picture]
-  outputs: Sequence[Sequence[Picture] | str]
-
-
-class PicturesOfRuns(NamedTuple):
-  """Pictures of several runs.
-
-  Attributes:
-    pictures: for each direction.
-    steps: step of each run's checkpoint; None for a run without one.
-    problems: sentences about what is wrong with each run.
-  """
-
-  pictures: list[Pictures]
-  steps: list[int | None]
-  problems: list[list[str]]
-
-
-class _Selection(NamedTuple):
-  """The test images that are shown.
-
-  Attributes:
-    options: options of config.data that say where they come from.
-    size: height and width at which `inputs` are.
-    names: by direction.
-    indices: by direction.
-    inputs: by direction.
-  """
-
-  options: Mapping[str, Any]
+  names: list[str]
+  indices: list[int]
+  inputs: list[Picture]
   size: int
-  names: dict[Direction, list[str]]
-  indices: dict[Direction, list[int]]
-  inputs: dict[Direction, list[Picture]]
+  outputs: list[list[Picture] | str] = dataclasses.field(default_factory=list)
 
 
 def make_pictures(
-  runs: Sequence[tuple[pathlib.Path, Config | None]],
-  count: int,
-  *,
-  data: pathlib.Path | None = None,
-) -> PicturesOfRuns:
+  runs: Sequence[Run], count: int, *, data: pathlib.Path | None = None
+) -> list[Pictures]:
   """Translates test images with the newest checkpoint of each run.
 
   Each run reads them with its own size, channels and preprocessing. A text
-  takes the place of what can't be made.
+  takes the place of what can't be made, and is a problem of the run.
 
   Args:
-    runs: folders of runs or checkpoints, with their configs.
+    runs: the runs; their `checkpoint_step` and `problems` are updated.
     count: test images of each domain, spread evenly over all; 0 for none.
     data: a folder of images in place of the runs' own; see `compare_runs`.
 
   Raises:
     UserError: `data` has no images.
   """
-  problems: list[list[str]] = [[] for _ in runs]
-  steps: list[int | None] = [None] * len(runs)
+  if not count:
+    return []
   # Runs that read the same images in the same way open them once.
   open_cached = functools.cache(open_images)
-  selection = None
-  if count:
-    selection = _select_images(runs, count, data, open_cached, problems)
-  if selection is None:
-    return PicturesOfRuns([], steps, problems)
-  inputs = selection.inputs
-  sizes = dict.fromkeys(inputs, selection.size)
-  outputs: dict[Direction, list[list[Picture] | str]] = {
-    direction: [] for direction in inputs
-  }
-  for index, (folder, _) in rich.progress.track(
-    list(enumerate(runs)),
+  options, all_pictures = _select_images(runs, count, data, open_cached)
+  for run in rich.progress.track(
+    runs if all_pictures else [],
     'translating',
     console=rich.console.Console(stderr=True),
   ):
     try:
-      found = checkpoint.load(folder)
-      config = found.config.replace(data=selection.options)
+      found = checkpoint.load(run.folder)
+      config = found.config.replace(data=options)
       images = open_cached(config.data)
     except UserError as error:
-      for column in outputs.values():
-        column.append(str(error))
-      problems[index].append(str(error))
+      run.add_problem(str(error))
+      for pictures in all_pictures:
+        pictures.outputs.append(str(error))
       continue
-    steps[index] = int(found.state.step)
-    for direction, column in outputs.items():
-      if direction not in found.directions:
-        column.append('it was imported without a generator for this direction')
+    run.checkpoint_step = int(found.state.step)
+    for pictures in all_pictures:
+      if pictures.direction not in found.directions:
+        pictures.outputs.append(
+          'it was imported without a generator for this direction'
+        )
         continue
-      run_inputs, translated = _translate(
+      inputs, outputs = _translate(
         config,
         found.state.translators,
-        direction,
-        images[f'test_{direction[0]}'],
-        selection.indices[direction],
+        pictures.direction,
+        images[f'test_{pictures.direction[0]}'],
+        pictures.indices,
       )
-      column.append(translated)
+      pictures.outputs.append(outputs)
       # Inputs are shown as the run with the largest images reads them.
-      if config.data.size > sizes[direction]:
-        sizes[direction] = config.data.size
-        inputs[direction] = run_inputs
-  pictures = [
-    Pictures(direction, selection.names[direction], inputs[direction], columns)
-    for direction, columns in outputs.items()
-  ]
-  return PicturesOfRuns(pictures, steps, problems)
+      if config.data.size > pictures.size:
+        pictures.size, pictures.inputs = config.data.size, inputs
+  return all_pictures
 
 
 def _select_images(
-  runs: Sequence[tuple[pathlib.Path, Config | None]],
+  runs: Sequence[Run],
   count: int,
   data: pathlib.Path | None,
   open_cached: _OpenImages,
-  problems: list[list[str]],
-) -> _Selection | None:
-  """Test images of the first run that can read its own; None without one."""
+) -> tuple[Mapping[str, Any], list[Pictures]]:
+  """Selects test images of the first run that can read its own.
+
+  Returns:
+    The options of config.data that say where the images come from, and the
+    images of each direction, without translations; none if no run can.
+  """
+  options: Mapping[str, Any] = {}
   domains = set('ab')
   if data is not None:
     options = _options_of_folder(data)
     domains = set(domain_folders(data)) or domains
   directions: tuple[Direction, ...] = ('ab', 'ba')
   failure: UserError | None = None
-  for index, (_, config) in enumerate(runs):
-    if config is None:
+  for run in runs:
+    if run.config is None:
       continue
     if data is None:
       names = (*source_options(), 'num_test')
-      options = {name: getattr(config.data, name) for name in names}
+      options = {name: getattr(run.config.data, name) for name in names}
     try:
-      config = config.replace(data=options)
+      config = run.config.replace(data=options)
       images = open_cached(config.data)
-      selection = _Selection(options, config.data.size, {}, {}, {})
+      selected = []
       for direction in directions:
-        if direction[0] not in domains:
-          continue
-        test_images = images[f'test_{direction[0]}']
-        readable = _readable_images(config, test_images, count)
-        selection.indices[direction] = list(readable)
-        selection.names[direction] = [test_images.names[i] for i in readable]
-        selection.inputs[direction] = [_show(x) for x in readable.values()]
-      return selection
+        if direction[0] in domains:
+          test_images = images[f'test_{direction[0]}']
+          readable = _readable_images(config, test_images, count)
+          selected.append(
+            Pictures(
+              direction,
+              [test_images.names[index] for index in readable],
+              list(readable),
+              [_show(image) for image in readable.values()],
+              config.data.size,
+            )
+          )
+      return options, selected
     except UserError as error:
       failure = error
-      problems[index].append(str(error))
+      run.add_problem(str(error))
   if data is not None and failure:
     raise failure
-  return None
+  return options, []
 
 
 def _options_of_folder(folder: pathlib.Path) -> dict[str, Any]:

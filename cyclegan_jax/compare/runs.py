@@ -1,5 +1,6 @@
 """What a run recorded: its config, its curves and its last evaluation."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -69,7 +70,8 @@ class Scores(NamedTuple):
   values: Mapping[str, Score]
 
 
-class Run(NamedTuple):
+@dataclasses.dataclass
+class Run:
   """A run, or a checkpoint of one, on the page.
 
   Attributes:
@@ -89,7 +91,12 @@ class Run(NamedTuple):
   records: MetricHistory
   scores: Scores | None = None
   checkpoint_step: int | None = None
-  problems: tuple[str, ...] = ()
+  problems: list[str] = dataclasses.field(default_factory=list)
+
+  def add_problem(self, text: str) -> None:
+    """Adds a problem, once."""
+    if text not in self.problems:
+      self.problems.append(text)
 
 
 def check_is_run(folder: pathlib.Path) -> None:
@@ -119,36 +126,34 @@ def read_run(
   if (folder / 'state').is_dir() and folder.absolute().name.isdecimal():
     workdir = folder.absolute().parents[1]
     end_step = int(folder.absolute().name)
-  problems = []
-  config = scores = None
+  run = Run(label, folder, None, MetricHistory({}, [], None, 0))
   try:
     # First: a newer format's other files can't be understood either.
     checkpoint.check_format(workdir / 'checkpoints')
-    config = read_config(workdir)
+    run.config = read_config(workdir)
     has_checkpoint = any(
       (folder / name).is_dir() for name in ('checkpoints', 'state')
     )
-    if config is None and has_checkpoint:
-      config = checkpoint.load(folder).config
+    if run.config is None and has_checkpoint:
+      run.config = checkpoint.load(folder).config
   except UserError as error:
-    problems.append(str(error))
+    run.add_problem(str(error))
   try:
-    records = read_curves(
+    run.records = read_curves(
       workdir / METRICS_FILE, pattern=pattern, end_step=end_step
     )
   except OSError as error:
-    records = MetricHistory({}, [], None, 0)
-    problems.append(f'{METRICS_FILE} cannot be read ({error.strerror})')
-  if count := records.num_damaged:
-    problems.append(
+    run.add_problem(f'{METRICS_FILE} cannot be read ({error.strerror})')
+  if count := run.records.num_damaged:
+    run.add_problem(
       f'{METRICS_FILE}: {count:,} damaged line{"s" if count > 1 else ""} '
       'skipped'
     )
   try:
-    scores = _read_scores(workdir / EVALUATION_FOLDER, end_step)
+    run.scores = _read_scores(workdir / EVALUATION_FOLDER, end_step)
   except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-    problems.append(f'its last evaluation cannot be read ({error})')
-  return Run(label, folder, config, records, scores, None, tuple(problems))
+    run.add_problem(f'its last evaluation cannot be read ({error})')
+  return run
 
 
 def _read_scores(folder: pathlib.Path, end_step: int | None) -> Scores | None:
