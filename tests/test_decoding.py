@@ -135,7 +135,7 @@ def test_16_bit_gray_of_the_other_byte_order():
 
 @pytest.mark.parametrize('dtype', [np.int32, np.float32])
 def test_32_bit_gray_is_refused(dtype):
-  with pytest.raises(ImageError, match='^x .*32-bit'):
+  with pytest.raises(ImageError, match='^x '):
     decoded(encoded(np.ones((2, 2), dtype), 'TIFF'))
 
 
