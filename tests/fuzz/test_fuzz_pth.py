@@ -140,6 +140,7 @@ NAMES = [
   b'ctorch\nHalfStorage\n',
   b'ctorch.storage\nUntypedStorage\n',
 ]
+WEIGHTS = (1, 3, 3, 3, 3, 1, 1, 0.1, 0.1, 0.1)  # of sizes and strides
 DTYPES = ['Float', 'Long', 'Half', 'BFloat16', 'Byte', 'Bool', 'Double', 'Char']
 # Operations with the number of values that they take from the stack.
 OPERATIONS = {
@@ -150,11 +151,13 @@ OPERATIONS = {
 
 def random_storage(rng):
   key = rng.choice('0012')
-  kind = rng.choice(DTYPES)
-  size = rng.choice([12, 12, 24, 48, 6, 2, 16, 1, 8, 0, 3, 2**40, -1])
+  kind, size = {'0': ('Float', 12), '1': ('Double', 2), '2': ('Long', 1)}[key]
+  if rng.random() < 0.2:
+    kind = rng.choice(DTYPES)
+    size = rng.choice([12, 24, 48, 6, 2, 16, 1, 8, 0, 3, 2**40, -1])
   view = b''
   if rng.random() < 0.1:
-    view = numbers(rng.randint(-1, 3), rng.randint(-1, 9)).replace(
+    view = numbers(rng.randint(0, 3), rng.randint(-1, 9)).replace(
       b'(', b'(' + text('v'), 1
     )
   return storage(key, f'torch\n{kind}Storage', size, view)
@@ -163,13 +166,13 @@ def random_storage(rng):
 def random_tensor(rng):
   if rng.random() < 0.5:
     return tensor(rng.randint(0, 3), (rng.randint(0, 9),), (1,))
-  axes = rng.choice([0, 1, 1, 2, 2, 3, 17])
+  axes = rng.choice([0, 1, 1, 1, 2, 2, 2, 3, 3, 4] * 3 + [17])
   sizes = [0, 1, 2, 3, 4, 5, 12, 2**31, 2**62, -1]
-  shape = rng.choices(sizes, (1, 3, 3, 3, 3, 1, 1, 0.1, 0.1, 0.1), k=axes)
-  strides = rng.choices(sizes, (1, 3, 3, 3, 3, 1, 1, 0.1, 0.1, 0.1), k=axes)
+  shape = rng.choices(sizes, WEIGHTS, k=axes)
+  strides = rng.choices(sizes, WEIGHTS, k=axes)
   if rng.random() < 0.05:
     strides = strides[1:]
-  offset = rng.choice([0, 0, 0, 1, 5, 11, 12, -1, 2**62])
+  offset = rng.choice([0, 0, 1, 2, 3, 5] * 3 + [11, 12, -1, 2**62])
   of = rng.choice([storage(), random_storage(rng)])
   return tensor(offset, shape, strides, of)
 
@@ -236,7 +239,7 @@ def random_program(rng):
         parts.append(operation)
         heights[-1] += 1 - OPERATIONS[operation]
   if rng.random() < 0.02:
-    parts.insert(rng.randrange(1, len(parts)), rng.randbytes(1))
+    parts.insert(rng.randint(1, len(parts)), rng.randbytes(1))
   return b''.join([*parts, b't' * len(heights), b'.'])
 
 
