@@ -119,7 +119,7 @@ def test_samples_and_curves(tmp_path):
   shown = curves(page)
   assert shown['generator/cycle_a']['y'] == [3.3333, 6.6667]
   assert shown['generator/cycle_b']['y'] == [None, None]
-  assert shown['generator/cycle_b']['odd'] == [10, 20]
+  assert shown['generator/cycle_b']['not_finite'] == [10, 20]
   assert shown['learning_rate/learning_rate']['last'] == 2e-4
   assert shown['new/thing']['x'] == [30]
 
@@ -210,7 +210,7 @@ def test_long_curves_are_thinned_but_keep_peaks_and_ends(tmp_path):
   assert min(curve['low']) == -50.0
   near = [i for i, x in enumerate(curve['x']) if abs(x - 7_778) < 100]
   assert 50.0 in [curve['high'][i] for i in near]
-  assert curve['odd'] == [15_001]
+  assert curve['not_finite'] == [15_001]
   assert curve['last'] == values[-1]
   assert len(text) < 90_000
 

@@ -1,7 +1,8 @@
-"""What several runs make of the same test images."""
+"""The runs' translations of the same test images."""
 
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,74 +10,76 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from cyclegan_jax import images
-from cyclegan_jax.compare.tables import Pictures
-from cyclegan_jax.config import Config, DataConfig, source_options
+from cyclegan_jax.config import (
+  Config,
+  DataConfig,
+  Direction,
+  source_options,
+)
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import read_test_image
-from cyclegan_jax.data.sources import open_images
+from cyclegan_jax.data.sources import (
+  domain_folders,
+  folder_options,
+  open_images,
+)
 from cyclegan_jax.errors import DataError, UserError, printable
+from cyclegan_jax.images import to_float, to_rgb
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.types import Params
 
-# Which test images there are; how they are read may differ between runs.
-_SOURCE_OPTIONS = (*source_options(), 'num_test')
-
-# A picture, or why there is none.
-_Made = np.ndarray | str
+# uint8 [h, w, 3], or a text about why there is none.
+Picture = np.ndarray | str
+_OpenImages = Callable[[DataConfig], dict[str, Images]]
 
 
-class MadePictures(NamedTuple):
-  """Pictures of runs.
+class Pictures(NamedTuple):
+  """Test images of one domain, and each run's translations of them.
 
   Attributes:
-    pictures: by direction.
-    steps: of the checkpoint of each run; None where it has none.
-    notes: what was wrong with each run, a sentence each.
+    direction: 'ab' or 'ba'.
+    names: of the test images.
+    inputs: the test images.
+    outputs: translations by run and image; one text for a run without any.
+  """
+
+  direction: Direction
+  names: Sequence[str]
+  inputs: Sequence[Picture]
+  outputs: Sequence[Sequence[Picture] | str]
+
+
+class PicturesOfRuns(NamedTuple):
+  """Pictures of several runs.
+
+  Attributes:
+    pictures: for each direction.
+    steps: step of each run's checkpoint; None for a run without one.
+    problems: sentences about what is wrong with each run.
   """
 
   pictures: list[Pictures]
   steps: list[int | None]
-  notes: list[list[str]]
+  problems: list[list[str]]
 
 
-class _Choice(NamedTuple):
-  """Which images are shown.
+class _Selection(NamedTuple):
+  """The test images that are shown.
 
   Attributes:
-    options: of config.data, that say where they come from.
-    size: at which their run sees them.
-    indices: of the test images, by direction.
-    names: of them, likewise.
-    inputs: of them, likewise.
+    options: options of config.data that say where they come from.
+    size: height and width at which `inputs` are.
+    names: by direction.
+    indices: by direction.
+    inputs: by direction.
   """
 
   options: Mapping[str, Any]
   size: int
-  indices: dict[str, list[int]]
-  names: dict[str, list[str]]
-  inputs: dict[str, list[_Made]]
-
-
-class _Opener:
-  """Opens images once for all runs that read them in one way."""
-
-  def __init__(self) -> None:
-    self._opened: dict[DataConfig, dict[str, Images]] = {}
-
-  def __call__(
-    self, config: Config, options: Mapping[str, Any]
-  ) -> tuple[Config, dict[str, Images]]:
-    """The config with the options in its data, and the images of that.
-
-    Raises:
-      UserError: they can't be opened.
-    """
-    config = config.replace(data=options)
-    if config.data not in self._opened:
-      self._opened[config.data] = open_images(config.data)
-    return config, self._opened[config.data]
+  names: dict[Direction, list[str]]
+  indices: dict[Direction, list[int]]
+  inputs: dict[Direction, list[Picture]]
 
 
 def make_pictures(
@@ -84,186 +87,182 @@ def make_pictures(
   count: int,
   *,
   data: pathlib.Path | None = None,
-) -> MadePictures:
-  """Translates test images by the newest checkpoint of each run.
+) -> PicturesOfRuns:
+  """Translates test images with the newest checkpoint of each run.
 
-  Each run reads them at its own size, channels and preprocessing. What can't
-  be done is said in its place.
+  Each run reads them with its own size, channels and preprocessing. A text
+  takes the place of what can't be made.
 
   Args:
-    runs: their folders, or their checkpoints', with their configs.
-    count: test images of each side, spread over all there are; 0 for none.
-    data: a folder of images in place of the runs' own, as `compare_runs`
-      takes it.
+    runs: folders of runs or checkpoints, with their configs.
+    count: test images of each domain, spread evenly over all; 0 for none.
+    data: a folder of images in place of the runs' own; see `compare_runs`.
 
   Raises:
-    UserError: there are no images in `data`.
+    UserError: `data` has no images.
   """
-  notes: list[list[str]] = [[] for _ in runs]
-  steps: list[int | None] = [None for _ in runs]
-  opener = _Opener()
-  choice = _choose(runs, count, data, opener, notes) if count else None
-  if choice is None:
-    return MadePictures([], steps, notes)
-  columns: dict[str, list[list[_Made] | str]] = {d: [] for d in choice.indices}
-  inputs, largest = choice.inputs, dict.fromkeys(columns, choice.size)
-  for place, (folder, _) in rich.progress.track(
+  problems: list[list[str]] = [[] for _ in runs]
+  steps: list[int | None] = [None] * len(runs)
+  # Runs that read the same images in the same way open them once.
+  open_cached = functools.cache(open_images)
+  selection = None
+  if count:
+    selection = _select_images(runs, count, data, open_cached, problems)
+  if selection is None:
+    return PicturesOfRuns([], steps, problems)
+  inputs = selection.inputs
+  sizes = dict.fromkeys(inputs, selection.size)
+  outputs: dict[Direction, list[list[Picture] | str]] = {
+    direction: [] for direction in inputs
+  }
+  for index, (folder, _) in rich.progress.track(
     list(enumerate(runs)),
     'translating',
     console=rich.console.Console(stderr=True),
   ):
     try:
       found = checkpoint.load(folder)
-      config, opened = opener(found.config, choice.options)
+      config = found.config.replace(data=selection.options)
+      images = open_cached(config.data)
     except UserError as error:
-      for column in columns.values():
+      for column in outputs.values():
         column.append(str(error))
-      notes[place].append(str(error))
+      problems[index].append(str(error))
       continue
-    steps[place] = int(found.state.step)
-    for direction, column in columns.items():
+    steps[index] = int(found.state.step)
+    for direction, column in outputs.items():
       if direction not in found.directions:
         column.append('it was imported without a generator for this direction')
         continue
-      shown, made = _translate_each(
+      run_inputs, translated = _translate(
         config,
         found.state.translators,
         direction,
-        opened[f'test_{direction[0]}'],
-        choice.indices[direction],
+        images[f'test_{direction[0]}'],
+        selection.indices[direction],
       )
-      column.append(made)
-      # As the run sees it that sees most of it.
-      if config.data.size > largest[direction]:
-        largest[direction] = config.data.size
-        inputs[direction] = shown
+      column.append(translated)
+      # Inputs are shown as the run with the largest images reads them.
+      if config.data.size > sizes[direction]:
+        sizes[direction] = config.data.size
+        inputs[direction] = run_inputs
   pictures = [
-    Pictures(direction, choice.names[direction], inputs[direction], column)
-    for direction, column in columns.items()
+    Pictures(direction, selection.names[direction], inputs[direction], columns)
+    for direction, columns in outputs.items()
   ]
-  return MadePictures(pictures, steps, notes)
+  return PicturesOfRuns(pictures, steps, problems)
 
 
-def _choose(
+def _select_images(
   runs: Sequence[tuple[pathlib.Path, Config | None]],
   count: int,
   data: pathlib.Path | None,
-  opener: _Opener,
-  notes: list[list[str]],
-) -> _Choice | None:
-  """Images of the first run whose data are there; None if none's are."""
-  given = None if data is None else _options_of_folder(data)
+  open_cached: _OpenImages,
+  problems: list[list[str]],
+) -> _Selection | None:
+  """Test images of the first run that can read its own; None without one."""
+  domains = set('ab')
+  if data is not None:
+    options = _options_of_folder(data)
+    domains = set(domain_folders(data)) or domains
+  directions: tuple[Direction, ...] = ('ab', 'ba')
   failure: UserError | None = None
-  for place, (_, config) in enumerate(runs):
+  for index, (_, config) in enumerate(runs):
     if config is None:
       continue
-    options = given or {
-      name: getattr(config.data, name) for name in _SOURCE_OPTIONS
-    }
+    if data is None:
+      names = (*source_options(), 'num_test')
+      options = {name: getattr(config.data, name) for name in names}
     try:
-      config, opened = opener(config, options)
-      choice = _Choice(options, config.data.size, {}, {}, {})
-      for direction in _directions(data):
-        of_source = opened[f'test_{direction[0]}']
-        found = _readable(config, of_source, count)
-        choice.indices[direction] = list(found)
-        choice.names[direction] = [of_source.names[i] for i in found]
-        choice.inputs[direction] = [_show(each) for each in found.values()]
-      return choice
+      config = config.replace(data=options)
+      images = open_cached(config.data)
+      selection = _Selection(options, config.data.size, {}, {}, {})
+      for direction in directions:
+        if direction[0] not in domains:
+          continue
+        test_images = images[f'test_{direction[0]}']
+        readable = _readable_images(config, test_images, count)
+        selection.indices[direction] = list(readable)
+        selection.names[direction] = [test_images.names[i] for i in readable]
+        selection.inputs[direction] = [_show(x) for x in readable.values()]
+      return selection
     except UserError as error:
       failure = error
-      notes[place].append(str(error))
-  if given and failure:
+      problems[index].append(str(error))
+  if data is not None and failure:
     raise failure
   return None
 
 
 def _options_of_folder(folder: pathlib.Path) -> dict[str, Any]:
-  """Of config.data, for the images in a folder or a .zip."""
+  """Options of config.data for the test images in a folder or a .zip."""
   if not folder.exists():
     raise DataError(
       f'{printable(str(folder))} does not exist: give a folder of images with '
       '--data'
     )
-  options = dict.fromkeys(source_options(), '')
-  sides = _sides(folder)
   if not folder.is_dir():
-    options['path'] = str(folder)
-  for domain in 'ab':
-    # One side stands in for the other, whose direction is not shown.
-    source = sides.get(domain) or next(iter(sides.values()), folder)
-    if folder.is_dir():
-      options[f'train_{domain}'] = options[f'test_{domain}'] = str(source)
-  return {**options, 'name': 'folder'}
+    return folder_options(folder, {})
+  folders = domain_folders(folder)
+  # A missing domain gets the other's images; its direction is not shown.
+  any_folder = next(iter(folders.values()), folder)
+  return folder_options(
+    folder, {domain: folders.get(domain, any_folder) for domain in 'ab'}
+  )
 
 
-def _sides(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The folders of a and b in a folder: testA before trainA."""
-  found = {}
-  for domain in 'ab':
-    for split in ('train', 'test'):
-      if (inner := folder / f'{split}{domain.upper()}').is_dir():
-        found[domain] = inner
-  return found
-
-
-def _directions(data: pathlib.Path | None) -> list[str]:
-  sides = {} if data is None else _sides(data)
-  return [each for each in ('ab', 'ba') if not sides or each[0] in sides]
-
-
-def _readable(
-  config: Config, of_source: Images, count: int
+def _readable_images(
+  config: Config, test_images: Images, count: int
 ) -> dict[int, np.ndarray]:
-  """Test images by their index, spread over all that can be read."""
-  total = len(of_source)
-  found: dict[int, np.ndarray] = {}
+  """Test images by index, spread evenly over all that can be read."""
+  total = len(test_images)
+  readable: dict[int, np.ndarray] = {}
   failure = None
   tried = set()
   for start in np.linspace(0, total - 1, min(count, total)):
-    for attempt in range(total):
-      index = (int(start) + attempt) % total
+    for offset in range(total):
+      index = (int(start) + offset) % total
       if index in tried:
         continue
       tried.add(index)
       try:
-        found[index] = read_test_image(config.data, of_source, index)
+        readable[index] = read_test_image(config.data, test_images, index)
         break
       except DataError as error:
         failure = error
-  if failure and not found:
+  if failure and not readable:
     raise failure
-  return dict(sorted(found.items()))
+  return dict(sorted(readable.items()))
 
 
-def _translate_each(
+def _translate(
   config: Config,
   gen: Mapping[str, Params],
-  direction: str,
-  of_source: Images,
+  direction: Direction,
+  test_images: Images,
   indices: Sequence[int],
-) -> tuple[list[_Made], list[_Made]]:
-  """The images as the run sees them, and its translations of them."""
-  # The same masks of dropout as `translate` has.
+) -> tuple[list[Picture], list[Picture]]:
+  """The images as a run reads them, and its translations of them."""
+  # The same dropout masks as `cyclegan translate` with its default seed.
   translator = make_translator(
     config, dict(gen), direction, key=jax.random.key(0)
   )
-  shown: list[_Made] = []
-  made: list[_Made] = []
+  inputs: list[Picture] = []
+  outputs: list[Picture] = []
   for index in indices:
     try:
-      image = read_test_image(config.data, of_source, index)
+      image = read_test_image(config.data, test_images, index)
     except (DataError, IndexError) as error:
-      shown.append(str(error))
-      made.append(str(error))
+      inputs.append(str(error))
+      outputs.append(str(error))
       continue
-    shown.append(_show(image))
-    # One at a time, as it takes the least memory; all are of one size.
-    fake = translator(images.to_float(image)[None])
-    made.append(images.to_rgb(np.asarray(fake))[0])
-  return shown, made
+    inputs.append(_show(image))
+    # One image at a time takes the least memory.
+    translated = translator(to_float(image)[None])
+    outputs.append(to_rgb(np.asarray(translated))[0])
+  return inputs, outputs
 
 
 def _show(image: np.ndarray) -> np.ndarray:
-  """A raw image [h, w, C] as uint8 [h, w, 3]."""
-  return images.to_rgb(images.to_float(image)[None])[0]
+  """A stored image [h, w, C] as uint8 [h, w, 3]."""
+  return to_rgb(to_float(image)[None])[0]
