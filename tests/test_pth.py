@@ -458,12 +458,15 @@ def test_the_auditor_sees_the_attacks():
   assert pathlib.Path(MARKER).exists()
 
 
-@pytest.mark.parametrize('opcode', [b']', b'\x85'])
-def test_deep_nesting_is_refused_in_time(opcode):
-  program = b'\x80\x02)' + opcode * 400_000 + b'a' * 400_000 * (opcode == b']')
+@pytest.mark.parametrize(
+  'program',
+  [b']' * 10**5 + b'a' * (10**5 - 1), b')' + b'\x85' * 10**5],
+  ids=['lists', 'tuples'],
+)
+def test_deep_nesting_is_refused_in_time(program):
   began = time.process_time()
-  assert 'deeper' in refusal(zipped(program + b'.'))
-  assert time.process_time() - began < 20
+  assert 'deeper' in refusal(zipped(b'\x80\x02' + program + b'.'))
+  assert time.process_time() - began < 10
 
 
 def test_bombs_take_no_memory(monkeypatch):

@@ -246,6 +246,7 @@ def test_an_imported_checkpoint_holds_the_networks(both):
   assert (config.batch_size, config.loss.adversarial) == (1, 'lsgan')
 
 
+@pytest.mark.slow
 def test_it_is_exported_again(both, tmp_path, capsys):
   assert run_export(both / 'run', '--to', tmp_path / 'out') == 0
   for name in ('G_A', 'G_B'):
