@@ -392,23 +392,24 @@ def test_a_network_that_this_version_does_not_have(folder):
 # A disk that refuses.
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
   """Limits files to a few KiB: a real error in the middle of a save."""
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-  yield
-  resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_failed_save_is_reported_and_leaves_the_others(
-  folder, small_files, capfd
-):
+def test_a_failed_save_is_reported_and_leaves_the_others(folder, capfd):
   config = CONFIG.replace(checkpoint={'keep': 1})
   with Saver(folder, config) as saver:
-    for _ in range(3):
-      saver.save(make_state(step=5))
-    saver.wait()
+    with small_files():
+      for _ in range(3):
+        saver.save(make_state(step=5))
+      saver.wait()
     step, error = saver.take_failure()
     assert (step, error_reason(error)) == (5, os.strerror(errno.EFBIG))
     assert saver.take_failure() is None
@@ -417,13 +418,12 @@ def test_a_failed_save_is_reported_and_leaves_the_others(
   assert capfd.readouterr() == ('', '')  # the caller reports it
 
 
-def test_after_a_failure_the_next_save_is_valid(tmp_path, small_files):
+def test_after_a_failure_the_next_save_is_valid(tmp_path):
   state = make_state()
   with Saver(tmp_path / 'checkpoints', CONFIG) as saver:
-    saver.save(state)
-    saver.wait()
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    with small_files():
+      saver.save(state)
+      saver.wait()
     saver.save(state)
   assert saver.take_failure() is None
   assert_same(checkpoint.load(tmp_path).state, state)

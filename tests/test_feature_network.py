@@ -11,7 +11,7 @@ from cyclegan_jax.metrics import feature_network
 from cyclegan_jax.metrics.feature_network import (
   Conv,
   FeatureExtractor,
-  fold_layers,
+  NetworkSpec,
 )
 
 CLASSIFIER = {'fc.weight': (5, 4)}
@@ -38,33 +38,26 @@ def draw_tensors():
   }
 
 
-def fold(tensors):
-  return fold_layers(
-    tensors,
-    network,
-    (8, 8, 3),
-    epsilon=0.5,
-    classifier=CLASSIFIER,
-    file='it.pth',
-  )
+SPEC = NetworkSpec(
+  name='tiny',
+  frechet_name='fd_tiny',
+  kernel_name='kd_tiny',
+  network=network,
+  preprocess=lambda x: x.astype(jnp.float32) / 255,
+  size=8,
+  dim=4,
+  epsilon=0.5,
+  classifier=CLASSIFIER,
+)
 
 
-def make_extractor(tensors=None, *, batch_size=4):
-  return FeatureExtractor(
-    'tiny',
-    'fd_tiny',
-    'kd_tiny',
-    network=network,
-    layers=fold(tensors or draw_tensors()),
-    preprocess=lambda x: x.astype(jnp.float32) / 255,
-    dim=4,
-    batch_size=batch_size,
-  )
+def make_extractor(tensors):
+  return FeatureExtractor(SPEC, tensors, file='it.pth')
 
 
 def test_batch_norm_is_folded():
   tensors = draw_tensors()
-  layer = fold(tensors)['one.weight']
+  layer = make_extractor(tensors)._layers['one.weight']
   weight, bias, mean, variance = (
     tensors[f'one.bn.{part}'] for part in feature_network._NORM
   )
@@ -94,39 +87,25 @@ def test_a_depthwise_convolution_is_that_of_xla(kernel, stride, shape):
   np.testing.assert_allclose(convolve(x, weights, stride), expected, atol=1e-5)
 
 
-def test_few_batch_sizes_are_compiled_and_give_the_same():
-  extractor = make_extractor()
+def test_features_are_computed_for_any_size_of_image():
+  extractor = make_extractor(draw_tensors())
   rng = np.random.default_rng(1)
-  pixels = rng.integers(0, 256, (11, 8, 8, 3), dtype=np.uint8)
-  feature_network._apply.clear_cache()
-  expected = extractor(pixels)
-  assert expected.shape == (11, 4)
-  assert expected.dtype == np.float32
-  for number in (1, 3, 5, 8):
+  for size in (8, 12):
+    pixels = rng.integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    features = extractor(pixels)
+    assert features.shape == (3, 4)
+    assert features.dtype == np.float32
     np.testing.assert_allclose(
-      extractor(pixels[:number]), expected[:number], rtol=1e-5
+      extractor(pixels[1:2])[0], features[1], rtol=1e-5
     )
-  np.testing.assert_array_equal(extractor(pixels[:8]), expected[:8])
-  assert feature_network._apply._cache_size() == 2  # of 1 and 4
-  assert extractor(pixels[:0]).shape == (0, 4)
 
 
 def test_the_digest_depends_on_the_weights():
-  digest = make_extractor().digest
+  digest = make_extractor(draw_tensors()).digest
   assert re.fullmatch('[0-9a-f]{64}', digest)
-  assert make_extractor(batch_size=2).digest == digest
   changed = draw_tensors()
   changed['two.bn.bias'][0] += 1
   assert make_extractor(changed).digest != digest
-
-
-@pytest.mark.parametrize(
-  'pixels',
-  [np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 8, 8, 1), np.uint8)],
-)
-def test_invalid_images(pixels):
-  with pytest.raises(ValueError, match=r'\[2, 8, 8, \d\]'):
-    make_extractor()(pixels)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +126,10 @@ def test_tensors_of_another_network(change, name):
   tensors = draw_tensors()
   change(tensors)
   with pytest.raises(WeightsError, match=rf'it\.pth.* {name}\b'):
-    fold(tensors)
+    make_extractor(tensors)
 
 
 def test_step_counters_are_ignored():
   tensors = draw_tensors()
   tensors['one.bn.num_batches_tracked'] = np.array(7)
-  assert list(fold(tensors)) == ['one.weight', 'two.weight']
+  assert list(make_extractor(tensors)._layers) == ['one.weight', 'two.weight']

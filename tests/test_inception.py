@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 
 from cyclegan_jax.errors import WeightsError
-from cyclegan_jax.evaluation.pretrained import load_extractor
+from cyclegan_jax.evaluation.pretrained import choose_extractor
 from cyclegan_jax.interop.pth import read_pth
-from cyclegan_jax.metrics.feature_network import describe_layers
-from cyclegan_jax.metrics.inception import (
-  _CLASSIFIER,
-  _preprocess,
-  inception,
-  load_inception,
+from cyclegan_jax.metrics.feature_network import (
+  FeatureExtractor,
+  describe_layers,
 )
+from cyclegan_jax.metrics.inception import INCEPTION
 
 
 def shapes():
-  convs, shapes = describe_layers(inception, (299, 299, 3))
-  return len(convs), {**shapes, **_CLASSIFIER}
+  convs, shapes = describe_layers(INCEPTION)
+  return len(convs), {**shapes, **INCEPTION.classifier}
 
 
 @functools.cache
@@ -67,12 +65,12 @@ def test_the_weights_of_torchvision_are_refused():
   }
   tensors['fc.weight'] = np.broadcast_to(np.float32(0), (1000, 2048))
   with pytest.raises(WeightsError, match=r'^inception.pth: fc.weight '):
-    load_inception(tensors, file='inception.pth')
+    FeatureExtractor(INCEPTION, tensors, file='inception.pth')
 
 
 def test_images_are_scaled():
   for value, expected in ((0, -1), (128, 1 / 255), (255, 1)):
-    prepared = _preprocess(np.full((1, 4, 9, 3), value, np.uint8))
+    prepared = INCEPTION.preprocess(np.full((1, 4, 9, 3), value, np.uint8))
     assert prepared.shape == (1, 299, 299, 3)
     np.testing.assert_allclose(prepared, expected, atol=1e-6)
 
@@ -87,7 +85,7 @@ def test_preprocessing_equals_that_of_pytorch_fid(height, width):
     x / 255, size=(299, 299), mode='bilinear', align_corners=False
   )
   expected = (2 * expected - 1).permute(0, 2, 3, 1).numpy()
-  np.testing.assert_allclose(_preprocess(pixels), expected, atol=2e-5)
+  np.testing.assert_allclose(INCEPTION.preprocess(pixels), expected, atol=2e-5)
 
 
 @pytest.mark.torch
@@ -118,7 +116,7 @@ def test_features_equal_those_of_pytorch_fid(tmp_path):
     for name, layer in network.named_children():
       x = x if name == 'fc' else layer(x)
   expected = x.flatten(1).numpy()
-  features = load_inception(read_pth(path), batch_size=2)(pixels)
+  features = FeatureExtractor(INCEPTION, read_pth(path))(pixels)
   assert expected.std() > 0.1
   np.testing.assert_allclose(features, expected, atol=1e-4)
   # Different images have different features.
@@ -130,7 +128,7 @@ def test_the_published_weights_load(tmp_path, monkeypatch):
   for name in ('XDG_CACHE_HOME', 'TORCH_HOME'):
     monkeypatch.setenv(name, str(tmp_path))
   monkeypatch.delenv('CYCLEGAN_INCEPTION', raising=False)
-  extractor = load_extractor('inception', download=True)
+  extractor = choose_extractor('inception')
   features = extractor(draw_images(2, 64, 64))
   assert features.shape == (2, 2048)
   assert 0.1 < features.mean() < 1

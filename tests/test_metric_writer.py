@@ -1,5 +1,6 @@
 """metrics.jsonl and TensorBoard's event files."""
 
+import contextlib
 import json
 import math
 import resource
@@ -50,17 +51,15 @@ def write_steps(workdir: Path, steps, **options):
       writer.scalars(step, {'loss/a': step / 10})
 
 
-@pytest.fixture
-def limit_files():
-  """Limits the size of files: the disk refuses more, in mid-write."""
+@contextlib.contextmanager
+def full_disk(size):
+  """Limits the size of files, which fails in the middle of a write."""
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-  def limit(size):
-    size = soft if size is None else size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-
-  yield limit
-  limit(None)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_scalars_are_on_disk_at_once(tmp_path):
@@ -134,52 +133,47 @@ def test_rewind_removes_later_records(tmp_path):
 
 
 @pytest.mark.parametrize('num_bytes', [0, 7])
-def test_what_the_disk_refuses_is_written_later(
-  tmp_path, limit_files, num_bytes
-):
+def test_what_the_disk_refuses_is_written_later(tmp_path, num_bytes):
   with MetricWriter(tmp_path) as writer:
     writer.scalars(1, {'a': 1.0})
     writer.image(1, 'samples', PNG * 5000, shape=(4, 5))
     writer.sync()
-    limit_files((tmp_path / 'metrics.jsonl').stat().st_size + num_bytes)
-    for step in (2, 3):
+    size = (tmp_path / 'metrics.jsonl').stat().st_size
+    with full_disk(size + num_bytes):
+      for step in (2, 3):
+        with pytest.raises(OSError, match='File too large'):
+          writer.scalars(step, {'a': 1.0})
+        writer.image(step, 'samples', PNG * 5000, shape=(4, 5))
+        with pytest.raises(OSError, match='File too large'):
+          writer.sync()
+        assert recorded_steps(tmp_path) == [1]
       with pytest.raises(OSError, match='File too large'):
-        writer.scalars(step, {'a': 1.0})
-      writer.image(step, 'samples', PNG * 5000, shape=(4, 5))
-      with pytest.raises(OSError, match='File too large'):
-        writer.sync()
-      assert recorded_steps(tmp_path) == [1]
-    with pytest.raises(OSError, match='File too large'):
-      writer.rewind(2)
-    limit_files(None)
+        writer.rewind(2)
     writer.scalars(4, {'a': 1.0})
   assert recorded_steps(tmp_path) == [1, 2, 4]
   assert shown_steps(tmp_path) == [1, 1, 2, 2, 4]
 
 
-def test_only_events_that_the_disk_refuses(tmp_path, limit_files):
-  with MetricWriter(tmp_path) as writer:
-    for step in (1, 2):
+def test_a_full_disk_refuses_only_the_events(tmp_path):
+  size = 30_000  # one image fits into a file
+  with MetricWriter(tmp_path) as writer, full_disk(size):
+    writer.image(1, 'samples', PNG * 5000, shape=(4, 5))
+    writer.sync()
+    for step in (2, 3, 4):
       writer.image(step, 'samples', PNG * 5000, shape=(4, 5))
-      limit_files(30_000)  # one image fits into a file
-      if step == 1:
-        writer.sync()
-    for _ in range(3):
-      writer.image(3, 'samples', PNG * 5000, shape=(4, 5))
       with pytest.raises(OSError, match='File too large'):
         writer.sync()
-    limit_files(None)
-  assert shown_steps(tmp_path) == [1, 2, 3, 3, 3]
+  assert shown_steps(tmp_path) == [1, 2, 3, 4]
   assert len(list((tmp_path / 'tensorboard').iterdir())) == 2
 
 
-def test_what_the_disk_refuses_to_the_end_is_an_error(tmp_path, limit_files):
+def test_what_the_disk_refuses_to_the_end_is_an_error(tmp_path):
   writer = MetricWriter(tmp_path)
-  limit_files(0)
-  with pytest.raises(OSError, match='File too large'):
-    writer.scalars(1, {'a': 1.0})
-  with pytest.raises(OSError, match='File too large'):
-    writer.close()
+  with full_disk(0):
+    with pytest.raises(OSError, match='File too large'):
+      writer.scalars(1, {'a': 1.0})
+    with pytest.raises(OSError, match='File too large'):
+      writer.close()
 
 
 def test_a_kill_in_the_middle_of_a_line(tmp_path):

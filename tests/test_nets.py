@@ -124,8 +124,6 @@ def test_presets(
 @pytest.mark.parametrize(
   'options, size, expected',
   [
-    ({'name': 'keras_unet', 'isize': 128, 'filters': 64}, 128, 41_829_571),
-    ({'name': 'resnet', 'blocks': 9, **PAPER}, 256, 11_378_179),
     ({'name': 'resnet', 'blocks': 6, **PAPER}, 128, 7_837_699),
     ({'name': 'torch_unet', 'isize': 128, 'filters': 64}, 128, 41_828_995),
     ({'name': 'torch_unet', 'isize': 256, 'filters': 64}, 256, 54_413_955),
@@ -141,7 +139,6 @@ def test_generators_by_count(options, size, expected):
 @pytest.mark.parametrize(
   'options, size, patches, expected',
   [
-    ({'name': 'keras_patchgan', 'filters': 64}, 128, 16, 2_765_633),
     (
       {'name': 'keras_patchgan', 'filters': 64, 'last_layers': 'valid'},
       128,
@@ -150,7 +147,6 @@ def test_generators_by_count(options, size, expected):
     ),
     # Of odd maps 'same' keeps the larger half: 20, 10, 5, 3.
     ({'name': 'keras_patchgan', 'filters': 64}, 20, 3, 2_765_633),
-    ({'name': 'patchgan', **PAPER}, 256, 30, 2_764_737),
     ({'name': 'patchgan', **PAPER}, 128, 14, 2_764_737),
     # One layer judges 16 x 16 pixels: 64, 128 and a logit.
     ({'name': 'patchgan', 'layers': 1, **PAPER}, 256, 126, 136_385),
@@ -270,7 +266,6 @@ def test_a_size_that_is_refused(options, size, wanted):
 @pytest.mark.parametrize(
   'options, size',
   [
-    ({'isize': 16, 'fixed_input_size': False}, (16, 16)),
     ({'isize': 16, 'fixed_input_size': False}, (48, 32)),
     ({'name': 'torch_unet', 'isize': 16}, (32, 48)),
     ({'name': 'resnet'}, (20, 36)),

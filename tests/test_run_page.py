@@ -1,60 +1,15 @@
 """The page of a run: what it holds, and that nothing breaks out of it."""
 
-import html.parser
 import json
 import math
 import re
 
 import numpy as np
+import pages
 import pytest
 
 from cyclegan_jax.report.metric_writer import MetricWriter
 from cyclegan_jax.report.run_page import sample_path, write_run_page
-
-VOID = {'meta', 'img', 'input', 'link', 'br'}
-
-
-class Page(html.parser.HTMLParser):
-  """Elements with their texts; fails on a tag that is not closed in order."""
-
-  def __init__(self, text: str):
-    super().__init__()
-    self.elements: list[tuple[str, dict, list[str]]] = []
-    self.open: list[tuple[str, dict, list[str]]] = []
-    self.feed(text)
-    self.close()
-    assert not self.open
-
-  def handle_starttag(self, tag, attrs):
-    element = (tag, dict(attrs), [])
-    self.elements.append(element)
-    if tag not in VOID:
-      self.open.append(element)
-
-  def handle_startendtag(self, tag, attrs):
-    self.elements.append((tag, dict(attrs), []))
-
-  def handle_endtag(self, tag):
-    assert self.open.pop()[0] == tag
-
-  def handle_data(self, data):
-    for element in self.open:
-      element[2].append(data)
-
-  def texts(self, tag: str) -> list[str]:
-    return [''.join(text) for name, _, text in self.elements if name == tag]
-
-  def data(self) -> dict:
-    (text,) = [
-      ''.join(text)
-      for _, attrs, text in self.elements
-      if attrs.get('id') == 'data'
-    ]
-
-    def refuse(constant):
-      raise AssertionError(constant)
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def add_samples(workdir, steps):
@@ -74,16 +29,16 @@ def write(workdir, **options):
   } | options
   write_run_page(workdir, **options)
   text = (workdir / 'index.html').read_text(encoding='utf-8')
-  return text, Page(text)
+  return text, pages.Page(text)
 
 
-def curves(page: Page) -> dict[str, dict]:
+def curves(page: pages.Page) -> dict[str, dict]:
   return {
     f'{chart["name"]}/{curve["name"]}': {
       **curve,
-      'x': page.data()['steps'][curve['x']],
+      'x': page.data['steps'][curve['x']],
     }
-    for chart in page.data()['charts']
+    for chart in page.data['charts']
     for curve in chart['curves']
   }
 
@@ -104,7 +59,7 @@ def test_samples_and_curves(tmp_path):
       )
     writer.scalars(30, {'new/thing': 1.0})
   _, page = write(tmp_path, step=10**11)
-  data = page.data()
+  data = page.data
   assert data['samples'] == [
     {'step': 0, 'src': 'samples/step_00000000.png'},
     {'step': 400, 'src': 'samples/step_00000400.png'},
@@ -119,14 +74,14 @@ def test_samples_and_curves(tmp_path):
   shown = curves(page)
   assert shown['generator/cycle_a']['y'] == [3.3333, 6.6667]
   assert shown['generator/cycle_b']['y'] == [None, None]
-  assert shown['generator/cycle_b']['odd'] == [10, 20]
+  assert shown['generator/cycle_b']['not_finite'] == [10, 20]
   assert shown['learning_rate/learning_rate']['last'] == 2e-4
   assert shown['new/thing']['x'] == [30]
 
 
 def test_an_empty_run(tmp_path):
   _, page = write(tmp_path, step=0)
-  assert page.data() == {'samples': [], 'steps': [], 'charts': []}
+  assert page.data == {'samples': [], 'steps': [], 'charts': []}
   assert page.texts('h1') == ['run']
 
 
@@ -146,7 +101,7 @@ def test_status(tmp_path, step, status, width, samples):
   )
   _, page = write(tmp_path, step=step, total_steps=4000)
   assert status in page.texts('p')
-  assert [each['step'] for each in page.data()['samples']] == samples
+  assert [each['step'] for each in page.data['samples']] == samples
   assert curves(page)['a/a']['x'] == samples
   assert f'width: {width}' in [e[1].get('style') for e in page.elements]
 
@@ -184,7 +139,7 @@ def test_the_page_loads_nothing_but_its_samples(tmp_path):
     for name in ('src', 'href')
     if name in attrs
   ]
-  addresses += [each['src'] for each in page.data()['samples']]
+  addresses += [each['src'] for each in page.data['samples']]
   assert addresses  # the script's sheets, and the last one without scripts
   assert all((tmp_path / address).is_file() for address in addresses)
   assert not [tag for tag, _, _ in page.elements if tag in ('link', 'base')]
@@ -210,7 +165,7 @@ def test_long_curves_are_thinned_but_keep_peaks_and_ends(tmp_path):
   assert min(curve['low']) == -50.0
   near = [i for i, x in enumerate(curve['x']) if abs(x - 7_778) < 100]
   assert 50.0 in [curve['high'][i] for i in near]
-  assert curve['odd'] == [15_001]
+  assert curve['not_finite'] == [15_001]
   assert curve['last'] == values[-1]
   assert len(text) < 90_000
 

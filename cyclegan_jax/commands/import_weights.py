@@ -114,7 +114,6 @@ def _parser(program: str) -> Parser:
     help="JSON object with the authors' names by the file's names; a key that "
     'ends in a dot replaces a prefix, null leaves tensors out',
   )
-  add('--debug', action='store_true', help='show tracebacks')
   return parser
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from cyclegan_jax.config import Config, DataConfig
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.resizing import (
   check_crop,
@@ -28,8 +29,8 @@ from cyclegan_jax.data.resizing import (
   random_crop,
   resize,
 )
-from cyclegan_jax.data.sources import ImageError, Images
 from cyclegan_jax.errors import DataError, printable
+from cyclegan_jax.media.decoding import ImageError
 
 # [B, H, W, C] by domain: uint8, or float32 in [-1, 1] if files have more than
 # 8 bits. With pairs also 'is_pair': bool [B].

@@ -39,8 +39,6 @@ from cyclegan_jax.metrics.feature_network import FeatureExtractor
 from cyclegan_jax.metrics.label_maps import Palette
 from cyclegan_jax.types import Params
 
-DIRECTIONS: tuple[Direction, Direction] = ('ab', 'ba')
-
 _MAX_BATCH_SIZE = 32
 _BATCH_PIXELS = 2**19  # limit on the pixels of a batch
 
@@ -65,7 +63,7 @@ class Evaluator:
     max_images: int | None = None,
     pairs: str = 'auto',
     palette: Palette | None = None,
-    directions: Sequence[Direction] = DIRECTIONS,
+    directions: Sequence[Direction] = ('ab', 'ba'),
     on_progress: OnProgress = lambda name, done, total: None,
   ):
     """Reads the test images and computes the features of the real ones.
@@ -177,7 +175,7 @@ class Evaluator:
 
   @property
   def _has_cycles(self) -> bool:
-    return set(self._directions) == set(DIRECTIONS)
+    return set(self._directions) == {'ab', 'ba'}
 
   @property
   def _has_drawings(self) -> bool:

@@ -13,13 +13,12 @@ import os
 import pathlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 
 from cyclegan_jax.errors import UserError, WeightsError, one_line
 from cyclegan_jax.interop.pth import read_pth
-from cyclegan_jax.metrics.efficientnet import load_efficientnet
-from cyclegan_jax.metrics.feature_network import FeatureExtractor
-from cyclegan_jax.metrics.inception import load_inception
+from cyclegan_jax.metrics.efficientnet import EFFICIENTNET
+from cyclegan_jax.metrics.feature_network import FeatureExtractor, NetworkSpec
+from cyclegan_jax.metrics.inception import INCEPTION
 from cyclegan_jax.storage.atomic import replacing
 from cyclegan_jax.storage.cache import cache_folder
 from cyclegan_jax.storage.checksums import sync_folder
@@ -56,13 +55,13 @@ def choose_extractor(
   if name == 'none':
     return None
   if name == 'effnet':
-    return _load(load_efficientnet, _effnet_path(), _EFFNET_FILE)
+    return _load(EFFICIENTNET, _effnet_path(), _EFFNET_FILE)
   path = find_inception(weights)
   if path is None and name == 'inception':
     path = cache_folder() / INCEPTION_FILE
     download_file(INCEPTION_URL, path)
   if path is not None:
-    return _load(load_inception, path, INCEPTION_FILE)
+    return _load(INCEPTION, path, INCEPTION_FILE)
   if importlib.util.find_spec(_EFFNET_PACKAGE) is not None:
     return choose_extractor('effnet')
   logging.getLogger('cyclegan_jax').warning(
@@ -152,9 +151,7 @@ def download_file(url: str, path: pathlib.Path) -> None:
   sync_folder(path.parent)
 
 
-def _load(
-  load: Callable[..., FeatureExtractor], path: pathlib.Path, name: str
-) -> FeatureExtractor:
+def _load(spec: NetworkSpec, path: pathlib.Path, name: str) -> FeatureExtractor:
   """Loads a network from a file that has the checksum in `name`."""
   try:
     with path.open('rb') as file:
@@ -163,7 +160,7 @@ def _load(
     raise WeightsError(f'{path} cannot be read ({one_line(error)})') from error
   # Damaged weights would give plausible scores.
   _check_digest(digest, str(path), name)
-  return load(read_pth(path), file=str(path))
+  return FeatureExtractor(spec, read_pth(path), file=str(path))
 
 
 def _check_digest(digest: str, source: str, name: str) -> None:

@@ -7,12 +7,12 @@ baselines: the untranslated copy, and real images against real ones.
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cyclegan_jax.evaluation.image_set import ImageSet
 from cyclegan_jax.metrics.goals import HIGHER, LOWER, best_at
+from cyclegan_jax.report.metric_writer import json_number
 
 EVALUATION_FOLDER = 'evaluation'  # in the folder of a run
 
@@ -39,9 +39,9 @@ class Figure(NamedTuple):
 
   def to_json(self) -> dict[str, Any]:
     """A JSON object; infinities and NaN are strings."""
-    content = {'value': _finite_or_text(self.value), 'images': self.images}
+    content = {'value': json_number(self.value), 'images': self.images}
     if self.spread is not None:
-      content['spread'] = _finite_or_text(self.spread)
+      content['spread'] = json_number(self.spread)
     return content
 
 
@@ -245,15 +245,6 @@ def _markdown_table(
 
 def _number(value: float, spread: float | None) -> str:
   return f'{value:.4g}' if spread is None else f'{value:.4g} ± {spread:.2g}'
-
-
-def _finite_or_text(value: float) -> float | str:
-  """The number, or 'NaN', 'Infinity' or '-Infinity', which JSON lacks."""
-  if math.isfinite(value):
-    return value
-  if math.isnan(value):
-    return 'NaN'
-  return 'Infinity' if value > 0 else '-Infinity'
 
 
 def _escaped(text: str) -> str:

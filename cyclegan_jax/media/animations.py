@@ -102,9 +102,9 @@ def convert_animation(
   """Converts every frame; durations, repeats and transparency stay.
 
   All converted frames are held in memory until the file is written: memory
-  grows with their number, up to MAX_ANIMATION_PIXELS. A frame that equals the
-  one before may be merged with it. Color profile and EXIF data are copied
-  where the target's format has them.
+  grows with their number, up to MAX_ANIMATION_PIXELS. Frames that equal the
+  one before are merged with it. Color profile and EXIF data are copied where
+  the target's format has them.
 
   Args:
     source: a GIF, PNG or WebP file, animated or not.
@@ -267,7 +267,8 @@ def _explained(target: pathlib.Path) -> Iterator[None]:
     if isinstance(error, MemoryError) or getattr(error, 'errno', None):
       raise
     raise DataError(
-      f'{printable(str(target))} cannot be written: {one_line(error)}'
+      f'{printable(str(target))} cannot be written: the frames do not fit '
+      f'into a file of its format ({one_line(error)})'
     ) from error
 
 

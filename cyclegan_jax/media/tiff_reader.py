@@ -45,8 +45,8 @@ _MAX_PAGES = 2**16  # that are counted
 _REDUCED_OR_MASK = 1 | 4  # of the tag NewSubfileType
 _OLD_REDUCED = 2  # of the tag SubfileType
 _BYTE_STRINGS = (1, 2, 7)  # types of tags
-# GeoTIFF's tags, and GDAL's for pixels without data.
-_GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737, 42113)
+_NODATA = 42113  # GDAL's tag for pixels without data
+_GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)  # of GeoTIFF
 
 # (code, type, count, value, True), as tifffile writes it.
 Tag: TypeAlias = tuple[int | str, int, int, Any, bool]
@@ -136,9 +136,12 @@ class TiffImage:
     Raises:
       ValueError: a page claims too much.
     """
-    is_gray = self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
-    is_of_photos = channels == 3 and self.dtype == 'uint8'
-    if channels == 1 or self.samples > 1 or not is_gray or is_of_photos:
+    if (
+      channels == 1
+      or self.samples > 1
+      or self.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+      or (channels == 3 and self.dtype == 'uint8')
+    ):
       return False
     directories = itertools.islice(iter_directories(self._file), channels + 1)
     # tifffile opens those pages alone whose tags were checked.
@@ -192,9 +195,12 @@ class TiffImage:
     for page in pages:
       self._check(page, name)
       # [planes, 1, height, width, values]; threads are the loader's matter.
-      array = page.asarray(
-        squeeze=False, maxworkers=1, buffersize=_BUFFER_BYTES
-      )
+      if any(page.databytecounts):
+        array = page.asarray(
+          squeeze=False, maxworkers=1, buffersize=_BUFFER_BYTES
+        )
+      else:  # some writers leave out what has no data
+        array = np.full(page.shaped, page.nodata, page.dtype)
       plane = np.moveaxis(array[:, 0], 0, -2)
       planes.append(plane.reshape(self.height, self.width, -1))
     pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
@@ -216,16 +222,14 @@ class TiffImage:
       UserError: as for `decode`.
     """
     self._check(self._page, name)
-    for segment, (_, _, y0, x0, _), (
-      _,
-      height,
-      width,
-      _,
-    ) in self._page.segments(maxworkers=1, buffersize=_BUFFER_BYTES):
-      height = min(height, self.height - y0)
-      width = min(width, self.width - x0)
+    for segment, position, size in self._page.segments(
+      maxworkers=1, buffersize=_BUFFER_BYTES
+    ):
+      y0, x0 = position[2:4]
+      height = min(size[1], self.height - y0)
+      width = min(size[2], self.width - x0)
       shape = height, width, self.samples
-      if segment is None:  # some writers leave out what is black
+      if segment is None:  # some writers leave out what has no data
         yield y0, x0, np.full(shape, self._page.nodata, self.dtype)
       else:
         yield y0, x0, segment[0, :height, :width].reshape(shape)
@@ -365,7 +369,7 @@ def _dtype(page: Any) -> str:
 
 def _nodata(page: Any) -> float | None:
   try:
-    return float(page.tags.valueof(42113, default=''))
+    return float(page.tags.valueof(_NODATA, default=''))
   except (TypeError, ValueError):
     return None
 
@@ -374,8 +378,8 @@ def read_tags(file: BinaryIO) -> tuple[bytes | None, tuple[Tag, ...]]:
   """Reads the color profile of a TIFF file, and where on earth it is from.
 
   Returns:
-    The profile, None for none; and the tags of the georeference and of GDAL's
-    pixels without data.
+    The profile, None for none; and the tags of the georeference, unless the
+    image lies on its side, and of GDAL's pixels without data.
 
   Raises:
     ValueError: the tags claim too much, or are damaged.
@@ -383,9 +387,10 @@ def read_tags(file: BinaryIO) -> tuple[bytes | None, tuple[Tag, ...]]:
   tags = _open_page(file).tags
   with quiet_tifffile():
     icc = tags.valueof(34675)
-    found = [tags.get(code) for code in _GEOREFERENCE]
+    is_upright = tags.valueof(274, default=1) == 1
+    codes = (*_GEOREFERENCE, _NODATA) if is_upright else (_NODATA,)
     return icc if isinstance(icc, bytes) else None, tuple(
-      _portable(tag) for tag in found if tag is not None
+      _portable(tags[code]) for code in codes if code in tags
     )
 
 

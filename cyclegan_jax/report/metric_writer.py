@@ -209,11 +209,12 @@ def _parse_lines(
 
 
 def _to_line(step: int, numbers: Mapping[str, float]) -> bytes:
-  record = {'step': int(step)} | {k: _to_json(v) for k, v in numbers.items()}
+  record = {'step': int(step)} | {k: json_number(v) for k, v in numbers.items()}
   return json.dumps(record, allow_nan=False).encode() + b'\n'
 
 
-def _to_json(value: float) -> float | str:
+def json_number(value: float) -> float | str:
+  """The number, or 'NaN', 'Infinity' or '-Infinity', which JSON lacks."""
   if math.isfinite(value):
     return value
   if math.isnan(value):

@@ -65,7 +65,7 @@ def write_run_page(
   ]
   write_page(
     workdir / PAGE_FILE,
-    'gallery',
+    'run_page',
     {
       'last_sheet': last_sheet,
       'facts': '\n'.join(rows),

@@ -60,13 +60,13 @@ def translate_files(
     UserError: the checkpoint, the options or the output folder cannot be used,
       or there is no input.
   """
-  found = checkpoint.load(run, direction=options.direction)
-  if options.samples > 1 and not found.config.generator.dropout:
+  loaded = checkpoint.load(run, direction=options.direction)
+  if options.samples > 1 and not loaded.config.generator.dropout:
     raise ConfigError(
       f'--samples={options.samples} needs a generator with dropout: without '
       'it all samples are equal'
     )
-  plan = make_plan(inputs, to, found.config, options)
+  plan = make_plan(inputs, to, loaded.config, options)
   with (
     explain_disk_errors(to, option='--to'),
     rich.progress.Progress(
@@ -76,11 +76,11 @@ def translate_files(
     ) as progress,
   ):
     to.mkdir(parents=True, exist_ok=True)
-    foreign = claim(to, plan.names, found.path, options)
+    foreign = claim(to, plan.names, loaded.path, options)
     remove_abandoned(to)
     work = Work(
-      found.config,
-      found.state.translators,
+      loaded.config,
+      loaded.state.translators,
       to,
       options,
       len(plan.names),

@@ -82,15 +82,17 @@ def translate_large(work: Work, job: Job) -> None:
     ) as write:
       _translate(work, translator, source, write, job.source.name)
     if work.gallery and work.back:
-      made = stack.enter_context(_open(work, job.target, shape[2]))
+      output = stack.enter_context(_open(work, job.target, shape[2]))
       _, of_back = values_for(
-        np.empty(0, made.dtype), work.config.data, work.back.direction
+        np.empty(0, output.dtype), work.config.data, work.back.direction
       )
       back = stack.enter_context(
         Spool((*shape[:2], work.channels[0]), of_back.dtype, work.scratch)
       )
-      _translate(work, work.back, made, back.write, f'{job.source.name}, back')
-      work.show(job, (source, made, back), 'image')
+      _translate(
+        work, work.back, output, back.write, f'{job.source.name}, back'
+      )
+      work.show(job, (source, output, back), 'image')
 
 
 def _open(work: Work, path: pathlib.Path, channels: int) -> TiffWindows:

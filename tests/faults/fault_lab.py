@@ -253,11 +253,11 @@ def metrics(workdir):
 
 
 def scalars(workdir):
-  """All (step, name, value) in the event files, counted."""
+  """Each (step, name, value) that TensorBoard shows, counted."""
   from tensorboardX.proto.event_pb2 import Event
 
   counts = collections.Counter()
-  for path in (workdir / 'tensorboard').iterdir():
+  for path in sorted((workdir / 'tensorboard').iterdir()):
     data, at = path.read_bytes(), 0
     while at + 12 <= len(data):
       (length,) = struct.unpack_from('<Q', data, at)
@@ -265,6 +265,9 @@ def scalars(workdir):
         break
       event = Event.FromString(data[at + 12 : at + 12 + length])
       at += 16 + length
+      if event.HasField('session_log'):  # TensorBoard discards later steps
+        for key in [key for key in counts if key[0] >= event.step]:
+          del counts[key]
       for value in event.summary.value:
         if value.HasField('simple_value'):
           counts[event.step, value.tag, value.simple_value] += 1

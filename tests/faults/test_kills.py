@@ -5,6 +5,7 @@ CYCLEGAN_FAULT_KILLS=500 pytest -n 0 -m faults tests/faults/test_kills.py
 
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -139,3 +140,28 @@ def test_a_second_run_is_refused_until_the_first_dies(lab):
   first.send(signal.SIGKILL)
   first.wait()
   lab.finish(workdir)
+
+
+@pytest.mark.parametrize(
+  'spoil',
+  [
+    lambda run: (run / 'metrics.jsonl').write_text('{}'),
+    lambda run: next((run / 'tensorboard').iterdir()).write_bytes(b''),
+    lambda run: (run / f'checkpoints/{STEPS}/record.json').write_text('{}'),
+    lambda run: shutil.rmtree(run / f'checkpoints/{STEPS}'),
+  ],
+  ids=['metrics', 'events', 'damaged checkpoint', 'missing checkpoint'],
+)
+def test_a_difference_is_noticed(spoil, lab):
+  workdir = lab.path('spoiled')
+  lab.finish(workdir)
+  spoil(workdir)
+  with pytest.raises(AssertionError):
+    lab.reference().check_finished(workdir)
+
+
+def test_another_state_is_noticed(lab):
+  workdir = lab.path('other')
+  assert lab.run(workdir, '--config.seed=1').status == 0
+  with pytest.raises(AssertionError, match='another state'):
+    lab.reference().check_saved(workdir)

@@ -208,15 +208,15 @@ def test_archives(tmp_path):
   def check(data):
     path.write_bytes(data)
     try:
-      opened = archive.open_archive(str(path))
+      opened = archive.Archive(str(path))
     except DataError as error:
       expect_line(error)
       return
     for member in opened.images[:8]:
-      assert '..' not in member.name.split('/')
-      assert not member.name.startswith('/')
+      assert '..' not in member.filename.split('/')
+      assert not member.filename.startswith('/')
       try:
-        assert len(archive.read_member(str(path), member)) == member.size
+        assert len(opened.read(member)) == member.file_size
       except DataError as error:
         expect_line(error)
 

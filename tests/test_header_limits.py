@@ -104,107 +104,59 @@ def jpeg_exif(exif):
   return jpeg(*(segment(0xE1, b'Exif\0\0' + part) for part in parts))
 
 
+LIMIT = 'config.data.max_pixels=100000000'
 TAGS = overlapping_tags(20_000, 2**20)  # 1.3 MB of file, 20 GB of memory
 FEW_TAGS = overlapping_tags(2_000, 40_000)
 
 HOSTILE = {
-  'png sides': (
-    png(2**31 - 1, 2**31 - 1),
-    '2147483647 x 2147483647 = 4611686014132420609 pixels, more than '
-    'config.data.max_pixels=100000000',
-  ),
-  'png line': (
-    png(MAX_SIDE + 1, 1),
-    '65536 x 1, where no side may be more than 65535',
-  ),
+  'png sides': (png(2**31 - 1, 2**31 - 1), '2147483647 x 2147483647'),
+  'png line': (png(MAX_SIDE + 1, 1), 'more than 65535'),
   'png text': (
     png(1, 1, chunk(b'zTXt', b'x\0\0' + zlib.compress(bytes(2**26)))),
-    'decompressed data too large',
+    'ecompressed data too large',
   ),
-  'bmp sides': (
-    bmp(2**31 - 1, 2**30),
-    '2147483647 x 1073741824 = 2305843008139952128 pixels, more than '
-    'config.data.max_pixels=100000000',
-  ),
-  'bmp line': (
-    bmp(1, 70_000),
-    '1 x 70000, where no side may be more than 65535',
-  ),
-  'webp canvas': (
-    webp_canvas(2**24, 255),
-    '16777216 x 255 = 4278190080 pixels, more than '
-    'config.data.max_pixels=100000000',
-  ),
-  'webp animation': (
-    webp_canvas(60_000, 60_000, animated=True),
-    '60000 x 60000 = 3600000000 pixels, more than '
-    'config.data.max_pixels=100000000',
-  ),
-  'webp line': (
-    webp_canvas(2**24, 1),
-    '16777216 x 1, where no side may be more than 65535',
-  ),
-  'webp lossless': (
-    webp_lossless(2**14, 2**14),
-    '16384 x 16384 = 268435456 pixels, more than '
-    'config.data.max_pixels=100000000',
-  ),
-  'webp lossy': (
-    webp_lossy(16_383, 16_000),
-    '16383 x 16000 = 262128000 pixels, more than '
-    'config.data.max_pixels=100000000',
-  ),
+  'bmp sides': (bmp(2**31 - 1, 2**30), LIMIT),
+  'bmp line': (bmp(1, 70_000), 'more than 65535'),
+  'webp canvas': (webp_canvas(2**24, 255), LIMIT),
+  'webp animation': (webp_canvas(60_000, 60_000, animated=True), LIMIT),
+  'webp line': (webp_canvas(2**24, 1), 'more than 65535'),
+  'webp lossless': (webp_lossless(2**14, 2**14), LIMIT),
+  'webp lossy': (webp_lossy(16_383, 16_000), LIMIT),
   'tiff sides': (
     tiff_image(2**32 - 1, 2**32 - 1, (273, LONG, 1, 8)),
-    '4294967295 x 4294967295 = 18446744065119617025 pixels, more than '
-    'config.data.max_pixels=100000000',
+    '4294967295 x 4294967295',
   ),
-  'tiff tags': (
-    TAGS,
-    f'its tags claim 20971520000 bytes of a file of {len(TAGS)}',
-  ),
+  'tiff tags': (TAGS, f'20971520000 bytes of a file of {len(TAGS)}'),
   'tiff tags of the other byte order': (
     tiff((1000, BYTE, 2**31, 8), order='>'),
-    'its tags claim 2147483648 bytes of a file of 26',
+    '2147483648 bytes of a file of 26',
   ),
   'tiff numbers': (
     tiff((258, SHORT, 2**24, 26), tail=bytes(2**25)),
-    'its tag 258 claims 16777216 numbers, more than 2097152',
+    'tag 258 claims 16777216 numbers',
   ),
   'tiff tiles': (
     tiff_image(
       8, 8, (322, LONG, 1, 2**16), (323, LONG, 1, 2**14), (324, LONG, 1, 99)
     ),
-    'its tiles are 65536 x 16384',
+    'tiles are 65536 x 16384',
   ),
   'tiff directory': (
     b'II+\0\x08\0\0\0' + struct.pack('<QQ', 16, 2**60),
-    'its directory claims 1152921504606846976 tags',
+    'claims 1152921504606846976 tags',
   ),
-  'jpeg sides': (
-    jpeg(width=65_535, height=65_535),
-    '65535 x 65535 = 4294836225 pixels, more than '
-    'config.data.max_pixels=100000000',
+  'tiff directory of the other byte order': (
+    b'MM\0+\0\x08\0\0' + struct.pack('>QQ', 16, 2**60),
+    'claims 1152921504606846976 tags',
   ),
-  'jpeg exif': (
-    jpeg_exif(TAGS),
-    f'its tags claim 20971520000 bytes of a file of {len(TAGS)}',
-  ),
+  'jpeg sides': (jpeg(width=65_535, height=65_535), LIMIT),
+  'jpeg exif': (jpeg_exif(TAGS), f'bytes of a file of {len(TAGS)}'),
   'jpeg pictures': (
     jpeg(segment(0xE2, b'MPF\0' + FEW_TAGS[:65_000])),
-    'its tags claim 80000000 bytes of a file of 64014',
+    '80000000 bytes of a file of 64014',
   ),
-  'jpeg scans': (
-    jpeg() + b'\xff\xda' * 600,
-    '601 scans, more than 500',
-  ),
+  'jpeg scans': (jpeg() + b'\xff\xda' * 600, '601 scans'),
 }
-
-
-def told(reason):
-  """The reason, where some versions of Pillow say it in other words."""
-  text = 'decompressed data too large'
-  return text if reason.lower().startswith(text) else reason
 
 
 # So little more than the process has that one of the claims would end it.
@@ -232,6 +184,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.process
 def test_hostile_headers_take_no_memory(tmp_path):
   for name, (data, _) in HOSTILE.items():
     (tmp_path / name).write_bytes(data)
@@ -246,14 +199,15 @@ def test_hostile_headers_take_no_memory(tmp_path):
   limited, *reasons = done.stdout.splitlines()
   assert limited == 'limited'
   expected = [reason for _, reason in HOSTILE.values() for _ in range(2)]
-  assert [told(reason) for reason in reasons] == expected
+  for reason, part in zip(reasons, expected, strict=True):
+    assert part in reason
 
 
 @pytest.mark.parametrize('data, reason', HOSTILE.values(), ids=HOSTILE)
 def test_reason_of_a_hostile_header(data, reason):
   with pytest.raises(ImageError) as caught:
     decode(io.BytesIO(data), 'x', channels=1, max_pixels=MAX_PIXELS)
-  assert told(caught.value.reason) == reason
+  assert reason in caught.value.reason
 
 
 def test_hostile_exif_leaves_the_pixels_as_they_are():
@@ -272,10 +226,7 @@ def test_a_file_larger_than_any_image(tmp_path):
   for read in (images.read, images.shape_of):
     with pytest.raises(ImageError) as caught:
       read(0)
-    assert caught.value.reason == (
-      '1099511627776 bytes, more than an image of '
-      'config.data.max_pixels=1000 takes'
-    )
+    assert 'config.data.max_pixels=1000' in caught.value.reason
 
 
 def test_the_longest_side_is_decoded():
@@ -297,25 +248,21 @@ def test_single_numbers_of_a_directory(order):
   assert read_directory(io.BytesIO(data)).numbers == {1: 7, 2: 70_000}
 
 
-@pytest.mark.parametrize('cut', range(0, 26))
-def test_a_directory_that_is_cut_short(cut):
-  data = tiff((1, SHORT, 1, 7))[:cut]
-  expected = {1: 7} if cut >= 22 else {}
-  assert read_directory(io.BytesIO(data)).numbers == expected
+def test_a_directory_that_is_cut_short():
+  data = tiff((1, SHORT, 1, 7))
+  for cut in range(len(data)):
+    expected = {1: 7} if cut >= 22 else {}
+    assert read_directory(io.BytesIO(data[:cut])).numbers == expected
 
 
 @pytest.mark.parametrize(
   'kind, options',
   [
     ('JPEG', {'progressive': True, 'comment': b'\xff' * 300}),
-    ('JPEG', {'icc_profile': bytes(200_000)}),
     ('PNG', {'icc_profile': bytes(200_000)}),
-    ('WEBP', {'lossless': True}),
     ('WEBP', {'quality': 50}),
     ('WEBP', {'icc_profile': bytes(100)}),
-    ('TIFF', {'compression': 'tiff_lzw'}),
-    ('TIFF', {'compression': 'jpeg'}),
-    ('TIFF', {'tiffinfo': {270: 'x' * 10_000}}),
+    ('TIFF', {'compression': 'jpeg', 'tiffinfo': {270: 'x' * 10_000}}),
     ('TIFF', {'big_tiff': True}),
     ('BMP', {}),
   ],

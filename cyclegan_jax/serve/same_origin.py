@@ -1,24 +1,25 @@
-"""Who may talk to the server: pages that it served itself, and programs.
+"""Refuses requests that pages of other sites make.
 
-A page of another site can send requests to 127.0.0.1, and by a name of its
-own that leads there (DNS rebinding) even read the answers. So requests have
-to name this server, and those that ask for work have to come from its page.
+A page of another site can send requests to 127.0.0.1, and read the answers
+through a host name of its own that resolves there (DNS rebinding). So requests
+must name this host, and those that ask for work must come from its own page or
+from a program.
 """
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_NAMES = ('127.0.0.1', 'localhost')
-_HTTP_PORT = 80  # which browsers leave out
-_POLICY = (
+_HOSTS = ('127.0.0.1', 'localhost')
+_HTTP_PORT = 80  # browsers leave it out of the header Host
+_CONTENT_POLICY = (
   "default-src 'none'; script-src 'self'; style-src 'self'; "
   "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; "
   "form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = {
+_SECURITY_HEADERS = {
   'cache-control': 'no-store',
-  'content-security-policy': _POLICY,
+  'content-security-policy': _CONTENT_POLICY,
   'cross-origin-opener-policy': 'same-origin',
   'cross-origin-resource-policy': 'same-origin',
   'permissions-policy': 'camera=(self), microphone=(), geolocation=()',
@@ -28,43 +29,43 @@ _HEADERS = {
 }
 
 
-class Guard:
-  """An ASGI application around another one."""
+class SameOriginMiddleware:
+  """Checks requests to an ASGI application; adds headers to its answers."""
 
   def __init__(self, app: ASGIApp, port: int):
     self._app = app
     self._url = f'http://127.0.0.1:{port}'
-    self._hosts = {f'{name}:{port}' for name in _NAMES}
+    self._hosts = {f'{host}:{port}' for host in _HOSTS}
     if port == _HTTP_PORT:
-      self._hosts.update(_NAMES)
+      self._hosts.update(_HOSTS)
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers, or has the other application answer."""
+    """Answers a refused request; passes on the others."""
     if scope['type'] != 'http':
       return
 
-    async def send_guarded(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
       if message['type'] == 'http.response.start':
-        MutableHeaders(scope=message).update(_HEADERS)
+        MutableHeaders(scope=message).update(_SECURITY_HEADERS)
       await send(message)
 
     refusal = self._refusal(scope['method'], Headers(scope=scope))
-    await (refusal or self._app)(scope, receive, send_guarded)
+    await (refusal or self._app)(scope, receive, send_with_headers)
 
   def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
     host = headers.get('host', '').lower()
     if host not in self._hosts:
-      return _refuse(421, f'this server is {self._url}, and no other name')
+      return _error(421, f'this server is only reachable as {self._url}')
     if method in ('GET', 'HEAD'):
       return None
-    origins = headers.getlist('origin')  # none of a program
+    origins = headers.getlist('origin')  # programs send none
     site = headers.get('sec-fetch-site', 'same-origin')
     if site != 'same-origin' or any(
-      each.lower() != f'http://{host}' for each in origins
+      origin.lower() != f'http://{host}' for origin in origins
     ):
-      return _refuse(403, 'a page of another site asks for this')
+      return _error(403, 'the request comes from a page of another site')
     return None
 
 
-def _refuse(status: int, reason: str) -> JSONResponse:
+def _error(status: int, reason: str) -> JSONResponse:
   return JSONResponse({'error': reason}, status)

@@ -1,4 +1,4 @@
-"""Runs what `cyclegan export --format stablehlo` wrote: by JAX alone."""
+"""Runs files of `cyclegan export --format stablehlo`, with JAX only."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ PROGRAM, METADATA = 'program.bin', 'metadata.json'
 
 
 class Exported:
-  """A translator from a file.
+  """A translator that was read from a file.
 
   Attributes:
     metadata: texts by name: direction, range, size and so on.
@@ -29,30 +29,26 @@ class Exported:
     """Translates.
 
     Args:
-      images: [B, H, W, C] float32 in [-1, 1], of the size that the metadata
-        names.
+      images: [B, H, W, C] floats in [-1, 1], of a size that `metadata` allows.
 
     Returns:
       [B, H, W, C'] float32 in [-1, 1].
 
     Raises:
-      ValueError: they are bytes or other integers, or of a shape that the file
-        doesn't take.
+      ValueError: the images are integers, or of a shape that the file does
+        not take.
     """
     images = np.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
-      raise ValueError(
-        f'images are {images.dtype}: give float32 in [-1, 1], as metadata has '
-        'it'
-      )
+      raise ValueError(f'images are {images.dtype}: give float32 in [-1, 1]')
     return np.asarray(self._call(images.astype(np.float32)))
 
 
 def load_exported(path: str | pathlib.Path) -> Exported:
-  """The translator in a file of `cyclegan export --format stablehlo`.
+  """Reads a file of `cyclegan export --format stablehlo`.
 
-  It needs JAX and flatbuffers, but neither Flax nor a checkpoint, and runs on
-  CPUs, CUDA and TPUs.
+  This needs JAX and flatbuffers, but neither Flax nor a checkpoint. The
+  translator runs on CPUs, CUDA and TPUs.
 
   Raises:
     UserError: flatbuffers is not installed.
@@ -73,7 +69,7 @@ def load_exported(path: str | pathlib.Path) -> Exported:
       'export --format stablehlo wrote'
     ) from error
   except Exception as error:
-    # Of what is no program flatbuffers and JAX raise whatever comes first.
+    # flatbuffers and JAX raise errors of many types for damaged programs.
     raise WeightsError(
       f'{path} is damaged, or was not written by cyclegan export --format '
       f'stablehlo ({error}): export it again'
