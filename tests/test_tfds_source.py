@@ -219,37 +219,29 @@ def test_no_network(data_dir):
 # Other data sets.
 
 
-def tiny_builder(features, splits):
-  """A builder that writes `splits`: name -> list of examples."""
-
-  class Tiny(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version('1.0.0')
-
-    def _info(self):
-      return tfds.core.DatasetInfo(
-        builder=self, features=tfds.features.FeaturesDict(features)
-      )
-
-    def _split_generators(self, dl_manager):
-      del dl_manager
-      return {split: self._generate_examples(split) for split in splits}
-
-    def _generate_examples(self, split):
-      yield from enumerate(splits[split])
-
-  return Tiny
-
-
 @pytest.fixture
 def register(monkeypatch):
-  """Registers a tiny builder for one test."""
+  """Registers a builder that writes `splits`: name -> list of examples."""
   from tensorflow_datasets.core import registered
 
   def register(name, features, splits):
-    with registered.skip_registration():
-      builder = tiny_builder(features, splits)
-    builder.name = name
-    monkeypatch.setitem(registered._DATASET_REGISTRY, name, builder)
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+      VERSION = tfds.core.Version('1.0.0')
+
+      def _info(self):
+        return tfds.core.DatasetInfo(
+          builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+      def _split_generators(self, dl_manager):
+        del dl_manager
+        return {split: self._generate_examples(split) for split in splits}
+
+      def _generate_examples(self, split):
+        yield from enumerate(splits[split])
+
+    Tiny.name = name
+    monkeypatch.setitem(registered._DATASET_REGISTRY, name, Tiny)
 
   return register
 
@@ -333,17 +325,17 @@ def error_of_tiny(kind, tmp_path, name):
   return message
 
 
-def test_data_set_without_images(register, tmp_path):
-  register('tiny_texts', {'text': np.str_}, {'train': [{'text': 'word'}]})
-  assert 'text' in error_of_tiny(ConfigError, tmp_path, 'tiny_texts')
-
-
-def test_data_set_of_several_images(register, tmp_path):
-  image = tfds.features.Image()
-  example = {'left': png(picture('l')), 'right': png(picture('r'))}
-  features = {'left': image, 'right': image}
-  register('tiny_pairs', features, {'train': [example]})
-  assert 'left, right' in error_of_tiny(ConfigError, tmp_path, 'tiny_pairs')
+@pytest.mark.parametrize('names', [[], ['left', 'right']])
+def test_no_image_feature_or_several(names, register, tmp_path):
+  features = dict.fromkeys(names, tfds.features.Image())
+  example = {name: png(picture(name)) for name in names}
+  register(
+    'tiny_wrong',
+    {**features, 'text': np.str_},
+    {'train': [{**example, 'text': 'word'}]},
+  )
+  message = error_of_tiny(ConfigError, tmp_path, 'tiny_wrong')
+  assert ', '.join([*names, 'text']) in message
 
 
 def test_data_set_without_the_splits(tiny, tmp_path):
