@@ -82,7 +82,7 @@ def test_a_run_is_evaluated(straight):
   assert text.startswith('# Evaluation at step 8\n')
   history = text.split('## All steps\n\n')[1].splitlines()
   steps = [line.split('|')[1].strip() for line in history]
-  assert steps == ['step', '------', '3', '6', '8']
+  assert steps == ['step', '----', '3', '6', '8']
 
 
 def assert_same_run(one, other):
