@@ -1,8 +1,8 @@
-"""Every option of a run: its default, its range and what it means.
+"""Every option of a run: default, range, meaning, and what depends on it.
 
-This is the only place of defaults. `Config()` is the default recipe; the
-files in `configs/` edit it. A config is frozen and hashable, so it can be a
-static argument of `jax.jit`: an equal config does not retrace.
+All defaults are here. `Config()` is the default recipe; the files in
+`configs/` edit it. A config is frozen and hashable, so it can be a static
+argument of `jax.jit`: equal configs do not retrace.
 """
 
 import dataclasses
@@ -27,11 +27,38 @@ def option(
   choices: tuple[T, ...] | None = None,
   low: float | None = None,
   high: float | None = None,
+  used_by: tuple[str, ...] = (),
+  is_source: bool = False,
+  is_path: bool = False,
+  may_change: bool = False,
 ) -> T:
-  """A dataclass field with its documentation and its range (inclusive)."""
+  """Declares an option: a dataclass field with everything known about it.
+
+  Args:
+    default: the default; its type is the option's type.
+    help: what the option does, complete on its own.
+    choices: the allowed values, if they can be listed.
+    low: least allowed value.
+    high: largest allowed value.
+    used_by: values of the section's `name` for which the option has an
+      effect; empty for all.
+    is_source: whether it says where the images come from.
+    is_path: whether it names a file or a folder.
+    may_change: whether a run may be resumed with another value, since it has
+      no effect on what is learned.
+  """
   return dataclasses.field(
     default=default,
-    metadata={'help': help, 'choices': choices, 'low': low, 'high': high},
+    metadata={
+      'help': help,
+      'choices': choices,
+      'low': low,
+      'high': high,
+      'used_by': used_by,
+      'is_source': is_source,
+      'is_path': is_path,
+      'may_change': may_change,
+    },
   )
 
 
@@ -78,7 +105,7 @@ def wrong_type(path: str, value: Any, default: Any) -> str:
 
 
 # How the values of image files are stored.
-DTYPES = ('uint8', 'uint16', 'float32')
+DTYPES = ('uint8', 'uint16', 'int16', 'float32')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,31 +118,68 @@ class DataConfig(Section):
     'embedded',
     'where images come from: drawn by code, your folders, or TFDS',
     choices=('embedded', 'folder', 'tfds'),
+    is_source=True,
   )
   path: str = option(
     '',
     'folder: holds trainA, trainB, testA, testB, or is a .zip of them; tfds: '
     'its data_dir',
+    used_by=('folder', 'tfds'),
+    is_source=True,
+    is_path=True,
   )
   train_a: str = option(
-    '', "folder: a's images, a folder or a .zip, in place of path/trainA"
+    '',
+    'training images of domain a, a folder or a .zip, instead of path/trainA',
+    used_by=('folder',),
+    is_source=True,
+    is_path=True,
   )
   train_b: str = option(
-    '', "folder: b's images, a folder or a .zip, in place of path/trainB"
+    '',
+    'training images of domain b, a folder or a .zip, instead of path/trainB',
+    used_by=('folder',),
+    is_source=True,
+    is_path=True,
   )
   test_a: str = option(
-    '', "folder: a's test images, a folder or a .zip (optional)"
+    '',
+    'test images of domain a, a folder or a .zip (optional)',
+    used_by=('folder',),
+    is_source=True,
+    is_path=True,
   )
   test_b: str = option(
-    '', "folder: b's test images, a folder or a .zip (optional)"
+    '',
+    'test images of domain b, a folder or a .zip (optional)',
+    used_by=('folder',),
+    is_source=True,
+    is_path=True,
   )
   dataset: str = option(
-    '', "tfds: one data set with both, such as 'cycle_gan/horse2zebra'"
+    '',
+    "one data set with both domains, such as 'cycle_gan/horse2zebra'",
+    used_by=('tfds',),
+    is_source=True,
   )
-  dataset_a: str = option('', "tfds: a data set of images for a: 'mnist'")
-  dataset_b: str = option('', 'tfds: a data set of images for b')
-  num_train: int = option(400, 'embedded: drawings a side to train on', low=1)
-  num_test: int = option(64, 'embedded: drawings a side to test on', low=1)
+  dataset_a: str = option(
+    '',
+    "a data set with the images of domain a, such as 'mnist'",
+    used_by=('tfds',),
+    is_source=True,
+  )
+  dataset_b: str = option(
+    '',
+    'a data set with the images of domain b',
+    used_by=('tfds',),
+    is_source=True,
+  )
+  num_train: int = option(
+    400, 'training drawings per domain', low=1, used_by=('embedded',)
+  )
+  num_test: int = option(
+    64, 'test drawings per domain', low=1, used_by=('embedded',)
+  )
   size: int = option(64, 'height and width that the networks see', low=8)
   load_size: int = option(
     64, 'size before the crop; equal to size for no crop', low=8
@@ -125,7 +189,7 @@ class DataConfig(Section):
     'resize_and_crop: to load_size squared, then a random crop; crop: a '
     'random crop of the image as it is; scale_and_crop: the shorter side to '
     'load_size, then a random crop; resize_and_center_crop: to load_size '
-    'squared, then the centre (the Keras note)',
+    'squared, then a center crop (the Keras note)',
     choices=(
       'resize_and_crop',
       'crop',
@@ -134,51 +198,64 @@ class DataConfig(Section):
     ),
   )
   interpolation: str = option(
-    'bicubic', 'of the resize', choices=('bilinear', 'bicubic', 'lanczos')
+    'bicubic', 'resampling filter', choices=('bilinear', 'bicubic', 'lanczos')
   )
   flip: bool = option(True, 'mirror half of the training images')
   paired_share: float = option(
     0.5,
-    'folder, with loss.paired_weight: share of the examples that are pairs, '
-    'images of one name in both folders; all others are drawn apart',
+    'with loss.paired_weight: share of the examples that are pairs, images of '
+    'the same name in both folders; the rest are sampled independently',
     low=0.001,
     high=1,
+    used_by=('folder',),
   )
   channels_a: int = option(3, "channels of a's images", low=1)
   channels_b: int = option(3, "channels of b's images", low=1)
   dtype_a: str = option(
     '',
-    "how a's images are stored: uint8, uint16, float32, or '' for as the first "
-    'training image is; files of other integers are scaled',
+    "how a's images are stored: uint8, uint16, int16, float32, or '' for as "
+    'the first training image is; files of uint8 and uint16 are scaled',
   )
   dtype_b: str = option('', "how b's images are stored, likewise")
   low_a: float = option(
     0.0,
     "value in a's files that is black; low and high both 0: the full range of "
-    "integers; of floats the training images' own, measured before step 1",
+    "uint8 and uint16; of int16 and floats the training images' own, measured "
+    'before step 1',
   )
   high_a: float = option(0.0, "value in a's files that is white")
   low_b: float = option(0.0, "value in b's files that is black")
   high_b: float = option(0.0, "value in b's files that is white")
   num_workers: int = option(
     2,
-    'decoding threads; 0 decodes in the loop, which then can not tell that it '
-    'waits',
+    'decoding threads; 0 decodes in the training loop, which then cannot '
+    'report that it waits for data',
     low=0,
     high=256,
+    may_change=True,
   )
-  prefetch_batches: int = option(4, 'batches decoded ahead', low=1, high=1024)
+  prefetch_batches: int = option(
+    4, 'batches decoded ahead', low=1, high=1024, may_change=True
+  )
   cache_gib: float = option(
-    2.0, 'memory for decoded images; the rest is read again', low=0
+    2.0,
+    'memory for decoded images, in GiB; others are decoded again each epoch',
+    low=0,
+    may_change=True,
   )
   max_pixels: int = option(
     100_000_000, 'a file with more pixels is not decoded', low=1
   )
   max_corrupt: int = option(
-    10, 'unreadable images that are skipped before the run gives up', low=0
+    10,
+    'unreadable images that are skipped before the run ends',
+    low=0,
+    may_change=True,
   )
   strict: bool = option(
-    False, 'images that changed since the run began end it, not just warn'
+    False,
+    'end the run, instead of warning, when images changed since it began',
+    may_change=True,
   )
 
   def __post_init__(self) -> None:
@@ -203,7 +280,7 @@ class DataConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorConfig(Section):
-  """The network that translates, built twice."""
+  """The network that translates images, built twice."""
 
   _path: ClassVar[str] = 'config.generator'
 
@@ -216,25 +293,32 @@ class GeneratorConfig(Section):
   filters: int = option(24, 'filters of the first layer', low=1)
   isize: int = option(
     64,
-    'keras_unet, torch_unet: a power of two; log2 of it is the depth',
+    'input size of the U-Net, a power of two; its depth is log2(isize)',
     low=4,
     high=4096,
+    used_by=('keras_unet', 'torch_unet'),
   )
   fixed_input_size: bool = option(
-    True, 'keras_unet: accept isize alone, not its multiples'
+    True,
+    'accept isize only, not its multiples',
+    used_by=('keras_unet',),
   )
   blocks: int = option(
     9,
-    'resnet: residual blocks; vit_unet: transformer blocks',
+    'residual blocks (resnet) or transformer blocks (vit_unet)',
     low=1,
     high=64,
+    used_by=('resnet', 'vit_unet'),
   )
   heads: int = option(
-    8, 'vit_unet: of attention; a divisor of 8 * filters', low=1
+    8,
+    'attention heads; a divisor of 8 * filters',
+    low=1,
+    used_by=('vit_unet',),
   )
   norm: str = option(
     'batch',
-    "always by the batch's own statistics",
+    "normalization, always by the batch's own statistics",
     choices=('batch', 'instance', 'none'),
   )
   affine: bool = option(True, 'the norm learns a scale and a shift')
@@ -256,12 +340,13 @@ class GeneratorConfig(Section):
   )
   init: str = option(
     'glorot_uniform',
-    "Keras's defaults as in the Keras note, or N(0, 0.02) as in the paper",
+    "initialization: Keras's default, as in the Keras note, or N(0, 0.02), as "
+    'in the paper',
     choices=('glorot_uniform', 'normal'),
   )
   dtype: str = option(
     'float32',
-    'of the computation; parameters stay float32 (float64 is for checks of '
+    'type of the computation; parameters stay float32 (float64 is for checking '
     'the algebra and needs jax_enable_x64)',
     choices=('float32', 'bfloat16', 'float64'),
   )
@@ -269,13 +354,14 @@ class GeneratorConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class DiscriminatorConfig(Section):
-  """The network that judges patches, built twice."""
+  """The network that classifies patches as real or fake, built twice."""
 
   _path: ClassVar[str] = 'config.discriminator'
 
   name: str = option(
     'keras_patchgan',
-    "the Keras note's, the paper's n-layer PatchGAN, or one that judges pixels",
+    "the Keras note's PatchGAN, the paper's n-layer PatchGAN, or the paper's "
+    'PixelGAN',
     choices=('keras_patchgan', 'patchgan', 'pixelgan'),
   )
   filters: int = option(24, 'filters of the first layer', low=1)
@@ -287,13 +373,14 @@ class DiscriminatorConfig(Section):
   )
   last_layers: str = option(
     'same',
-    'keras_patchgan: pad the last two as the Keras note lists them, or by one '
-    'pixel and valid as the notebook it came from',
+    "padding of the last two layers: 'same' as the Keras note lists them, or "
+    'one pixel and valid as in the notebook that the note came from',
     choices=('same', 'valid'),
+    used_by=('keras_patchgan',),
   )
   norm: str = option(
     'batch',
-    "always by the batch's own statistics",
+    "normalization, always by the batch's own statistics",
     choices=('batch', 'instance', 'none'),
   )
   affine: bool = option(True, 'the norm learns a scale and a shift')
@@ -304,12 +391,13 @@ class DiscriminatorConfig(Section):
   )
   init: str = option(
     'glorot_uniform',
-    "Keras's defaults as in the Keras note, or N(0, 0.02) as in the paper",
+    "initialization: Keras's default, as in the Keras note, or N(0, 0.02), as "
+    'in the paper',
     choices=('glorot_uniform', 'normal'),
   )
   dtype: str = option(
     'float32',
-    'of the computation; parameters stay float32',
+    'type of the computation; parameters stay float32',
     choices=('float32', 'bfloat16', 'float64'),
   )
 
@@ -336,25 +424,25 @@ class LossConfig(Section):
     high=1,
   )
   cycle_blur_sigma: float = option(
-    3.0, 'of that blur, in pixels', low=0.1, high=1000
+    3.0, 'standard deviation of that blur, in pixels', low=0.1, high=1000
   )
   identity_a: float = option(0.0, 'weight of |G_ba(a) - a|', low=0)
   identity_b: float = option(0.0, 'weight of |G_ab(b) - b|', low=0)
   paired_weight: float = option(
     0.0,
-    'weight of |G_ab(a) - b| + |G_ba(b) - a| where a and b are a pair; 0: no '
-    'pairs are looked for',
+    'weight of |G_ab(a) - b| + |G_ba(b) - a| for paired examples; 0 ignores '
+    'pairs',
     low=0,
   )
   discriminator: float = option(
     1.0, "weight of the discriminators' loss; the paper halves it", low=0
   )
   gradient_penalty: float = option(
-    10.0, 'wgan_gp: weight of (|grad D| - 1)^2', low=0
+    10.0, 'with wgan_gp: weight of (|grad D| - 1)^2', low=0
   )
   r1: float = option(
     0.0,
-    'weight of the zero-centred penalty |grad D(real)|^2 / 2 '
+    'weight of the zero-centered penalty |grad D(real)|^2 / 2 '
     '(arXiv:1801.04406)',
     low=0,
   )
@@ -369,7 +457,9 @@ class OptimizerConfig(Section):
   name: str = option(
     'adam', 'the update rule', choices=('adam', 'adamw', 'rmsprop', 'sgd')
   )
-  learning_rate: float = option(5e-4, "of the schedule's start", low=0)
+  learning_rate: float = option(
+    5e-4, 'learning rate at the start of the schedule', low=0
+  )
   disc_learning_rate_ratio: float = option(
     1.0,
     "the discriminators' learning rate over the generators' (two time scales, "
@@ -381,116 +471,193 @@ class OptimizerConfig(Section):
   )
   b2: float = option(0.999, 'decay of the second moment', low=0, high=0.999999)
   eps: float = option(1e-8, 'added to the denominator', low=1e-16)
-  weight_decay: float = option(0.0, 'adamw only', low=0)
+  weight_decay: float = option(
+    0.0, 'decoupled weight decay', low=0, used_by=('adamw',)
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Section):
-  """How learning rate and cycle go over a run; rates by epochs, mostly."""
+  """Schedules of the learning rate and of the cycle weight."""
 
   _path: ClassVar[str] = 'config.schedule'
 
   name: str = option(
     'constant',
-    'linear holds, then falls to 1 / (decay_epochs + 1) at the end',
+    'learning-rate schedule; linear is constant, then falls to '
+    '1 / (decay_epochs + 1) of the rate in the last epoch',
     choices=('constant', 'linear', 'cosine', 'step'),
   )
   decay_epochs: int = option(
-    100, 'linear: the last epochs, over which it falls', low=0
+    100,
+    'epochs at the end of the run over which the rate falls',
+    low=0,
+    used_by=('linear',),
   )
-  step_epochs: int = option(50, 'step: epochs between two falls', low=1)
-  step_factor: float = option(0.1, 'step: factor of a fall', low=0, high=1)
+  step_epochs: int = option(
+    50, 'epochs between two drops of the rate', low=1, used_by=('step',)
+  )
+  step_factor: float = option(
+    0.1, 'factor of each drop', low=0, high=1, used_by=('step',)
+  )
   cycle_end: float = option(
     1.0,
-    "factor that the cycle's weights come to by the end of the run, linearly "
-    'by steps; 1: they stay (Better Cycles, arXiv:2408.15374)',
+    'factor of the cycle weights at the end of the run, approached linearly; '
+    '1 keeps them constant (Better Cycles, arXiv:2408.15374)',
     low=0,
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig(Section):
-  """What a run writes, and how often."""
+  """Metrics and sample sheets of a run."""
 
   _path: ClassVar[str] = 'config.log'
 
-  metrics_every_steps: int = option(10, 'metrics.jsonl, TensorBoard', low=1)
+  metrics_every_steps: int = option(
+    10,
+    'steps between two records in metrics.jsonl and TensorBoard',
+    low=1,
+    may_change=True,
+  )
   samples_every_steps: int = option(
-    0, 'sample sheets; 0 makes about sixteen over the run', low=0
+    0,
+    'steps between two sample sheets; 0 makes about sixteen over the run',
+    low=0,
+    may_change=True,
   )
   num_samples: int = option(
-    6, 'test images of each side on a sample sheet', low=1, high=64
+    6,
+    'test images of each domain on a sample sheet',
+    low=1,
+    high=64,
+    may_change=True,
   )
-  checkpoint_every_steps: int = option(
-    0, 'checkpoints; 0 makes about ten over the run', low=0
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig(Section):
+  """When checkpoints are saved, and which are kept."""
+
+  _path: ClassVar[str] = 'config.checkpoint'
+
+  every_steps: int = option(
+    0,
+    'steps between two checkpoints; 0 saves about ten over the run',
+    low=0,
+    may_change=True,
   )
-  keep_checkpoints: int = option(3, 'older ones are deleted', low=1)
+  keep: int = option(
+    3, 'newest checkpoints that are kept', low=1, may_change=True
+  )
   best_metric: str = option(
     '',
-    "keep the best checkpoint too, by this metric: 'generator/loss', "
-    "'evaluation/ab/kid'",
+    'also keep the best checkpoint by this metric, such as '
+    "'generator/loss' or 'evaluation/ab/kid'",
+    may_change=True,
   )
   best_mode: str = option(
     'auto',
-    'whether a lower or a higher value is better; auto: as is known of the '
-    'metric',
+    'whether a lower or a higher value of best_metric is better; auto uses '
+    'what is known about the metric',
     choices=('auto', 'min', 'max'),
+    may_change=True,
   )
-  evaluate_every_steps: int = option(
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(Section):
+  """Scores of the test images during training."""
+
+  _path: ClassVar[str] = 'config.evaluation'
+
+  every_steps: int = option(
     0,
-    'scores of the test images, also at the last step; they are metrics and '
-    'make the checkpoint of their step; 0: none while it trains',
+    'steps between two evaluations, which are recorded as metrics and save a '
+    'checkpoint; the last step is also evaluated; 0 evaluates never',
     low=0,
+    may_change=True,
   )
-  evaluate_features: str = option(
+  features: str = option(
     'none',
-    'the network of FID and KID, or of fd_effnet and kd_effnet, in these '
-    'scores; auto: inception where its weights are found, else effnet where '
+    'feature network: inception for FID and KID, effnet for fd_effnet and '
+    'kd_effnet; auto takes inception if its weights are found, else effnet if '
     'it is installed',
     choices=('none', 'auto', 'inception', 'effnet'),
+    may_change=True,
   )
-  evaluate_images: int = option(
-    200, 'test images of each side for these scores, at most', low=2
+  max_images: int = option(
+    200, 'test images of each domain, at most', low=2, may_change=True
   )
-  evaluate_pairs: str = option(
+  pairs: str = option(
     'auto',
-    'auto: test images of one name in both folders are pairs, and compared; '
-    'none: they are not',
+    'auto compares test images of the same name in both folders as pairs; none '
+    'ignores matching names',
     choices=('auto', 'none'),
+    may_change=True,
   )
-  evaluate_palette: str = option(
-    '', "colours of label maps: 'cityscapes', or a file of them; '' for none"
+  palette: str = option(
+    '',
+    "colors of label maps: 'cityscapes', a file, or '' for no label maps",
+    may_change=True,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagnosticsConfig(Section):
+  """Warnings about common failures of GAN training."""
+
+  _path: ClassVar[str] = 'config.diagnostics'
+
+  enabled: bool = option(
+    True,
+    'check samples and losses for common failures, and warn with advice',
+    may_change=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class FaultsConfig(Section):
+  """What a run does when something fails."""
+
+  _path: ClassVar[str] = 'config.faults'
+
   on_save_error: str = option(
     'retry',
-    'when a checkpoint can not be written: go on and try again at the next, '
-    'or end the run',
+    'when a checkpoint cannot be written: continue and retry at the next one, '
+    'or stop the run',
     choices=('retry', 'stop'),
+    may_change=True,
   )
-  doctor: bool = option(
-    True, 'watch for the usual diseases of training, and say so'
+  max_skipped_steps: int = option(
+    10,
+    'steps that are skipped for a non-finite loss before the run ends',
+    low=0,
+    may_change=True,
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig(Section):
-  """Several processes of one run, started alike, each with devices of its own.
+  """Several processes that train one run, each with its own devices.
 
-  It differs from process to process, so it is no part of what a run records.
+  These options differ between processes, so a run does not record them.
   """
 
   _path: ClassVar[str] = 'config.distributed'
 
   initialize: bool = option(
     False,
-    'one of several processes: calls jax.distributed.initialize',
+    'this is one of several processes: calls jax.distributed.initialize',
   )
   coordinator_address: str = option(
-    '', "address:port of the first process; '': as the cluster tells"
+    '', "address:port of the first process; '' asks the cluster"
   )
-  num_processes: int = option(0, 'of them; 0: as the cluster tells', low=0)
+  num_processes: int = option(
+    0, 'number of processes; 0 asks the cluster', low=0
+  )
   process_id: int = option(
-    -1, 'which of them this is, from 0; -1: as the cluster tells', low=-1
+    -1, 'index of this process, from 0; -1 asks the cluster', low=-1
   )
 
 
@@ -503,71 +670,72 @@ class Config(Section):
   """A whole run. Sections are in the order in which a run uses them."""
 
   seed: int = option(
-    0, "of the run's key and of the data's order", low=0, high=2**63 - 1
+    0, 'random seed of weights, dropout and data order', low=0, high=2**63 - 1
   )
-  batch_size: int = option(4, 'pairs a step, over all devices', low=1)
-  epochs: int = option(9, "passes over the larger side's images", low=1)
-  steps: int = option(0, 'steps in all, in place of epochs; 0: epochs', low=0)
+  batch_size: int = option(4, 'pairs per step, over all devices', low=1)
+  epochs: int = option(9, 'passes over the larger domain', low=1)
+  steps: int = option(0, 'steps of the run; 0 takes epochs instead', low=0)
   steps_per_epoch: int = option(
-    0, 'for the schedule; 0: from the number of images', low=0
+    0, 'steps per epoch; 0 computes it from the number of images', low=0
   )
   pool_size: int = option(
     0, 'past fakes kept for the discriminators; the paper has 50', low=0
   )
   diff_augment: str = option(
     '',
-    'changes to all that the discriminators see, for small sets: '
-    "'color,translation,cutout' or some of them; '' for none (DiffAugment, "
+    'augmentation of all images that the discriminators see, for small data '
+    "sets: some of 'color,translation,cutout'; '' for none (DiffAugment, "
     'arXiv:2006.10738)',
   )
   ema_decay: float = option(
     0.0,
-    "of the generators' running average, which then translates; 0 keeps none "
-    '(arXiv:1806.04498)',
+    "decay of the generators' running average, which is then used to "
+    'translate; 0 keeps none (arXiv:1806.04498)',
     low=0,
     high=0.99999,
   )
   init_from: str = option(
     '',
-    "begin with another run's networks: the folder of a run or a checkpoint, "
-    "or what cyclegan import made; '': with fresh ones",
+    'start from trained networks: a run, a checkpoint, or the output of '
+    "cyclegan import; '' starts from random weights",
+    is_path=True,
   )
   init_discriminators: bool = option(
-    True, 'with its discriminators too, if they were trained'
+    True, 'with init_from: also start from its discriminators, if trained'
   )
   init_sha256: str = option(
     '',
-    "of the networks in init_from; '': of those that are there when the run "
+    'required checksum of the networks in init_from; recorded when the run '
     'begins',
   )
   warmup_steps: int = option(
     0,
-    'first steps in which the discriminators learn alone, so that fresh ones '
-    'do not spoil trained generators',
+    'first steps, in which only the discriminators are trained, so that '
+    'untrained ones do not spoil trained generators',
     low=0,
   )
-  num_devices: int = option(0, 'accelerators to use; 0: all', low=0)
+  num_devices: int = option(
+    0, 'devices to use; 0 uses all', low=0, may_change=True
+  )
   deterministic: bool = option(
-    False, 'the same bits in two runs on a GPU too, at some cost of speed'
+    False, 'make GPU runs reproducible bit by bit, at some cost of speed'
   )
   remat: bool = option(
     False,
-    "compute the generators' activations again for the gradient, in place of "
-    'keeping them: less memory for more time on GPUs and TPUs; on CPUs XLA '
-    'keeps them all the same',
+    "recompute the generators' activations in the backward pass: less memory "
+    'for more time on GPUs and TPUs; no effect on CPUs, where XLA keeps them',
   )
   accumulate: int = option(
     1,
-    "parts of a device's batch that are computed one after another, for less "
-    'memory; on CPUs it takes about three times as long; batch norm then takes '
-    'its statistics over a part',
+    "parts of a device's batch that are computed one after another, to save "
+    'memory; takes about three times as long on CPUs; batch norm then uses the '
+    'statistics of each part',
     low=1,
   )
   profile: bool = option(
-    False, "a trace of five steps by JAX's profiler, in the run's profile/"
-  )
-  max_skipped_steps: int = option(
-    10, 'steps skipped for a loss that is not finite before the run ends', low=0
+    False,
+    "trace five steps with JAX's profiler into the run's profile/",
+    may_change=True,
   )
   data: DataConfig = DataConfig()
   generator: GeneratorConfig = GeneratorConfig()
@@ -576,6 +744,10 @@ class Config(Section):
   optimizer: OptimizerConfig = OptimizerConfig()
   schedule: ScheduleConfig = ScheduleConfig()
   log: LogConfig = LogConfig()
+  checkpoint: CheckpointConfig = CheckpointConfig()
+  evaluation: EvaluationConfig = EvaluationConfig()
+  diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+  faults: FaultsConfig = FaultsConfig()
   distributed: DistributedConfig = DistributedConfig()
 
   def __post_init__(self) -> None:
@@ -719,6 +891,15 @@ def option_paths() -> list[str]:
   return paths
 
 
+def source_options() -> tuple[str, ...]:
+  """The options of config.data that say where the images come from."""
+  return tuple(
+    field.name
+    for field in dataclasses.fields(DataConfig)
+    if field.metadata['is_source']
+  )
+
+
 def option_at(path: str) -> dataclasses.Field[Any]:
   """The field of an option's dotted path, with its default and range."""
   kind: Any = Config
@@ -750,21 +931,18 @@ def _initials(name: str) -> str:
   return ''.join(word[0] for word in name.split('_'))
 
 
-def differences(old: Config, new: Config) -> list[str]:
-  """The options in which two configs differ, as 'path: old -> new'."""
-  flat_old, flat_new = _flat(old), _flat(new)
-  return [
-    f'{path}: {flat_old[path]!r} -> {flat_new[path]!r}'
-    for path in flat_old
-    if flat_old[path] != flat_new[path]
-  ]
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+  """The options in which two configs differ: path -> (old, new)."""
+  return {
+    path: (value_at(old, path), value_at(new, path))
+    for path in option_paths()
+    if value_at(old, path) != value_at(new, path)
+  }
 
 
-def _flat(config: Config) -> dict[str, Any]:
-  flat = {}
-  for path in option_paths():
-    value: Any = config
-    for name in path.split('.')[1:]:
-      value = getattr(value, name)
-    flat[path] = value
-  return flat
+def value_at(config: Config, path: str) -> Any:
+  """The value of an option by its dotted path, as in `option_paths`."""
+  value: Any = config
+  for name in path.split('.')[1:]:
+    value = getattr(value, name)
+  return value

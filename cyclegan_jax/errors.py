@@ -17,6 +17,23 @@ class DataError(UserError):
   """Images are missing, unreadable or of a shape that can't be used."""
 
 
+class ImageError(DataError):
+  """One image cannot be read.
+
+  Attributes:
+    name: the image's path or id, as in `Images.names`.
+    reason: what is wrong with it, in one line.
+  """
+
+  def __init__(self, name: str, reason: str) -> None:
+    super().__init__(name, reason)
+    self.name = name
+    self.reason = reason
+
+  def __str__(self) -> str:
+    return f"{printable(self.name)} can't be read: {self.reason}"
+
+
 class TrainingError(UserError):
   """Training itself went wrong: the loss is lost."""
 

@@ -1,7 +1,4 @@
-"""Everything that changes while training, in one immutable tree of arrays."""
-
-import functools
-from collections.abc import Callable
+"""The training state: one immutable tree of arrays."""
 
 import flax.struct
 import jax
@@ -15,16 +12,16 @@ from cyclegan_jax.types import Array, Key, OptState, Params
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """Arrays only, so it saves, donates and replicates whole.
+  """Everything that changes during training.
 
   Attributes:
-    step: int32 scalar, the steps taken.
-    key: the run's key; a step's key is fold_in(key, step).
-    gen: parameters: 'ab' maps domain a to b, 'ba' back.
-    disc: parameters: 'a' judges images of domain a, 'b' of b.
-    gen_opt: the joint optimizer's state of both generators.
-    disc_opt: the same of both discriminators.
-    pools: past fakes of 'a' and of 'b'.
+    step: int32 scalar, number of steps taken.
+    key: PRNG key of the run; a step uses fold_in(key, step).
+    gen: generator parameters: 'ab' translates domain a to b, 'ba' b to a.
+    disc: discriminator parameters: 'a' for images of domain a, 'b' for b.
+    gen_opt: state of the joint optimizer of both generators.
+    disc_opt: state of the joint optimizer of both discriminators.
+    pools: past fakes of domains 'a' and 'b'.
     gen_ema: running average of `gen`, or None.
   """
 
@@ -39,39 +36,31 @@ class TrainState(flax.struct.PyTreeNode):
 
   @property
   def translators(self) -> dict[str, Params]:
-    """The generators to translate with; their average if there is one."""
+    """The generators to translate with: their running average, if any."""
     return self.gen if self.gen_ema is None else self.gen_ema
 
 
 def abstract_train_state(config: Config) -> TrainState:
-  """The shapes and types of a run's state."""
+  """Shapes and dtypes of a run's state, without computing it."""
   return jax.eval_shape(
     lambda key: create_train_state(config, key), jax.random.key(0)
   )
 
 
 def create_train_state(config: Config, key: Key) -> TrainState:
-  """A fresh state; each of the four networks has a key of its own.
+  """Creates the state at step 0; each network is initialized by its own key.
 
   Args:
-    config: of the run.
+    config: the networks, optimizers, pools and image sizes.
     key: a typed key, as from `jax.random.key(seed)`.
-
-  Returns:
-    The state at step 0.
   """
   if isinstance(key, jax.core.Tracer):
     return _create(config, key)
-  return _compile_create(config)(key)
-
-
-@functools.lru_cache(maxsize=8)
-def _compile_create(config: Config) -> Callable[[Key], TrainState]:
-  lowered = jax.jit(_create, static_argnums=0).lower(config, jax.random.key(0))
-  if jax.default_backend() != 'cpu':
-    return lowered.compile()
-  # It runs once: optimising it takes longer than anything it could save.
-  return lowered.compile({'xla_backend_optimization_level': '0'})
+  # It runs once, and optimizing it takes longer than it could save.
+  is_cpu = jax.default_backend() == 'cpu'
+  options = {'xla_backend_optimization_level': '0'} if is_cpu else None
+  jitted = jax.jit(_create, static_argnums=0, compiler_options=options)
+  return jitted(config, key)
 
 
 def _create(config: Config, key: Key) -> TrainState:

@@ -1,4 +1,4 @@
-"""The algorithm: one update of both generators and both discriminators."""
+"""The CycleGAN training step: losses and updates of all four networks."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from cyclegan_jax.pool import query_pool
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.types import Array, Batch, Key, Metrics, Params
 
-# Of the keys of DiffAugment; no split and no example comes this far.
+# Folded into a key for DiffAugment; larger than any index used elsewhere.
 _AUGMENT = 2**32 - 1
 
 
@@ -36,22 +36,22 @@ def generator_loss(
   axis_name: str | None = None,
   cycle_factor: Array | float = 1.0,
 ) -> tuple[Array, tuple[Batch, Metrics]]:
-  """What both generators minimise together (arXiv:1703.10593, eq. 3).
+  """The joint objective of both generators (arXiv:1703.10593, eq. 3).
 
-  With some pairs it holds both supervised terms too (arXiv:1805.03189).
+  With paired examples, supervised terms are added (arXiv:1805.03189).
 
   Args:
     gen: parameters of the generators 'ab' and 'ba'.
-    disc: parameters of the discriminators 'a' and 'b', held.
+    disc: parameters of the discriminators 'a' and 'b', held constant.
     batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} in [-1, 1], and 'is_pair':
-      bool [B] where config.loss.paired_weight asks for it.
-    key: of this step's dropout and DiffAugment.
-    config: of the run.
+      bool [B] if config.loss.paired_weight is set.
+    key: PRNG key for dropout and DiffAugment.
+    config: the run's options.
     axis_name: the devices' axis under `parallel.data_parallel`.
-    cycle_factor: of the cycle's weights at this step.
+    cycle_factor: factor of the cycle weights at this step.
 
   Returns:
-    The scalar loss, the fakes {'a', 'b'} and each term before its weight.
+    The scalar loss, the fakes {'a', 'b'}, and each term without its weight.
   """
   keys = iter(jax.random.split(key, 6))
   a_key, b_key = jax.random.split(jax.random.fold_in(key, _AUGMENT))
@@ -67,9 +67,9 @@ def generator_loss(
       run = jax.checkpoint(run)
     return run(gen[direction], images, next(keys))
 
-  def judge(domain: str, images: Array) -> Array:
+  def discriminate(domain: str, images: Array) -> Array:
     images = _augment(config, images, augment_keys[domain], axis_name)
-    return _judge(config, disc[domain], images, axis_name)
+    return _discriminate(config, disc[domain], images, axis_name)
 
   fakes = {'b': generate('ab', batch['a']), 'a': generate('ba', batch['b'])}
   cycled = {'a': generate('ba', fakes['b']), 'b': generate('ab', fakes['a'])}
@@ -80,8 +80,8 @@ def generator_loss(
     sigma=config.loss.cycle_blur_sigma,
   )
   metrics = {
-    'generator/adversarial_ab': adversarial(judge('b', fakes['b'])),
-    'generator/adversarial_ba': adversarial(judge('a', fakes['a'])),
+    'generator/adversarial_ab': adversarial(discriminate('b', fakes['b'])),
+    'generator/adversarial_ba': adversarial(discriminate('a', fakes['a'])),
     'generator/cycle_a': cycle_loss(cycled['a'], batch['a']),
     'generator/cycle_b': cycle_loss(cycled['b'], batch['b']),
   }
@@ -117,18 +117,18 @@ def discriminator_loss(
   config: Config,
   axis_name: str | None = None,
 ) -> tuple[Array, Metrics]:
-  """What both discriminators minimise together.
+  """The joint objective of both discriminators.
 
   Args:
     disc: parameters of the discriminators 'a' and 'b'.
     batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} real images in [-1, 1].
     fakes: translated images of the same shapes.
-    key: of DiffAugment and of the points at which WGAN-GP takes its gradient.
-    config: of the run.
+    key: PRNG key for DiffAugment and for the interpolation of WGAN-GP.
+    config: the run's options.
     axis_name: the devices' axis under `parallel.data_parallel`.
 
   Returns:
-    The scalar loss, and each discriminator's before the weight.
+    The scalar loss, and each discriminator's terms without their weights.
   """
   adversarial = losses.ADVERSARIAL_LOSSES[config.loss.adversarial].discriminator
   loss, metrics = jnp.zeros(()), {}
@@ -138,18 +138,20 @@ def discriminator_loss(
     )
     real = _augment(config, batch[domain], real_key, axis_name)
     fake = _augment(config, fakes[domain], fake_key, axis_name)
-    judge = functools.partial(_judge, config, disc[domain], axis_name=axis_name)
-    term = adversarial(judge(real), judge(fake))
+    discriminate = functools.partial(
+      _discriminate, config, disc[domain], axis_name=axis_name
+    )
+    term = adversarial(discriminate(real), discriminate(fake))
     metrics[f'discriminator/{domain}'] = term
     loss += config.loss.discriminator * term
     if config.loss.adversarial == 'wgan_gp':
       keys = parallel.example_keys(domain_key, real.shape[0], axis_name)
       between = losses.interpolate(keys, real, fake)
-      penalty = losses.gradient_penalty(judge, between)
+      penalty = losses.gradient_penalty(discriminate, between)
       metrics[f'discriminator/gradient_penalty_{domain}'] = penalty
       loss += config.loss.gradient_penalty * penalty
     if config.loss.r1:
-      penalty = losses.r1_penalty(judge, real)
+      penalty = losses.r1_penalty(discriminate, real)
       metrics[f'discriminator/r1_{domain}'] = penalty
       loss += config.loss.r1 * penalty
   return loss, metrics
@@ -163,28 +165,28 @@ def train_step(
   config: Config,
   axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-  """One joint update of the generators, then one of the discriminators.
+  """Updates both generators jointly, then both discriminators.
 
-  The generators learn with the discriminators held. The discriminators then
-  learn from the batch and from fakes made before the generators' update,
-  exchanged with past ones in the pools. Each forward is computed once. In the
-  first config.warmup_steps the generators stay as they are, and so do their
-  optimizer and their average.
+  The generators are updated with the discriminators held constant. The
+  discriminators are then updated on the batch and on the fakes from before
+  the generators' update, exchanged with past fakes in the pools. Each forward
+  pass is computed once. During the first config.warmup_steps the generators,
+  their optimizer and their running average stay constant.
 
   Args:
-    state: before the step; it is not changed, and not donated.
+    state: the state before the step; neither changed nor donated.
     batch: {'a': [B, H, W, Ca], 'b': [B, H, W, Cb]} float32 in [-1, 1], and
-      with config.loss.paired_weight 'is_pair': bool [B], whether an example's
-      a and b show the same; under `parallel.data_parallel` this device's
-      slice of it.
-    config: static; an equal one does not retrace.
+      with config.loss.paired_weight 'is_pair': bool [B], whether a and b of
+      an example are a pair; under `parallel.data_parallel` this device's
+      slice of the batch.
+    config: static; an equal config does not retrace.
     axis_name: the devices' axis under `parallel.data_parallel`.
 
   Returns:
-    The state after the step, and float32 scalars by name.
+    The state after the step, and float32 scalars by name: `metric_names`.
 
   Raises:
-    ValueError: an image's shape is not what the config says.
+    ValueError: an image's shape or dtype does not match the config.
   """
   _check_batch(batch, config)
   key = jax.random.fold_in(state.key, state.step)
@@ -215,7 +217,7 @@ def train_step(
 
   pools, shown = {}, {}
   for domain, domain_key in zip('ab', jax.random.split(pool_key), strict=True):
-    # Every device runs the same query on all fakes, then keeps its own part.
+    # Every device queries the pool with all fakes, then takes its own slice.
     all_fakes = parallel.gather(fakes[domain], axis_name)
     pools[domain], queried = query_pool(
       state.pools[domain], domain_key, all_fakes
@@ -255,6 +257,28 @@ def train_step(
   return state, metrics
 
 
+def metric_names(config: Config) -> list[str]:
+  """The names of the metrics that `train_step` returns."""
+  names = [
+    'generator/adversarial_ab',
+    'generator/adversarial_ba',
+    'generator/cycle_a',
+    'generator/cycle_b',
+  ]
+  if config.uses_identity:
+    names += ['generator/identity_a', 'generator/identity_b']
+  if config.loss.paired_weight:
+    names += ['generator/paired_a', 'generator/paired_b']
+  names += ['generator/loss', 'discriminator/a', 'discriminator/b']
+  for name, is_used in (
+    ('gradient_penalty', config.loss.adversarial == 'wgan_gp'),
+    ('r1', config.loss.r1 > 0),
+  ):
+    if is_used:
+      names += [f'discriminator/{name}_a', f'discriminator/{name}_b']
+  return [*names, 'learning_rate']
+
+
 def _gradient(
   loss: Callable[..., Any],
   params: Params,
@@ -262,15 +286,15 @@ def _gradient(
   key: Key,
   num_parts: int,
 ) -> tuple[Params, Any]:
-  """The gradient of a mean over examples, by one part of them after another.
+  """The gradient of a loss, accumulated over parts of the batch.
 
   Args:
-    loss: a function (params, examples, key) -> (scalar, aux), where aux is of
-      scalars, which are averaged, and of arrays of examples.
-    params: of the networks that learn.
+    loss: (params, examples, key) -> (scalar, aux), where aux has scalars,
+      which are averaged, and arrays [B, ...], which are concatenated.
+    params: the parameters to differentiate by.
     examples: arrays [B, ...].
-    key: for the loss.
-    num_parts: divides B; with more of them it takes less memory.
+    key: PRNG key for the loss.
+    num_parts: a divisor of B; more parts take less memory.
 
   Returns:
     The gradient and aux.
@@ -302,10 +326,10 @@ def _augment(
   return diff_augment(images, key, config.diff_augment, axis_name=axis_name)
 
 
-def _judge(
+def _discriminate(
   config: Config, params: Params, images: Array, axis_name: str | None
 ) -> Array:
-  """Logits [B, h, w, 1] in float32, whatever the network computes in."""
+  """Logits [B, h, w, 1] in the dtype of the images."""
   network = make_discriminator(config.discriminator, axis_name=axis_name)
   logits = network.apply({'params': params}, images)
   return logits.astype(images.dtype)  # type: ignore[union-attr]

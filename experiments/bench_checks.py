@@ -24,7 +24,7 @@ from cyclegan_jax.config import from_config_dict
 from cyclegan_jax.data.augment import augment, augment_key
 from cyclegan_jax.data.resizing import raw_size
 from cyclegan_jax.training.compiled_step import (
-  compile_update,
+  compile_step,
   is_finite,
 )
 
@@ -82,14 +82,14 @@ def main():
   variants = {
     'without': (unchecked(config), jax.block_until_ready),
     'checked': (
-      compile_update(config, fresh()).run,
+      compile_step(config, fresh()).run,
       lambda rest: bool(rest[1]),
     ),
   }
   if jax.default_backend() == 'gpu':
     exact = config.replace(deterministic=True)
     variants['exact'] = (
-      compile_update(exact, fresh()).run,
+      compile_step(exact, fresh()).run,
       lambda rest: bool(rest[1]),
     )
   states = {name: fresh() for name in variants}

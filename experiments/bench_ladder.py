@@ -72,15 +72,14 @@ def make_config(option: str, seed: int, steps: int, emoji: str) -> Config:
     config = config.replace(data=data)
   # Scores at the last step only, and nothing to look at before it.
   never = 10**9
-  log = {
-    'checkpoint_every_steps': never,
-    'doctor': False,
-    'evaluate_every_steps': never,
-    'evaluate_features': 'none',
-    'metrics_every_steps': 100,
-    'samples_every_steps': never,
-  }
-  config = config.replace(seed=seed, steps=steps, log=log)
+  config = config.replace(
+    seed=seed,
+    steps=steps,
+    log={'metrics_every_steps': 100, 'samples_every_steps': never},
+    checkpoint={'every_steps': never},
+    evaluation={'every_steps': never, 'features': 'none'},
+    diagnostics={'enabled': False},
+  )
   return config.replace(**OPTIONS[option])
 
 

@@ -33,7 +33,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.config import Config
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.step import train_step
-from cyclegan_jax.training.compiled_step import compile_update
+from cyclegan_jax.training.compiled_step import compile_step
 from experiments.scale_files import make_files, measure_files, memory
 
 TURN_SECONDS = 0.5  # as many steps as fit, one at least
@@ -212,7 +212,7 @@ def compare_devices(rounds: int) -> None:
     point = Point(size=256, filters=64, batch=4 * number)
     config = point.config.replace(num_devices=number)
     state = create_train_state(config, jax.random.key(0))
-    updates.append(compile_update(config, state))
+    updates.append(compile_step(config, state))
     states.append(updates[-1].place(state))
     shape = (point.batch, point.size, point.size, 3)
     raws.append({d: np.full(shape, 128, np.uint8) for d in 'ab'})

@@ -414,7 +414,8 @@ def test_help_tells_of_every_option():
   text = options_help()
   for path in option_paths():
     assert f'--{path}=' in text
-  assert '--config.seed=0\n    of the run' in text
+  assert '--config.seed=0\n    random seed' in text
+  assert '(resnet, vit_unet only)' in text
   assert '[keras_unet, resnet, torch_unet, vit_unet]' in text
   assert '--workdir' in USAGE
 

@@ -43,7 +43,7 @@ def assert_same(one, other):
 
 
 def state_at(workdir, step):
-  return checkpoint.restore(workdir / 'checkpoints' / str(step)).state
+  return checkpoint.load(workdir / 'checkpoints' / str(step)).state
 
 
 @pytest.fixture(scope='module')
@@ -91,6 +91,7 @@ def test_generators_alone(config, tuned, source, tmp_path):
   assert_same(state_at(tmp_path / 'run', 0), expected)
 
 
+@pytest.mark.slow
 def test_goes_on_without_the_source(tuned, source, tmp_path):
   moved = tmp_path / 'source'
   shutil.copytree(source[0], moved)
@@ -103,6 +104,7 @@ def test_goes_on_without_the_source(tuned, source, tmp_path):
   assert_same(result.state, straight)
 
 
+@pytest.mark.slow
 def test_another_init_from_is_another_run(config, tuned, tmp_path):
   train(tuned, tmp_path / 'run')
   with pytest.raises(WorkdirError, match=r'another config \(config.init_from'):
@@ -121,6 +123,7 @@ def test_the_checksum_is_of_the_networks_alone(tuned, source, tmp_path):
   assert read_networks(alone).sha256 != before
 
 
+@pytest.mark.slow
 def test_a_source_that_changed_before_the_first_checkpoint(
   tuned, source, tmp_path
 ):
@@ -130,7 +133,7 @@ def test_a_source_that_changed_before_the_first_checkpoint(
   train(tuned, tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints')
   shutil.rmtree(moved / 'checkpoints' / '4')
-  with pytest.raises(ConfigError, match='holds other networks than this run'):
+  with pytest.raises(ConfigError, match='config.init_sha256'):
     train(tuned, tmp_path / 'run')
 
 
@@ -143,7 +146,7 @@ def test_a_source_that_changed_before_the_first_checkpoint(
     ),
     (
       {'generator': {'isize': 8, 'fixed_input_size': False}},
-      ['gen/ab/', ', and not none: give this run the config.generator'],
+      ['gen/ab/', ', and not none', 'config.generator'],
     ),
     (
       {'generator': {'norm': 'instance'}},
@@ -153,7 +156,7 @@ def test_a_source_that_changed_before_the_first_checkpoint(
       {'discriminator': {'last_layers': 'valid'}},
       [
         "config.discriminator.last_layers='same', and not 'valid'",
-        'or config.init_discriminators=False for fresh ones',
+        'config.init_discriminators=False',
       ],
     ),
     (
@@ -199,14 +202,14 @@ def test_what_was_trained_is_taken_alone(tuned, config, tmp_path):
   """As an import makes of one generator."""
   state = cg.create_train_state(config, jax.random.key(3))
   with checkpoint.Saver(
-    tmp_path / 'checkpoints', config, directions=('ba',), judges=('b',)
+    tmp_path / 'checkpoints', config, directions=('ba',), discriminators=('b',)
   ) as saver:
     saver.save(state)
   found = read_networks(tuned.replace(init_from=str(tmp_path)))
   assert (list(found.gen), list(found.disc)) == (['ba'], ['b'])
   assert str(found) == (
-    f'the networks of {tmp_path / "checkpoints" / "0"}, but a fresh generator '
-    'ab and discriminator a'
+    f'the networks of {tmp_path / "checkpoints" / "0"}, with untrained '
+    'generator ab and discriminator a'
   )
   assert_same(found.gen['ba'], state.gen_ema['ba'])
 
@@ -274,6 +277,7 @@ def command(*words):
   return done
 
 
+@pytest.mark.process
 def test_training_on_what_was_imported(tmp_path):
   """From our run to .pth files, to a checkpoint, and on from there."""
   options = [
@@ -282,8 +286,8 @@ def test_training_on_what_was_imported(tmp_path):
     '--config.generator.blocks=1',
     '--config.generator.padding=reflect',
     '--config.generator.dropout=0.0',
-    '--config.log.checkpoint_every_steps=1',
-    '--config.log.keep_checkpoints=9',
+    '--config.checkpoint.every_steps=1',
+    '--config.checkpoint.keep=9',
   ]
   first = tmp_path / 'first'
   command('main.py', *options, '--config.steps=3', f'--workdir={first}')
@@ -296,8 +300,8 @@ def test_training_on_what_was_imported(tmp_path):
   tuned += ['--config.warmup_steps=2', f'--workdir={tmp_path / "run"}']
   done = command('main.py', *tuned, '--config.steps=3')
   assert (
-    f'beginning with the networks of {imported}/checkpoints/0, but a fresh '
-    'discriminator a and discriminator b'
+    f'the networks of {imported}/checkpoints/0, with untrained discriminator a '
+    'and discriminator b'
   ) in done.stderr
   trained = state_at(first, 3)
   start, held, end = (state_at(tmp_path / 'run', n) for n in (0, 2, 3))
@@ -311,4 +315,4 @@ def test_training_on_what_was_imported(tmp_path):
   # It goes on without what it began with.
   shutil.rmtree(imported)
   done = command('main.py', *tuned, '--config.steps=4')
-  assert 'going on from step 3' in done.stderr
+  assert 'resuming from step 3' in done.stderr

@@ -15,6 +15,8 @@ nbclient = pytest.importorskip('nbclient')
 pytest.importorskip('ipykernel')
 pytest.importorskip('onnxruntime')
 
+pytestmark = pytest.mark.process
+
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCE = ROOT / 'experiments' / 'colab_tpu.py'
 TINY = [
@@ -110,12 +112,12 @@ def test_it_trains_translates_scores_and_exports(run_notebook, tmp_path):
   longer = ['--config.steps=3', *TINY[1:]]
   text, _ = run_notebook(**(given | {'options': longer}))
   assert 'trained 3 steps' in text
-  assert 'going on from step 2' in (tmp_path / 'run.log').read_text()
+  assert 'resuming from step 2' in (tmp_path / 'run.log').read_text()
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='it stops runs by signals')
 def test_a_run_that_is_stopped_saves_itself(run_notebook, tmp_path):
-  seldom = '--config.log.checkpoint_every_steps=1000000'
+  seldom = '--config.checkpoint.every_steps=1000000'
   endless = ['--config.steps=1000000', *TINY[1:], seldom]
   run_notebook(
     repository='',

@@ -1,6 +1,5 @@
 """What a run does when things go wrong in the middle."""
 
-import json
 import os
 import pathlib
 import shutil
@@ -23,7 +22,7 @@ def config(load_preset):
 
 
 def saved_steps(workdir):
-  return checkpoint.find_steps(workdir / 'checkpoints')
+  return checkpoint.list_steps(workdir / 'checkpoints')
 
 
 def assert_same(one, other):
@@ -62,7 +61,7 @@ def test_too_many_corrupt_images_end_the_run_and_lose_nothing(config, tmp_path):
       'max_corrupt': 0,
       'prefetch_batches': 1,
     },
-    log={'checkpoint_every_steps': 100},
+    checkpoint={'every_steps': 100},
   )
   with pytest.raises(DataError, match=f'{broken}.png'):
     train(config, tmp_path / 'run')
@@ -114,18 +113,6 @@ def test_options_are_compared_with_the_checkpoint_s_too(finished, tmp_path):
   assert train(config, workdir).start_step == 8
 
 
-def test_a_falling_rate_ties_a_run_to_its_length(finished, tmp_path):
-  config, workdir = copy_of(finished, tmp_path)
-  longer = config.replace(steps=12)
-  path = workdir / 'config.json'
-  content = json.loads(path.read_text())
-  content['schedule']['name'] = 'linear'
-  path.write_text(json.dumps(content))
-  with pytest.raises(WorkdirError) as caught:
-    train(longer.replace(schedule={'name': 'linear'}), workdir)
-  assert 'config.steps: 8 -> 12' in str(caught.value)
-
-
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
   config, workdir = copy_of(finished, tmp_path)
   before = (workdir / 'metrics.jsonl').read_text()
@@ -144,24 +131,21 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
   assert (workdir / 'metrics.jsonl').read_text() == before
   names = sorted(each.name for each in (workdir / 'checkpoints').iterdir())
   assert names == ['0', '4', '8']
-  checkpoint.restore(workdir / 'checkpoints' / '8')
+  checkpoint.load(workdir / 'checkpoints' / '8')
 
 
 def test_the_best_checkpoint_is_chosen_by_a_metric_that_there_is(
   config, tmp_path
 ):
-  with pytest.raises(ConfigError) as caught:
-    train(config.replace(log={'best_metric': 'fid'}), tmp_path / 'run')
-  assert str(caught.value).startswith(
-    "config.log.best_metric='fid' is unknown: choose from discriminator/a, "
-  )
+  with pytest.raises(ConfigError, match='discriminator/a'):
+    train(config.replace(checkpoint={'best_metric': 'fid'}), tmp_path / 'run')
   config = config.replace(
-    log={
+    checkpoint={
       'best_metric': 'generator/cycle_a',
-      'keep_checkpoints': 1,
-      'checkpoint_every_steps': 1,
-      'metrics_every_steps': 1,
-    }
+      'keep': 1,
+      'every_steps': 1,
+    },
+    log={'metrics_every_steps': 1},
   )
   train(config, tmp_path / 'run')
   records = read_metrics(tmp_path / 'run' / 'metrics.jsonl')
@@ -186,22 +170,14 @@ def test_images_that_changed_between_two_starts(config, tmp_path, caplog):
   train(config.replace(steps=4), workdir)
   assert not caplog.records
   (tmp_path / 'trainA' / '1.png').rename(tmp_path / 'trainA' / 'new.png')
-  changed = (
-    'the images are not those that this run began with (train_a: 1 image '
-    'added (new.png), 1 removed (1.png))'
-  )
-  with pytest.raises(DataError) as caught:
+  changed = 'train_a: 1 image added (new.png), 1 removed (1.png)'
+  with pytest.raises(DataError, match='config.data.strict') as caught:
     train(config.replace(data={'strict': True}), workdir)
-  assert str(caught.value) == (
-    f'{changed}: bring them back, or set config.data.strict=False to go on '
-    'with what is there'
-  )
+  assert changed in str(caught.value)
   result = train(config, workdir)
   assert (result.start_step, int(result.state.step)) == (4, 8)
-  assert [each.getMessage() for each in caplog.records] == [
-    f'{changed}: it goes on with what is there, so not as it would have '
-    'otherwise'
-  ]
+  (warning,) = caplog.records
+  assert changed in warning.getMessage()
   # From now on these are the run's.
   caplog.clear()
   train(config.replace(data={'strict': True}), workdir)
@@ -217,7 +193,7 @@ def test_a_folder_that_moved_is_the_same(config, tmp_path, caplog):
   second = train(moved, tmp_path / 'two')
   assert_same(first.state, second.state)
   data = [
-    checkpoint.restore(tmp_path / run / 'checkpoints' / '8').data
+    checkpoint.load(tmp_path / run / 'checkpoints' / '8').data
     for run in ('one', 'two')
   ]
   assert data[0] == data[1]

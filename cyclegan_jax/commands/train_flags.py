@@ -82,7 +82,9 @@ def options_help() -> str:
     choices = field.metadata['choices']
     known = f' [{", ".join(choices)}]' if choices else ''
     lines.append(f'--{path}={field.default}')
-    lines.append(f'    {field.metadata["help"]}{known}')
+    used_by = ', '.join(field.metadata['used_by'])
+    only = f' ({used_by} only)' if used_by else ''
+    lines.append(f'    {field.metadata["help"]}{known}{only}')
   return '\n'.join(lines)
 
 

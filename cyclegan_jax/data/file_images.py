@@ -1,30 +1,24 @@
-"""Images in files and in members of archives, decoded on demand."""
+"""Images in files and in members of zip archives, decoded on demand."""
 
 import functools
 import io
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from cyclegan_jax.data.archive import Archive, Member, read_member
+from cyclegan_jax.data.archive import Archive
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.media.decoding import (
-  CHANNELS,
   decode,
-  explained,
+  decode_opaque,
+  decoded_shape,
+  stored_dtype,
 )
 from cyclegan_jax.media.listing import (
   Stamp,
   has_changed,
   natural,
   open_file,
-)
-from cyclegan_jax.media.stored_depth import (
-  decode_opaque,
-  stored_dtype,
-  stored_shape,
-  to_bytes,
 )
 
 _Opener = Callable[[int], BinaryIO]
@@ -38,15 +32,16 @@ def images_of_files(
   root: str = '',
   stamps: Sequence[Stamp | None] | None = None,
 ) -> Images:
-  """The images in some files, decoded on demand.
+  """Images in files, decoded on demand.
 
   Args:
-    paths: of the files, which are also their names.
-    channels: of every image: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; more
-      are a TIFF file's own.
-    max_pixels: an image with more is an ImageError when it is read.
-    root: what all paths begin with, '/' included.
-    stamps: of the files as they were listed, by which a change is noticed.
+    paths: paths of the files, which are also the images' names.
+    channels: channels of every image: 1 gray, 2 gray and alpha, 3 RGB, 4
+      RGBA; or the number of bands that TIFF files have.
+    max_pixels: an image with more raises ImageError when it is read.
+    root: common start of all paths, '/' included.
+    stamps: sizes and times of the files as they were listed, by which a
+      change is noticed.
   """
   paths = tuple(paths)
   opener = functools.partial(_open, paths)
@@ -54,7 +49,7 @@ def images_of_files(
     names=paths,
     **_readers(paths, opener, channels=channels, max_pixels=max_pixels),
     root=root,
-    sizes=None if stamps is None else [each and each.size for each in stamps],
+    sizes=None if stamps is None else [s.size if s else None for s in stamps],
     changed=None
     if stamps is None
     else functools.partial(_changed, paths, stamps),
@@ -64,16 +59,15 @@ def images_of_files(
 def _readers(
   names: Sequence[str], opener: _Opener, *, channels: int, max_pixels: int
 ) -> dict[str, Any]:
-  """What `Images` reads by."""
+  """The functions of `Images` that read files, by name."""
   options = {'channels': channels, 'max_pixels': max_pixels}
 
   def reader(function: Callable[..., Any], **options: int) -> Any:
     return functools.partial(_call, function, names, opener, **options)
 
   return {
-    # The usual files take the shortest way.
-    'read': reader(decode if channels in CHANNELS else _decode_many, **options),
-    'shape_of': reader(stored_shape, max_pixels=max_pixels),
+    'read': reader(decode, **options),
+    'shape_of': reader(decoded_shape, max_pixels=max_pixels),
     'stored': reader(decode_opaque, **options),
     'dtype_of': reader(stored_dtype, max_pixels=max_pixels),
   }
@@ -90,12 +84,6 @@ def _call(
     return function(file, names[index], **options)
 
 
-def _decode_many(file: BinaryIO, name: str, **options: int) -> np.ndarray:
-  """More channels than Pillow has, as uint8."""
-  with explained(file, name):
-    return to_bytes(decode_opaque(file, name, **options))
-
-
 def _open(paths: Sequence[str], index: int) -> BinaryIO:
   return open_file(paths[index])
 
@@ -109,33 +97,35 @@ def _changed(
 def images_of_members(
   archive: Archive, inner: str, *, channels: int, max_pixels: int
 ) -> Images:
-  """The images in a folder of an archive, in the order of `list_images`.
+  """Images in a folder of a zip archive, in the order of `list_images`.
 
   Args:
-    archive: from `open_archive`.
-    inner: the folder, 'horses/trainA/', or '' for the whole archive.
+    archive: an open archive.
+    inner: folder in it, such as 'horses/trainA/', or '' for all of it.
     channels: as for `images_of_files`.
     max_pixels: likewise.
   """
-  members = sorted(
-    (each for each in archive.images if each.name.startswith(inner)),
-    key=lambda member: natural(member.name[len(inner) :]),
+  entries = sorted(
+    (image for image in archive.images if image.filename.startswith(inner)),
+    key=lambda entry: natural(entry.filename[len(inner) :]),
   )
-  names = tuple(f'{archive.path}/{each.name}' for each in members)
-  opener = functools.partial(_open_member, archive.path, members)
+  names = tuple(f'{archive.path}/{entry.filename}' for entry in entries)
+  opener = functools.partial(_open_entry, archive, entries)
   return Images(
     names=names,
     **_readers(names, opener, channels=channels, max_pixels=max_pixels),
     root=f'{archive.path}/{inner}',
-    sizes=[each.size for each in members],
+    sizes=[entry.file_size for entry in entries],
     changed=functools.partial(_changed_archive, archive),
   )
 
 
 def _changed_archive(archive: Archive, index: int) -> str:
-  del index  # nobody knows which of its members did
+  del index  # which of the members changed is not known
   return archive.path if has_changed(archive.path, archive.stamp) else ''
 
 
-def _open_member(path: str, members: Sequence[Member], index: int) -> BinaryIO:
-  return io.BytesIO(read_member(path, members[index]))
+def _open_entry(
+  archive: Archive, entries: Sequence[zipfile.ZipInfo], index: int
+) -> BinaryIO:
+  return io.BytesIO(archive.read(entries[index]))

@@ -1,6 +1,7 @@
 """Images of one domain and split, decoded on demand."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,19 +16,19 @@ class Images:
   """Images of one domain and split, decoded on demand.
 
   Attributes:
-    names: path or id of each, for messages and names of outputs.
+    names: path or id of each image, for messages and names of outputs.
     read: index -> [h, w, C], from any thread: uint8, or float32 in [-1, 1]
       where files hold more than 8 bits; raises ImageError.
-    shape_of: index -> (height, width) of what `read` gives, from the header
+    shape_of: index -> (height, width) of what `read` returns, from the header
       alone, raising ImageError; None where that is not cheap.
-    root: what all names of files begin with, '/' included.
-    sizes: bytes of each file as it was listed, None for what could not be
-      seen; None where they are not known.
-    version: what else tells these images from others of the same names.
-    changed: index -> whether its file is another than was listed; None where
-      it can't change unnoticed.
-    stored: index -> [h, w, C] of the type that the file has: uint8, uint16 or
-      float32; None where all have 8 bits.
+    root: common start of all names, '/' included.
+    sizes: bytes of each listed file, None for a link to nowhere; None where
+      sizes are not known.
+    version: distinguishes these images from others of the same names.
+    changed: index -> path of the file if it changed since it was listed, else
+      ''; None where files cannot change unnoticed.
+    stored: index -> [h, w, C] of the type that the file has: uint8, uint16,
+      int16 or float32; None where all have 8 bits.
     dtype_of: index -> the name of that type, from the header alone, raising
       ImageError; None likewise.
   """
@@ -44,6 +45,11 @@ class Images:
 
   def __len__(self) -> int:
     return len(self.names)
+
+  def relative_names(self) -> list[str]:
+    """Names below the root, with '/' as separator."""
+    skipped = len(self.root)
+    return [name[skipped:].replace(os.sep, '/') for name in self.names]
 
 
 def check_channels(config: DataConfig) -> None:

@@ -1,39 +1,46 @@
-"""Encoded images to uint8 arrays, whatever was put into the file.
+"""Image files to arrays: 8 bits, or in the depth that they are stored in.
 
-Every source decodes here, so that a file means the same wherever it lies;
-what has more than 8 bits or four channels is read by `depth.py`.
+Every source decodes here, so that a file means the same wherever it lies.
+Pillow decodes what it can hold: 8 bits, and gray of 16 bits or floats. Of TIFF
+files the rest is read by `tiff_reader`, of PNG files by imagecodecs (the extra
+`depth`), as Pillow would cut colors of 16 bits to 8 without a word.
 """
 
 import contextlib
 import io
+import struct
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from cyclegan_jax.errors import (
-  DataError,
-  UserError,
-  one_line,
-  printable,
-)
+from cyclegan_jax.errors import ImageError, UserError, one_line
 from cyclegan_jax.media.header_limits import (
   check_header,
   check_size,
-  check_tags,
+  read_directory,
 )
+from cyclegan_jax.media.tiff_reader import (
+  ASSOCIATED_ALPHA,
+  BLACK_IS_ZERO,
+  RGB,
+  UNASSOCIATED_ALPHA,
+  WHITE_IS_ZERO,
+  TiffImage,
+  has_imagecodecs,
+  is_tiff,
+  needs_imagecodecs,
+)
+from cyclegan_jax.media.value_range import FULL, Values, rescaled
 
 # Pillow has about forty more decoders: what nobody needs isn't exposed to
 # files of unknown origin.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF')
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-CHANNELS = {1: 'grey', 2: 'grey and alpha', 3: 'RGB', 4: 'RGBA'}
-
-MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
-_ORIENTATION = 0x0112  # the EXIF tag
-_IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257  # the TIFF tags
+CHANNELS = {1: 'gray', 2: 'gray and alpha', 3: 'RGB', 4: 'RGBA'}
+# By EXIF orientation.
 TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -43,85 +50,156 @@ TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
+_ARRAY_TURNS = {
+  2: lambda x: x[:, ::-1],
+  3: lambda x: x[::-1, ::-1],
+  4: lambda x: x[::-1],
+  5: lambda x: x.swapaxes(0, 1),
+  6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+  7: lambda x: x.swapaxes(0, 1)[::-1, ::-1],
+  8: lambda x: x.swapaxes(0, 1)[::-1],
+}
+_MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, as Pillow has it
+_ORIENTATION = 0x0112  # EXIF tag
+_PNG_START = b'\x89PNG\r\n\x1a\n'
+# Chunks that the pixels are made of; decoders get no others.
+_PNG_CHUNKS = (b'IHDR', b'IDAT', b'IEND')
+_PNG_GRAY, _PNG_GRAY_ALPHA = 0, 4  # color types
 
 
-class ImageError(DataError):
-  """One image can't be read.
+class Decoded(NamedTuple):
+  """An image, upright by its EXIF orientation.
 
   Attributes:
-    name: the image's path or id, as in `Images.names`.
-    reason: what is wrong with it, in one line.
+    pixels: uint8, uint16, int16 or float32 [h, w, C].
+    alpha: [h, w] of the same type, 1 or the largest integer where opaque;
+      None where the image has none, or it is among the channels.
   """
 
-  def __init__(self, name: str, reason: str) -> None:
-    super().__init__(name, reason)
-    self.name = name
-    self.reason = reason
-
-  def __str__(self) -> str:
-    return f"{printable(self.name)} can't be read: {self.reason}"
+  pixels: np.ndarray
+  alpha: np.ndarray | None
 
 
 def decode(
   file: BinaryIO, name: str, *, channels: int, max_pixels: int
 ) -> np.ndarray:
-  """Decodes an image in any of FORMATS, upright by its EXIF orientation.
+  """Decodes an image to 8 bits, upright by its EXIF orientation.
 
-  Alpha that isn't asked for is laid onto white; 16-bit grey is scaled to 8.
-  Of several frames or pages, the first is taken.
+  Alpha that isn't asked for is laid onto white; 16 bits are scaled to 8. Of
+  several frames or pages, the first is taken, unless pages are channels.
 
   Args:
     file: open for reading, seekable; it is left open.
-    name: path or id, for the message.
-    channels: of the result: a key of CHANNELS.
+    name: path or id, for messages.
+    channels: of the result: one of CHANNELS, or as many as a TIFF file has.
     max_pixels: larger images are not decoded, nor any with a side beyond
-      `headers.MAX_SIDE`.
+      `header_limits.MAX_SIDE`.
 
   Returns:
     uint8 [height, width, channels], writable.
 
   Raises:
-    ImageError: it is of another format, damaged or too large.
+    ImageError: the image is of another format, damaged, too large, of floats,
+      or has not these channels.
+    UserError: it takes a package that is not installed.
   """
-  with opened_image(file, name, max_pixels) as image:
-    # Pillow's TIFF reader turns the pixels itself as it loads them.
-    turn = None if image.format == 'TIFF' else TURNS.get(orientation_of(image))
-    pixels = _convert(image, channels)
-    pixels = pixels if turn is None else pixels.transpose(turn)
-    return np.array(pixels).reshape(pixels.height, pixels.width, channels)
+  with explained(file, name):
+    check_header(file, max_pixels=max_pixels, channels=channels)
+    if is_tiff(file):
+      decoded = _decode_tiff(file, name, channels, max_pixels)
+    else:
+      with opened_image(file, name, max_pixels) as image:
+        decoded = _decode_by_pillow(image, channels)
+    pixels = _opaque(decoded)
+    Values('uint8', 0, 255).of(str(pixels.dtype))  # floats have no range
+    return rescaled(pixels, 'uint8')
+
+
+def decode_stored(
+  file: BinaryIO, name: str, *, channels: int, max_pixels: int
+) -> Decoded:
+  """Decodes an image in the type that it is stored in.
+
+  Numbers other than uint8, uint16 and int16 become float32. Pages of a TIFF
+  file, one gray image each and as many as `channels`, are its channels; of
+  others the first is taken. Pixels that are marked as without data are NaN,
+  or where the type has none, the least other value; uint8 and uint16 stay.
+
+  Args:
+    file: as for `decode`.
+    name: likewise.
+    channels: likewise.
+    max_pixels: likewise.
+
+  Raises:
+    ImageError: the image is of another format, damaged, too large, or of
+      channels that don't become those asked for.
+    UserError: it takes a package that is not installed.
+  """
+  with explained(file, name):
+    check_header(file, max_pixels=max_pixels, channels=channels)
+    if is_tiff(file):
+      return _decode_tiff(file, name, channels, max_pixels)
+    if _is_deep_png(file) and _png_color(file) != _PNG_GRAY:
+      return _decode_deep_png(file, name, channels, max_pixels)
+    with opened_image(file, name, max_pixels) as image:
+      return _decode_by_pillow(image, channels)
+
+
+def decode_opaque(
+  file: BinaryIO, name: str, *, channels: int, max_pixels: int
+) -> np.ndarray:
+  """Decodes as `decode_stored`, with alpha laid onto white.
+
+  Floats and int16 have no white, so their alpha is left out.
+
+  Returns:
+    uint8, uint16, int16 or float32 [h, w, channels].
+  """
+  return _opaque(
+    decode_stored(file, name, channels=channels, max_pixels=max_pixels)
+  )
+
+
+def stored_dtype(file: BinaryIO, name: str, *, max_pixels: int) -> str:
+  """Reads from the header of which type `decode_stored` returns pixels.
+
+  Raises:
+    ImageError: the header can't be read or claims too much.
+  """
+  with explained(file, name):
+    if is_tiff(file):
+      return _stored_as(_known_tiff(file, max_pixels).dtype)
+    return 'uint16' if _is_deep_png(file) else 'uint8'
 
 
 def decoded_shape(
   file: BinaryIO, name: str, *, max_pixels: int
 ) -> tuple[int, int]:
-  """The (height, width) that `decode` gives, without decoding.
+  """Reads from the header the (height, width) of the upright image.
 
   Raises:
-    ImageError: the header can't be read or tells of too large an image.
+    ImageError: the header can't be read or claims too large an image.
   """
-  with opened_image(file, name, max_pixels) as image:
-    width, height = image.size
-    if image.format == 'TIFF':
-      # Some versions of Pillow swap `size` in the header already.
-      tags = image.tag_v2  # type: ignore[attr-defined]
-      width, height = tags[_IMAGE_WIDTH], tags[_IMAGE_LENGTH]
-    upright = orientation_of(image) < 5  # the others lie on their sides
-    return (height, width) if upright else (width, height)
-
-
-def decode_bytes(
-  data: bytes, name: str, *, channels: int, max_pixels: int
-) -> np.ndarray:
-  """As `decode`, of a file's content."""
-  file = io.BytesIO(data)
-  return decode(file, name, channels=channels, max_pixels=max_pixels)
+  with explained(file, name):
+    check_header(file, max_pixels=max_pixels)
+    if is_tiff(file):
+      tiff = TiffImage(file, max_pixels=max_pixels)
+      height, width, orientation = tiff.height, tiff.width, tiff.orientation
+    else:
+      with opened_image(file, name, max_pixels) as image:
+        width, height = image.size
+        orientation = orientation_of(image)
+  # The others lie on their sides.
+  return (height, width) if orientation < 5 else (width, height)
 
 
 @contextlib.contextmanager
 def opened_image(
   file: BinaryIO, name: str, max_pixels: int
 ) -> Iterator[Image.Image]:
-  """The image with its header read; what goes wrong inside is ImageError."""
+  """Opens an image by Pillow; errors inside become ImageError."""
   with explained(file, name):
     check_header(file, max_pixels=max_pixels)
     with _NO_LIMIT, Image.open(file, formats=FORMATS) as image:
@@ -177,18 +255,18 @@ _NO_LIMIT = _PillowLimit()
 
 
 def orientation_of(image: Image.Image) -> int:
-  """The EXIF orientation, 1 (upright) to 8, as the header has it."""
+  """Reads the EXIF orientation from the header, 1 (upright) to 8."""
   try:
-    check_tags(io.BytesIO(exif_of(image)))
+    read_directory(io.BytesIO(exif_of(image)))
     # PngImageFile's own getexif decodes the pixels in search of late tags.
-    found = int(Image.Image.getexif(image).get(_ORIENTATION, 1))
-    return found if 1 <= found <= 8 else 1
+    orientation = int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    return orientation if 1 <= orientation <= 8 else 1
   except Exception:  # a broken tag leaves the pixels as they are
     return 1
 
 
 def exif_of(image: Image.Image) -> bytes:
-  """The EXIF data that Pillow would parse; of TIFF it is the file itself."""
+  """The EXIF data that Pillow would parse, without its prefix."""
   if 'exif' in image.info:
     # Some writers put the prefix twice.
     exif = image.info['exif'].removeprefix(b'Exif\0\0')
@@ -198,31 +276,208 @@ def exif_of(image: Image.Image) -> bytes:
   return bytes.fromhex(''.join(lines[3:])).removeprefix(b'Exif\0\0')
 
 
-def _convert(image: Image.Image, channels: int) -> Image.Image:
-  """The image in the mode that has `channels` channels of 8 bits."""
+def _decode_by_pillow(image: Image.Image, channels: int) -> Decoded:
+  # Pillow's TIFF reader turns the pixels itself as it loads them.
+  orientation = 1 if image.format == 'TIFF' else orientation_of(image)
   if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
-    image = _to_8_bits(image)
+    # Older versions of Pillow give 16-bit PNG files in 32 bits.
+    dtype = 'float32' if image.mode == 'F' else 'uint16'
+    pixels = np.asarray(image).astype(dtype)[..., None]
+    return _with_channels(_turned(pixels, orientation), 0, channels)
+  if channels not in _MODES:
+    raise _wrong_channels(len(image.getbands()), channels)
+  if orientation in TURNS:
+    image = image.transpose(TURNS[orientation])
   if not image.has_transparency_data:
-    return image.convert(MODES[channels])
-  # By way of RGBA, in which Pillow turns colour keys and palettes to alpha.
+    return Decoded(_array(image, channels), None)
+  # By way of RGBA, in which Pillow turns color keys and palettes to alpha.
   image = image.convert('RGBA')
-  if channels in (1, 3):
-    white = Image.new('RGB', image.size, 'white')
-    white.paste(image, mask=image.getchannel('A'))
-    image = white
-  return image.convert(MODES[channels])
+  if channels in (2, 4):
+    return Decoded(_array(image, channels), None)
+  alpha = np.array(image.getchannel('A'))
+  return Decoded(_array(image.convert('RGB'), channels), alpha)
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-  """Grey of 16 bits scaled to 8, where Pillow's own conversion clips.
+def _array(image: Image.Image, channels: int) -> np.ndarray:
+  pixels = np.array(image.convert(_MODES[channels]))
+  return pixels.reshape(image.height, image.width, channels)
+
+
+def _known_tiff(file: BinaryIO, max_pixels: int) -> TiffImage:
+  tiff = TiffImage(file, max_pixels=max_pixels)
+  if not tiff.dtype:
+    raise ValueError(
+      'its values are neither whole numbers of 8, 16 or 32 bits nor floats'
+    )
+  return tiff
+
+
+def _decode_tiff(
+  file: BinaryIO, name: str, channels: int, max_pixels: int
+) -> Decoded:
+  tiff = _known_tiff(file, max_pixels)
+  num_pages = channels if tiff.has_pages_as_channels(channels) else 1
+  if num_pages == 1 and _is_exact_in_pillow(tiff, channels):
+    if tiff.is_big_endian_bigtiff:
+      raise ValueError('its kind of pixels is not read from big-endian BigTIFF')
+    with opened_image(file, name, max_pixels) as image:
+      return _decode_by_pillow(image, channels)
+  # Before it is decoded, so that nothing larger than was asked for is.
+  num_samples = tiff.samples * num_pages
+  fitting = (channels, channels + bool(tiff.alpha))
+  if max(num_samples, channels) > 4 and num_samples not in fitting:
+    raise _wrong_channels(num_samples, channels)
+  pixels = tiff.decode(name, num_pages=num_pages)
+  dtype = _stored_as(tiff.dtype)
+  if dtype not in FULL:
+    pixels = _without_missing(pixels, tiff.nodata).astype(dtype, copy=False)
+  elif tiff.photometric == WHITE_IS_ZERO and tiff.samples == 1:
+    pixels = np.array(FULL[dtype], dtype) - pixels
+  return _with_channels(_turned(pixels, tiff.orientation), tiff.alpha, channels)
+
+
+def _stored_as(dtype: str) -> str:
+  return dtype if dtype in (*FULL, 'int16') else 'float32'
+
+
+def _is_exact_in_pillow(tiff: TiffImage, channels: int) -> bool:
+  """Whether Pillow gives the pixels as they are; it has all compressions."""
+  if tiff.dtype != 'uint8':
+    return (
+      tiff.samples == 1
+      and tiff.dtype in ('uint16', 'float32')
+      and tiff.photometric == BLACK_IS_ZERO
+      and tiff.nodata is None
+    )
+  if channels not in _MODES:
+    return False
+  if tiff.photometric == RGB:
+    return tiff.samples - bool(tiff.alpha) == 3
+  if tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
+    return tiff.samples == 1
+  return True  # palettes, CMYK and so on, which it converts
+
+
+def _without_missing(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
+  """The pixels, those without data as `decode_stored` says."""
+  if nodata is None:
+    return pixels
+  if pixels.dtype.kind == 'f':
+    with np.errstate(over='ignore'):
+      missing = pixels == pixels.dtype.type(nodata)
+    return np.where(missing, np.nan, pixels)
+  missing = pixels == np.float64(nodata)
+  known = pixels[~missing]
+  return np.where(missing, known.min() if known.size else 0, pixels)
+
+
+def _is_deep_png(file: BinaryIO) -> bool:
+  """Whether it is a PNG file of 16 bits; leaves the file at 0."""
+  file.seek(0)
+  start = file.read(26)
+  file.seek(0)
+  return start.startswith(_PNG_START) and start[24:25] == b'\x10'
+
+
+def _png_color(file: BinaryIO) -> int:
+  """The color type of a PNG file; leaves the file at 0."""
+  file.seek(25)
+  color = file.read(1)
+  file.seek(0)
+  return int.from_bytes(color)
+
+
+def _decode_deep_png(
+  file: BinaryIO, name: str, channels: int, max_pixels: int
+) -> Decoded:
+  has_alpha = _png_color(file) >= _PNG_GRAY_ALPHA
+  with opened_image(file, name, max_pixels) as image:
+    orientation = orientation_of(image)
+  if not has_imagecodecs():
+    raise needs_imagecodecs(f'{name} (colors of 16 bits)')
+  import imagecodecs
+
+  file.seek(0)
+  pixels = imagecodecs.png_decode(_bare_png(file.read()))
+  width, height = image.size
+  if pixels.dtype != np.uint16 or pixels.shape[:2] != (height, width):
+    raise ValueError('its header contradicts its pixels')
+  alpha = UNASSOCIATED_ALPHA if has_alpha else 0
+  return _with_channels(_turned(pixels, orientation), alpha, channels)
+
+
+def _bare_png(data: bytes) -> bytes:
+  """The chunks of a PNG file that its pixels are made of."""
+  chunks, at = [_PNG_START], len(_PNG_START)
+  while at + 12 <= len(data):
+    (size,) = struct.unpack_from('>I', data, at)
+    if data[at + 4 : at + 8] in _PNG_CHUNKS:
+      chunks.append(data[at : at + 12 + size])
+    at += 12 + size
+  return b''.join(chunks)
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+  turn = _ARRAY_TURNS.get(orientation)
+  return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+
+def _opaque(decoded: Decoded) -> np.ndarray:
+  """The pixels, with alpha laid onto white where their type has a white."""
+  pixels, alpha = decoded
+  full = FULL.get(str(pixels.dtype))
+  if alpha is None or full is None:
+    return pixels
+  share = alpha[..., None] / np.float32(full)
+  return np.rint(pixels * share + full * (1 - share)).astype(pixels.dtype)
+
+
+def _with_channels(
+  pixels: np.ndarray, alpha_kind: int, channels: int
+) -> Decoded:
+  """Converts [h, w, samples] to the channels asked for.
 
   Raises:
-    ValueError: of 32 bits, which have no range that one could know.
+    ValueError: the samples don't make these channels.
   """
-  # Older versions of Pillow give 16-bit PNG files in 32 bits.
-  if image.mode in ('I', 'F') and image.format != 'PNG':
-    raise ValueError(
-      '32-bit grey has no known range: save it with 8 or 16 bits a channel'
-    )
-  grey = np.asarray(image).astype(np.uint32)
-  return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
+  alpha = None
+  num_samples = pixels.shape[-1]
+  if num_samples == channels and (not alpha_kind or channels not in _MODES):
+    return Decoded(pixels, None)
+  if alpha_kind:
+    pixels, alpha = pixels[..., :-1], pixels[..., -1]
+    if alpha_kind == ASSOCIATED_ALPHA:
+      pixels = _unmultiplied(pixels, alpha)
+  num_colors = pixels.shape[-1]
+  colors = {2: 1, 4: 3}.get(channels, channels)
+  if num_colors == channels != colors:  # as many, and alpha besides
+    return Decoded(pixels, alpha)
+  if (num_colors, colors) == (1, 3):
+    pixels = pixels.repeat(3, axis=-1)
+  elif (num_colors, colors) == (3, 1):
+    gray = pixels.astype(np.float32) @ np.array(_LUMA, np.float32)
+    if pixels.dtype.kind != 'f':
+      gray = np.rint(gray)
+    pixels = gray[..., None].astype(pixels.dtype)
+  elif num_colors != colors:
+    raise _wrong_channels(num_colors, channels)
+  if colors == channels:
+    return Decoded(np.ascontiguousarray(pixels), alpha)
+  if alpha is None:
+    full = FULL.get(str(pixels.dtype), 1)
+    alpha = np.full(pixels.shape[:2], full, pixels.dtype)
+  return Decoded(np.concatenate([pixels, alpha[..., None]], axis=-1), None)
+
+
+def _unmultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+  full = FULL.get(str(pixels.dtype), 1)
+  share = np.where(alpha > 0, alpha, full)[..., None] / full
+  straight = pixels / share
+  if str(pixels.dtype) in FULL:
+    straight = np.rint(np.clip(straight, 0, full))
+  return straight.astype(pixels.dtype)
+
+
+def _wrong_channels(num_channels: int, channels: int) -> ValueError:
+  plural = 's' if num_channels != 1 else ''
+  return ValueError(f'it has {num_channels} channel{plural}, not {channels}')

@@ -1,4 +1,4 @@
-"""Photographs: files whose depth, alpha, EXIF and profile come back out."""
+"""Image files read and written whole, with their alpha, EXIF and profile."""
 
 import io
 import os
@@ -12,13 +12,19 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.errors import DataError, printable
-from cyclegan_jax.media.decoding import ImageError
-from cyclegan_jax.media.frame_count import count_frames
+from cyclegan_jax.errors import DataError, ImageError, printable
+from cyclegan_jax.media.decoding import decode_stored
 from cyclegan_jax.media.listing import open_file
-from cyclegan_jax.media.metadata import read_metadata
-from cyclegan_jax.media.stored_depth import decode_stored
-from cyclegan_jax.media.tiff_reader import check_installed
+from cyclegan_jax.media.metadata import (
+  Metadata,
+  count_frames,
+  read_metadata,
+)
+from cyclegan_jax.media.tiff_reader import (
+  Tag,
+  has_imagecodecs,
+  needs_imagecodecs,
+)
 from cyclegan_jax.media.tiff_writer import encode_tiff
 from cyclegan_jax.media.value_range import (
   FULL,
@@ -30,21 +36,23 @@ from cyclegan_jax.storage.atomic import replacing
 
 _JPEG_QUALITY = 95
 _MAX_JPEG_EXIF = 65_533  # bytes that one segment holds
-_COLOURS = {b'GRAY': 1, b'RGB ': 3}  # of a profile, by its colour space
+_COLORS = {b'GRAY': 1, b'RGB ': 3}  # of a profile, by its color space
 
 
 class Photo(NamedTuple):
   """An image and what else its file holds.
 
   Attributes:
-    pixels: uint8, uint16 or float32 [h, w, C], upright.
+    pixels: uint8, uint16, int16 or float32 [h, w, C], upright.
     alpha: [h, w] of the same type; None where the file has none, or it is
       among the channels.
-    exif: with its prefix, the orientation set to upright; None for none.
-    icc: the colour profile; None for none.
+    exif: EXIF data with its prefix, the orientation set to upright; None for
+      none.
+    icc: the color profile; None for none.
     format: 'JPEG', 'PNG', 'WEBP', 'BMP' or 'TIFF'.
-    num_frames: of an animation, or pages of the first one's size; `pixels`
-      are those of the first.
+    tags: as in `Metadata`; none where the pixels were turned.
+    num_frames: frames of an animation, or pages of the first one's size;
+      `pixels` are those of the first.
   """
 
   pixels: np.ndarray
@@ -52,58 +60,62 @@ class Photo(NamedTuple):
   exif: bytes | None = None
   icc: bytes | None = None
   format: str = ''
+  tags: tuple[Tag, ...] = ()
   num_frames: int = 1
 
 
 class _Picture(NamedTuple):
-  """What is written: alpha is the last channel of `pixels` if there is one."""
+  """Content of a file; alpha is the last channel of `pixels` if it has any."""
 
   pixels: np.ndarray
   has_alpha: bool
-  exif: bytes | None
-  icc: bytes | None
+  exif: bytes | None = None
+  icc: bytes | None = None
+  tags: tuple[Tag, ...] = ()
 
 
 def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
   """Reads an image file in the depth that it is stored in.
 
-  Where it is fully transparent, it is white, as images are in training.
+  Pixels that are fully transparent become white, as in training.
 
   Args:
-    path: of the file.
+    path: path of the file.
     channels: as for `decode_stored`.
     max_pixels: larger images are not decoded.
 
   Raises:
-    ImageError: it can't be read, or hasn't the channels.
+    ImageError: the file can't be read, or has not these channels.
     UserError: it takes a package that is not installed.
   """
   with open_file(path) as file:
     pixels, alpha = decode_stored(
       file, path, channels=channels, max_pixels=max_pixels
     )
-    found = read_metadata(file, path, max_pixels=max_pixels)
+    metadata = read_metadata(file, path, max_pixels=max_pixels)
     num_frames = count_frames(
       file, path, channels=channels, max_pixels=max_pixels
     )
   if alpha is not None and (alpha == 0).any():
     pixels = pixels.copy()
     pixels[alpha == 0] = FULL.get(str(pixels.dtype), 1)
-  return Photo(pixels, alpha, *found, num_frames)
+  return Photo(pixels, alpha, *metadata, num_frames)
 
 
-def read_extras(
-  path: str, channels: int, max_pixels: int
-) -> tuple[bytes | None, bytes | None]:
-  """EXIF data and the profile of a file, the latter if it fits the channels.
+def read_metadata_for(path: str, *, channels: int, max_pixels: int) -> Metadata:
+  """Reads what goes with pixels of other channels: a profile only if it fits.
 
   Raises:
-    ImageError: it can't be read.
+    ImageError: the file can't be read.
   """
   with open_file(path) as file:
-    found = read_metadata(file, path, max_pixels=max_pixels)
-  fits = found.icc and _COLOURS.get(found.icc[16:20]) == channels
-  return found.exif, found.icc if fits else None
+    metadata = read_metadata(file, path, max_pixels=max_pixels)
+  return metadata._replace(icc=_fitting(metadata.icc, channels))
+
+
+def _fitting(icc: bytes | None, colors: int) -> bytes | None:
+  """The color profile, if it is one of that many colors."""
+  return icc if icc and _COLORS.get(icc[16:20]) == colors else None
 
 
 def write_photo(
@@ -111,13 +123,14 @@ def write_photo(
 ) -> None:
   """Writes an image file whole or not at all, its format by its ending.
 
-  A format without alpha (JPEG, BMP) gets what is transparent on white.
+  Formats without alpha (JPEG, BMP) get transparent pixels laid onto white.
 
   Args:
     path: .png (uint8 or uint16, up to four channels), .tif or .tiff (any),
       .jpg, .jpeg, .webp or .bmp (uint8, 1 or 3 channels, WebP also 2 and 4).
-    pixels: uint8, uint16 or float32 [h, w, C].
-    like: whose alpha, EXIF and, if it fits the colours, profile go into it.
+    pixels: uint8, uint16, int16 or float32 [h, w, C].
+    like: photo whose alpha, EXIF, georeference and, if it fits the colors,
+      profile go into the file.
 
   Raises:
     DataError: the format can't hold the pixels.
@@ -144,20 +157,20 @@ def holds(ending: str, dtype: str, channels: int) -> bool:
 def values_for(
   pixels: np.ndarray, config: DataConfig, direction: str, *, name: str = ''
 ) -> tuple[Values, Values]:
-  """What a photo's values mean to a translator, and those of its output.
+  """Finds the values of a photo to a translator, and of its output.
 
-  Of the source domain's type, the output is of the target domain's. Other
-  integers are taken by their own full range, and the output is like them,
-  unless the target domain has floats.
+  A photo of the source domain's type gives an output of the target domain's.
+  Other integers are taken by their own full range, and the output is like
+  them, unless the target domain has a measured range (floats, int16).
 
   Args:
-    pixels: of the photo.
-    config: resolved.
+    pixels: pixels of the photo.
+    config: resolved config.
     direction: 'ab' or 'ba'.
-    name: of the file, for the message.
+    name: path of the file, for the message.
 
   Raises:
-    ImageError: they are floats, and the source domain has integers.
+    ImageError: the photo's type has no known range in the source domain.
   """
   source, target = (values_of(config, domain) for domain in direction)
   dtype = str(pixels.dtype)
@@ -165,32 +178,30 @@ def values_for(
     own = source.of(dtype)
   except ValueError as error:
     raise ImageError(name, str(error)) from error
-  if dtype == source.dtype or target.dtype not in FULL:
+  if dtype not in FULL or dtype == source.dtype or target.dtype not in FULL:
     return own, target
   return own, target.of(dtype)
 
 
 def _picture(pixels: np.ndarray, like: Photo | None) -> _Picture:
-  """The pixels with the alpha of another, and what else fits them."""
-  channels = pixels.shape[-1]
-  colours = {2: 1, 4: 3}.get(channels, channels)
-  has_alpha = colours != channels
+  """The pixels with the alpha of a photo, and what else fits them."""
+  channels: int = pixels.shape[-1]
+  colors = {2: 1, 4: 3}.get(channels, channels)
+  has_alpha = colors != channels
   if like is None:
-    return _Picture(pixels, has_alpha, None, None)
+    return _Picture(pixels, has_alpha)
   if like.alpha is not None and not has_alpha:
     alpha = rescaled(like.alpha, str(pixels.dtype))
     pixels = np.concatenate([pixels, alpha[..., None]], axis=-1)
     has_alpha = True
-  icc = like.icc
-  if icc and _COLOURS.get(icc[16:20]) != colours:
-    icc = None
-  return _Picture(pixels, has_alpha, like.exif, icc)
+  icc = _fitting(like.icc, colors)
+  return _Picture(pixels, has_alpha, like.exif, icc, like.tags)
 
 
 def _encode_png(path: str, picture: _Picture) -> bytes:
   pixels = picture.pixels
   if pixels.dtype.name not in FULL:
-    raise _unfit(path, 'PNG has no floats: give it the ending .tif')
+    raise _unfit(path, f'PNG has no {pixels.dtype}: give it the ending .tif')
   if pixels.shape[-1] > 4:
     raise _unfit(
       path,
@@ -198,7 +209,8 @@ def _encode_png(path: str, picture: _Picture) -> bytes:
     )
   if pixels.dtype == np.uint8 or pixels.shape[-1] == 1:
     return _by_pillow(picture, 'PNG')
-  check_installed(path)
+  if not has_imagecodecs():
+    raise needs_imagecodecs(f'{path} (colors of 16 bits)')
   import imagecodecs
 
   data = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
@@ -217,15 +229,14 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _encode_tiff(path: str, picture: _Picture) -> bytes:
-  try:
-    return encode_tiff(
-      picture.pixels,
-      has_alpha=picture.has_alpha,
-      exif=picture.exif,
-      icc=picture.icc,
-    )
-  except ValueError as error:
-    raise _unfit(path, str(error)) from error
+  del path
+  return encode_tiff(
+    picture.pixels,
+    has_alpha=picture.has_alpha,
+    exif=picture.exif,
+    icc=picture.icc,
+    tags=picture.tags,
+  )
 
 
 def _encode_jpeg(path: str, picture: _Picture) -> bytes:

@@ -1,4 +1,4 @@
-"""Files of a folder: listed in an order that no file system changes."""
+"""Lists the image files of a folder, in an order of its own."""
 
 import os
 import re
@@ -8,13 +8,11 @@ from typing import BinaryIO, NamedTuple
 
 from cyclegan_jax.errors import (
   DataError,
+  ImageError,
   one_line,
   printable,
 )
-from cyclegan_jax.media.decoding import (
-  EXTENSIONS,
-  ImageError,
-)
+from cyclegan_jax.media.decoding import EXTENSIONS
 
 # A pipe that somebody put in a file's place would block without the first.
 _FLAGS = (
@@ -26,19 +24,19 @@ _FLAGS = (
 
 
 class Stamp(NamedTuple):
-  """By which a file is known to be the one that was listed."""
+  """Size in bytes and time of change, which identify a listed file."""
 
-  size: int  # bytes
+  size: int
   mtime_ns: int
 
 
 class Listing(NamedTuple):
-  """What a folder holds.
+  """Files of a folder.
 
   Attributes:
     images: paths in order.
-    num_other_files: a count of the rest.
-    stamps: of each image; None where a link leads nowhere.
+    num_other_files: number of files that are no images.
+    stamps: stamp of each image; None for a link that leads nowhere.
   """
 
   images: list[str]
@@ -58,7 +56,7 @@ def list_images(
   Raises:
     DataError: a folder can't be listed.
   """
-  found: dict[str, Stamp | None] = {}
+  stamps: dict[str, Stamp | None] = {}
   num_others = 0
   seen = set()
   # Links to folders wait for all true folders, to leave those their names.
@@ -84,19 +82,19 @@ def list_images(
       if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
         (linked if entry.is_symlink() else waiting).append(name)
       elif _is_image(entry, extensions):
-        found[name] = _stamp(entry)
+        stamps[name] = _stamp(entry)
       else:
         num_others += 1
-  names = sorted(found, key=natural)
+  names = sorted(stamps, key=natural)
   return Listing(
     [os.path.join(folder, name) for name in names],
     num_others,
-    [found[name] for name in names],
+    [stamps[name] for name in names],
   )
 
 
 def _is_image(entry: os.DirEntry[str], extensions: tuple[str, ...]) -> bool:
-  """Whether it is a file (pipes would block) or a lost link, by its name."""
+  """Whether it is named as an image, and a file or a link to nowhere."""
   if not entry.name.lower().endswith(extensions):
     return False
   if entry.is_symlink():  # its own is_file raises where links go in circles
@@ -113,9 +111,9 @@ def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
 
 
 def has_changed(path: str, listed: Stamp | None) -> bool:
-  """Whether another file is at the path than was listed.
+  """Whether the path holds another file than the listed one.
 
-  One that has vanished has not changed: it can't be read.
+  A file that is gone has not changed: reading it fails.
   """
   try:
     status = os.stat(path)
@@ -125,21 +123,21 @@ def has_changed(path: str, listed: Stamp | None) -> bool:
 
 
 def natural(name: str) -> tuple[str, str]:
-  """A key by which numbers inside of names count as numbers."""
+  """Sort key that orders numbers inside of names by value."""
   return re.sub('[0-9]+', _ranked, name), name
 
 
 def _ranked(number: re.Match[str]) -> str:
-  """Sorts before all that a name may hold, then by length, then by digits."""
+  """A digit string that sorts before other characters, and by value."""
   digits = number[0].lstrip('0')
   return f'\0{chr(len(digits))}{digits}'
 
 
 def open_file(path: str) -> BinaryIO:
-  """Opens a file for reading, if it is one, without ever waiting for it.
+  """Opens a regular file for reading, without ever waiting for it.
 
   Raises:
-    ImageError: it isn't there, may not be read, or is no regular file.
+    ImageError: it does not exist, may not be read, or is no regular file.
   """
   try:
     number = os.open(path, _FLAGS)

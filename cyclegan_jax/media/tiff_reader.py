@@ -1,407 +1,528 @@
-"""TIFF files of more depth or channels than Pillow has, by tifffile.
+"""TIFF reading: bands of any number, layout and depth, whole or by windows.
 
-It reads dozens of dialects of microscopes and satellites, by tags and texts
-in the file. None of that is wanted from files of unknown origin: what it gets
-is the file with a directory of ours, of a few tags that were checked.
+tifffile reads the files. Before it opens a page, the tags are checked, and
+before it decodes one, the size, the kind and the place of the pixels are, so
+that no file takes more memory than its image may have.
 """
 
 import contextlib
-import functools
+import contextvars
 import io
+import itertools
+import logging
 import math
-import shutil
-import struct
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Literal, NamedTuple
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Self, TypeAlias
 
 import numpy as np
+import tifffile
 
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.errors import ImageError, UserError, one_line
 from cyclegan_jax.media.header_limits import (
-  BYTES_OF_TYPE,
-  TIFF_STARTS,
-  Directory,
   check_size,
-  check_tags,
+  iter_directories,
   read_directory,
 )
 
-# Cameras that see hundreds of colours have about two hundred.
+# Cameras that see hundreds of colors have about two hundred.
 MAX_CHANNELS = 512
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = 0, 1, 2, 3  # photometric
+ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
 
-_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES = 266, 273, 274, 277
-_ROWS, _STRIP_COUNTS, _PLANAR, _PREDICTOR = 278, 279, 284, 317
-_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
-_EXTRA, _FORMAT = 338, 339
-# Those that tifffile is shown, beside the photometric one.
-_SHOWN = (
-  *(_WIDTH, _LENGTH, _BITS, _COMPRESSION, _STRIP_OFFSETS, _SAMPLES, _ROWS),
-  *(_STRIP_COUNTS, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH),
-  *(_TILE_OFFSETS, _TILE_COUNTS, _FORMAT),
-)
-# None, LZW, Deflate (two numbers), PackBits, Zstandard: told how much may come.
-_COMPRESSIONS = (1, 5, 8, 32946, 32773, 50000)
-_PREDICTORS = (1, 2, 3)
-_DTYPES = {
-  **{(1, bits): f'uint{bits}' for bits in (8, 16, 32)},
-  **{(2, bits): f'int{bits}' for bits in (8, 16, 32)},
-  **{(3, bits): f'float{bits}' for bits in (16, 32, 64)},
-}
-_WHOLE_NUMBERS = {1: 'u1', 3: 'u2', 4: 'u4', 16: 'u8'}  # by type
-WHITE_IS_ZERO, _PALETTE = 0, 3
-ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by which colours are multiplied
-_MAX_TAGS = 4096  # of a page beyond the first
+# tifffile also has sizes in between, such as 12 bits, in larger types.
+_BITS = {'u': (8, 16, 32), 'i': (8, 16, 32), 'f': (16, 32, 64)}
+_UNCOMPRESSED, _DEFLATE = 1, (8, 32946)
+# LZW, PackBits and Zstandard; imagecodecs decodes them. Of other compressions
+# nobody could say how much memory they take.
+_COMPRESSIONS = (_UNCOMPRESSED, *_DEFLATE, 5, 32773, 50000)
+_NO_PREDICTOR, _DIFFERENCES, _FLOAT_DIFFERENCES = 1, 2, 3
 # A tile may be larger than its image, but not by far.
-_TILE_BYTES = 2**26
-_PARTS_BYTES = 2**24  # of parts that are read ahead
+_MAX_TILE_BYTES = 2**26
+_BUFFER_BYTES = 2**24
+_MAX_PAGES = 2**16  # that are counted
+_REDUCED_OR_MASK = 1 | 4  # of the tag NewSubfileType
+_OLD_REDUCED = 2  # of the tag SubfileType
+_BYTE_STRINGS = (1, 2, 7)  # types of tags
+_NODATA = 42113  # GDAL's tag for pixels without data
+_GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)  # of GeoTIFF
+
+# (code, type, count, value, True), as tifffile writes it.
+Tag: TypeAlias = tuple[int | str, int, int, Any, bool]
+
+_IS_QUIET = contextvars.ContextVar('is_quiet', default=False)
+logging.getLogger('tifffile').addFilter(lambda _: not _IS_QUIET.get())
 
 
-class Layout(NamedTuple):
-  """What the header of a TIFF file tells of its first image.
+@contextlib.contextmanager
+def quiet_tifffile() -> Iterator[None]:
+  """Drops what tifffile logs inside, in this thread alone.
 
-  Attributes:
-    height: before it is turned by `orientation`.
-    width: likewise.
-    samples: values a pixel, alpha among them.
-    dtype: of a value: 'uint16', 'float64'; '' for one that has no such type.
-    photometric: the tag that says what the values are.
-    alpha: 0 where there is none, else the kind of it in the last sample.
-    orientation: as EXIF has it, 1 to 8.
-    pages: offsets of the directories of images of this size, a sample each;
-      only the first, unless that has one sample.
+  It warns of details in ordinary files; errors are raised.
   """
-
-  height: int
-  width: int
-  samples: int
-  dtype: str
-  photometric: int
-  alpha: int
-  orientation: int
-  pages: tuple[int | None, ...]
+  token = _IS_QUIET.set(True)
+  try:
+    yield
+  finally:
+    _IS_QUIET.reset(token)
 
 
 def is_tiff(file: BinaryIO) -> bool:
-  """Whether it begins as a TIFF file does; leaves the file at 0."""
+  """Whether the file begins as TIFF or BigTIFF; leaves the file at 0."""
   file.seek(0)
   start = file.read(4)
   file.seek(0)
-  return start in TIFF_STARTS
+  return start in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 
-def read_layout(file: BinaryIO, *, max_pixels: int) -> Layout:
-  """Reads the header of a TIFF file.
+class TiffImage:
+  """The first image of a TIFF file, its header read and its pixels not.
 
-  Raises:
-    ValueError: it claims more than it may.
+  Attributes:
+    height: in pixels, before the image is turned upright.
+    width: likewise.
+    samples: values a pixel, alpha among them.
+    dtype: of a value: 'uint16', 'float64'; 'uint8' also for fewer bits, and ''
+      for other types.
+    photometric: WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE or another kind.
+    alpha: kind of alpha in the last sample, 0 for none.
+    orientation: as in EXIF, 1 (upright) to 8.
+    nodata: value of pixels without data, by GDAL's tag; None for none.
+    is_big_endian_bigtiff: whether Pillow would mistake it for plain TIFF.
   """
-  check_tags(file)
-  directory = read_directory(file)
-  height, width, samples = _size(file, directory)
-  if samples > MAX_CHANNELS + 1:
-    raise ValueError(
-      f'it has {samples} channels, more than {MAX_CHANNELS} that are read'
-    )
-  check_size(width, height, max_pixels=max_pixels)
-  if not width * height * samples:
-    raise ValueError('it has no pixels')
-  extra = _numbers(file, directory, _EXTRA)
-  has_alpha = extra in ([ASSOCIATED], [UNASSOCIATED]) and samples > 1
-  orientation = _number(file, directory, _ORIENTATION, 1)
-  return Layout(
-    height=height,
-    width=width,
-    samples=samples,
-    dtype=_dtype(_kinds(file, directory)),
-    photometric=_number(file, directory, _PHOTOMETRIC, 1),
-    alpha=extra[0] if has_alpha else 0,
-    orientation=orientation if 1 <= orientation <= 8 else 1,
-    pages=_pages(file, directory) if samples == 1 else (None,),
-  )
 
+  def __init__(self, file: BinaryIO, *, max_pixels: int):
+    """Reads the header.
 
-def _size(file: BinaryIO, directory: Directory) -> tuple[int, int, int]:
-  """(height, width, samples)."""
-  return (
-    _number(file, directory, _LENGTH, 0),
-    _number(file, directory, _WIDTH, 0),
-    _number(file, directory, _SAMPLES, 1),
-  )
+    Args:
+      file: open for reading, seekable; it is left open.
+      max_pixels: limit on width times height.
 
-
-def _dtype(kinds: set[tuple[int, int]]) -> str:
-  if all(kind == 1 and bits <= 8 for kind, bits in kinds):
-    return 'uint8'
-  return _DTYPES.get(kinds.pop(), '') if len(kinds) == 1 else ''
-
-
-def _kinds(file: BinaryIO, directory: Directory) -> set[tuple[int, int]]:
-  """(format, bits) of all samples."""
-  bits = _numbers(file, directory, _BITS) or [1]
-  formats = _numbers(file, directory, _FORMAT) or [1]
-  # 4 says that nobody knows; some write one number for all samples.
-  known = [1 if each == 4 else each for each in formats]
-  return {(kind, each) for each in set(bits) for kind in set(known)}
-
-
-def _pages(file: BinaryIO, first: Directory) -> tuple[int | None, ...]:
-  """The offsets of pages that are as the first one, itself as None."""
-  found: list[int | None] = [None]
-  offset = first.next_offset
-  # No more than could be channels: chains may be circles, too.
-  while offset and offset not in found and len(found) <= MAX_CHANNELS:
-    page = read_directory(file, offset)
-    if len(page.entries) > _MAX_TAGS:
-      break
-    check_tags(file, offset)
-    if _size(file, page) != _size(file, first):
-      break
-    if _kinds(file, page) != _kinds(file, first):
-      break
-    found.append(offset)
-    offset = page.next_offset
-  return tuple(found)
-
-
-def _entry(directory: Directory, tag: int) -> tuple[int, int, bytes] | None:
-  """(type, count, value or offset) of a tag that holds whole numbers."""
-  for number, kind, count, value in directory.entries:
-    if number == tag and kind in _WHOLE_NUMBERS:
-      return kind, count, value
-  return None
-
-
-def _numbers(file: BinaryIO, directory: Directory, tag: int) -> list[int]:
-  """The whole numbers of a tag, which was checked; none if it isn't there."""
-  found = _entry(directory, tag)
-  if found is None:
-    return []
-  kind, count, value = found
-  size = count * BYTES_OF_TYPE[kind]
-  if size > len(value):
-    file.seek(_offset(directory, value))
-    value = file.read(size)
-  if len(value) < size:
-    raise ValueError(f'its tag {tag} lies beyond its end')
-  code = directory.order + _WHOLE_NUMBERS[kind]
-  return np.frombuffer(value, code, count).tolist()
-
-
-def _number(
-  file: BinaryIO, directory: Directory, tag: int, default: int
-) -> int:
-  return (_numbers(file, directory, tag) or [default])[0]
-
-
-def _offset(directory: Directory, value: bytes) -> int:
-  code = directory.order + ('Q' if directory.is_big else 'I')
-  return int(struct.unpack(code, value)[0])
-
-
-def read_tiff(
-  file: BinaryIO, name: str, layout: Layout, *, num_pages: int = 1
-) -> np.ndarray:
-  """Decodes an image, as it lies in the file.
-
-  Args:
-    file: open for reading, seekable.
-    name: for the message of an extra that is missing.
-    layout: from `read_layout`.
-    num_pages: to read; each is then a channel.
-
-  Returns:
-    layout.dtype [height, width, layout.samples or num_pages], not turned.
-
-  Raises:
-    ValueError: it is damaged or of a kind that is not read.
-    UserError: a package is missing.
-  """
-  check_installed(name)
-  import tifffile
-
-  if layout.photometric == _PALETTE:
-    raise ValueError(f'its {layout.dtype} are indices of a palette')
-  num_bytes = file.seek(0, io.SEEK_END)
-  directories = [read_directory(file, at) for at in layout.pages[:num_pages]]
-  for directory in directories:
-    _check_page(file, directory, layout, num_bytes)
-  planes = []
-  with contextlib.ExitStack() as stack:
-    copy = stack.enter_context(io.BytesIO())
-    _copy_with_own_tags(file, directories, copy)
-    tiff = stack.enter_context(tifffile.TiffFile(copy))
-    for index in range(len(directories)):
-      # [planes, 1, height, width, values]; threads are the loader's matter.
-      array = tiff.pages[index].asarray(squeeze=False, maxworkers=1)
-      plane = np.moveaxis(array[:, 0], 0, -2)
-      planes.append(plane.reshape(*plane.shape[:2], -1))
-  pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
-  expected = layout.height, layout.width, layout.samples * len(planes)
-  if pixels.shape != expected or pixels.dtype != layout.dtype:
-    raise ValueError('its tags contradict each other')
-  return pixels
-
-
-def decode_parts(
-  file: BinaryIO, name: str, layout: Layout, copy: BinaryIO
-) -> Iterator[tuple[int, int, np.ndarray]]:
-  """Decodes an image strip by strip, or tile by tile.
-
-  Args:
-    file: open for reading, seekable, without planes.
-    name: for the message of an extra that is missing.
-    layout: from `read_layout`.
-    copy: an empty file that will be larger than `file`.
-
-  Yields:
-    (y0, x0, [h, w, samples]): what lies at (y0, x0), not turned.
-
-  Raises:
-    ValueError: it is damaged or of a kind that is not read; as do others.
-    UserError: a package is missing.
-  """
-  check_installed(name)
-  import tifffile
-
-  directory = read_directory(file)
-  _check_page(file, directory, layout, file.seek(0, io.SEEK_END))
-  _copy_with_own_tags(file, [directory], copy)
-  missing = layout.height * layout.width
-  with tifffile.TiffFile(copy, name=name) as tiff:
-    parts = tiff.pages[0].segments(maxworkers=1, buffersize=_PARTS_BYTES)
-    for part, (_, _, y0, x0, _), (_, height, width, _) in parts:
-      shape = (
-        min(height, layout.height - y0),
-        min(width, layout.width - x0),
-        layout.samples,
+    Raises:
+      ValueError: the header is damaged, or claims too much.
+    """
+    self._file = file
+    self._num_bytes = file.seek(0, io.SEEK_END)
+    page = self._page = _open_page(file)
+    self._pages = page.parent.pages
+    self.height, self.width = page.imagelength, page.imagewidth
+    self.samples = page.samplesperpixel
+    if self.samples > MAX_CHANNELS + 1:
+      raise ValueError(
+        f'it has {self.samples} channels, more than {MAX_CHANNELS} that are '
+        'read'
       )
-      if part is None:  # of no bytes, which some write for black
-        part = np.zeros(shape, layout.dtype)
-      window = part[0, : shape[0], : shape[1]].reshape(shape)
-      if window.dtype != layout.dtype:
-        raise ValueError('its tags contradict each other')
-      missing -= shape[0] * shape[1]
-      yield y0, x0, window
-  if missing:
-    raise ValueError(f'{missing} of its pixels are missing')
+    check_size(self.width, self.height, max_pixels=max_pixels)
+    if not self.width * self.height * self.samples:
+      raise ValueError('it has no pixels')
+    self.dtype = _dtype(page)
+    self.photometric = int(page.tags.valueof(262, default=BLACK_IS_ZERO))
+    extra = tuple(page.extrasamples)
+    has_alpha = extra in ((ASSOCIATED_ALPHA,), (UNASSOCIATED_ALPHA,))
+    self.alpha = int(extra[0]) if has_alpha and self.samples > 1 else 0
+    orientation = page.tags.valueof(274, default=1)
+    self.orientation = int(orientation) if orientation in range(1, 9) else 1
+    self.nodata = _nodata(page)
+    self.is_big_endian_bigtiff = (
+      page.parent.is_bigtiff and page.parent.byteorder == '>'
+    )
+
+  def has_pages_as_channels(self, channels: int) -> bool:
+    """Whether that many gray pages of one kind, and no more, are its bands.
+
+    Three pages of 8 bits are pages, not red, green and blue.
+
+    Raises:
+      ValueError: a page claims too much.
+    """
+    if (
+      channels == 1
+      or self.samples > 1
+      or self.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+      or (channels == 3 and self.dtype == 'uint8')
+    ):
+      return False
+    directories = itertools.islice(iter_directories(self._file), channels + 1)
+    # tifffile opens those pages alone whose tags were checked.
+    numbers = range(len(list(directories)))
+    alike = itertools.takewhile(self._is_like_first, numbers)
+    return len(list(alike)) == channels
+
+  def _is_like_first(self, number: int) -> bool:
+    try:
+      with quiet_tifffile():
+        pages = self._page, self._pages[number]
+    except (IndexError, tifffile.TiffFileError):  # it is damaged
+      return False
+    first, other = (
+      (page.shaped, page.photometric, page.bitspersample, page.sampleformat)
+      for page in pages
+    )
+    return first == other
+
+  def count_pages(self) -> int:
+    """Counts pages of the first one's size, without thumbnails and masks.
+
+    Raises:
+      ValueError: a page claims too much.
+    """
+    count = 1
+    for page in itertools.islice(iter_directories(self._file), 1, _MAX_PAGES):
+      size = page.numbers.get(257), page.numbers.get(256)
+      is_part = page.numbers.get(254, 0) & _REDUCED_OR_MASK
+      is_part = is_part or page.numbers.get(255) == _OLD_REDUCED
+      count += size == (self.height, self.width) and not is_part
+    return count
+
+  def decode(self, name: str, *, num_pages: int = 1) -> np.ndarray:
+    """Decodes the image as it lies in the file, not turned upright.
+
+    Args:
+      name: path or id, for the message of a missing package.
+      num_pages: pages to read; each of several is a channel.
+
+    Returns:
+      dtype [height, width, samples or num_pages].
+
+    Raises:
+      ValueError: the image is damaged or of a kind that is not read.
+      UserError: it takes imagecodecs, which is not installed.
+    """
+    planes = []
+    with quiet_tifffile():
+      pages = [self._pages[number] for number in range(num_pages)]
+    for page in pages:
+      self._check(page, name)
+      # [planes, 1, height, width, values]; threads are the loader's matter.
+      if any(page.databytecounts):
+        array = page.asarray(
+          squeeze=False, maxworkers=1, buffersize=_BUFFER_BYTES
+        )
+      else:  # some writers leave out what has no data
+        array = np.full(page.shaped, page.nodata, page.dtype)
+      plane = np.moveaxis(array[:, 0], 0, -2)
+      planes.append(plane.reshape(self.height, self.width, -1))
+    pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+    if pixels.dtype != self.dtype:
+      raise ValueError('its tags contradict each other')
+    return pixels
+
+  def segments(self, name: str) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Decodes an image without planes strip by strip, or tile by tile.
+
+    Args:
+      name: as for `decode`.
+
+    Yields:
+      (y0, x0, [h, w, samples]), which together cover the image, not turned.
+
+    Raises:
+      ValueError: as for `decode`; damaged pixels raise other errors too.
+      UserError: as for `decode`.
+    """
+    self._check(self._page, name)
+    for segment, position, size in self._page.segments(
+      maxworkers=1, buffersize=_BUFFER_BYTES
+    ):
+      y0, x0 = position[2:4]
+      height = min(size[1], self.height - y0)
+      width = min(size[2], self.width - x0)
+      shape = height, width, self.samples
+      if segment is None:  # some writers leave out what has no data
+        yield y0, x0, np.full(shape, self._page.nodata, self.dtype)
+      else:
+        yield y0, x0, segment[0, :height, :width].reshape(shape)
+
+  def row_offsets(self, name: str) -> np.ndarray | None:
+    """Returns the file offset of each row of an uncompressed image in strips.
+
+    Args:
+      name: as for `decode`.
+
+    Returns:
+      int64 [height]; None where rows do not lie in one piece.
+
+    Raises:
+      ValueError, UserError: as for `decode`.
+    """
+    page = self._page
+    self._check(page, name)
+    if (
+      page.compression != _UNCOMPRESSED
+      or page.predictor != _NO_PREDICTOR
+      or page.fillorder != 1
+      or page.is_tiled
+      or self.has_planes
+      or not all(page.databytecounts)
+    ):
+      return None
+    of_row = page.nbytes // self.height
+    row = np.arange(self.height)
+    strips = np.array(page.dataoffsets, np.int64)
+    rows = page.rowsperstrip
+    return strips[row // rows] + row % rows * of_row
+
+  @property
+  def has_planes(self) -> bool:
+    """Whether each sample lies in a plane of its own."""
+    return self.samples > 1 and self._page.planarconfig != 1
+
+  @property
+  def byte_order(self) -> str:
+    """'<' or '>'."""
+    return self._page.parent.byteorder
+
+  def _check(self, page: Any, name: str) -> None:
+    """Checks what tifffile relies on: kind, size and place of the pixels."""
+    compression, predictor = int(page.compression), int(page.predictor)
+    if compression not in _COMPRESSIONS:
+      raise ValueError(f'its compression {compression} is not read')
+    if predictor not in (_NO_PREDICTOR, _DIFFERENCES, _FLOAT_DIFFERENCES):
+      raise ValueError(f'its predictor {predictor} is unknown')
+    if page.planarconfig not in (1, 2):
+      raise ValueError(
+        f'its planar configuration {page.planarconfig} is unknown'
+      )
+    if page.bitspersample < 8:
+      raise ValueError(
+        f'its values of {page.bitspersample} bits are not read as they are '
+        'stored'
+      )
+    if page.imagedepth != 1:
+      raise ValueError('it is a volume')
+    if page.photometric == PALETTE:
+      raise ValueError(f'its {self.dtype} are indices of a palette')
+    if not page.is_tiled and not page.rowsperstrip:
+      raise ValueError('its strips have no rows')
+    of_segment = math.prod(page.chunks) * page.dtype.itemsize
+    if not 0 < of_segment <= max(page.nbytes, _MAX_TILE_BYTES):
+      raise ValueError(f'its tiles are {page.tilewidth} x {page.tilelength}')
+    offsets, counts = page.dataoffsets, page.databytecounts
+    expected = math.prod(page.chunked)
+    if len(offsets) != expected or len(counts) != expected:
+      raise ValueError(f'its pixels lie in {expected} parts, which it lacks')
+    if any(
+      start + count > self._num_bytes
+      for start, count in zip(offsets, counts, strict=True)
+    ):
+      raise ValueError('it is truncated: some of its pixels lie beyond its end')
+    if sum(counts) > self._num_bytes + page.nbytes:
+      raise ValueError('its strips overlap')
+    # A strip of no bytes has no pixels at all, which is no damage.
+    if compression == _UNCOMPRESSED and all(counts):
+      num_bytes = expected * of_segment if page.is_tiled else page.nbytes
+      if sum(counts) < num_bytes:
+        raise ValueError(
+          f'it has {sum(counts)} bytes of pixels, not {num_bytes}'
+        )
+    if not has_imagecodecs():
+      if (
+        compression not in (_UNCOMPRESSED, *_DEFLATE)
+        or predictor == _FLOAT_DIFFERENCES
+      ):
+        kind = getattr(page.compression, 'name', compression)
+        raise needs_imagecodecs(f'{name} (compressed by {kind})')
+      if compression in _DEFLATE:
+        self._check_deflated(page, of_segment)
+
+  def _check_deflated(self, page: Any, of_segment: int) -> None:
+    """Checks what tifffile's own decoder does not: how much comes out."""
+    for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+      self._file.seek(start)
+      data = self._file.read(count)
+      pixels = zlib.decompressobj().decompress(data, of_segment + 1)
+      if len(pixels) > of_segment:
+        raise ValueError(f'a strip holds more than its {of_segment} bytes')
 
 
-def row_offsets(
-  file: BinaryIO, layout: Layout
-) -> tuple[np.ndarray, Literal['<', '>']] | None:
-  """Where each row of an image lies that is stored as it is.
-
-  Args:
-    file: open for reading, seekable.
-    layout: from `read_layout`.
-
-  Returns:
-    int64 [height] offsets, of rows of `width * samples` values each; and
-    '<' or '>' for the order of their bytes. None for one that is compressed,
-    or in tiles.
+def _open_page(file: BinaryIO) -> Any:
+  """The first page of a TIFF file, whose tags it checks.
 
   Raises:
-    ValueError: it is damaged, or in planes.
+    ValueError: there is none, or it claims too much.
   """
-  directory = read_directory(file)
-  number = functools.partial(_number, file, directory)
-  is_planar = number(_PLANAR, 1) != 1 and layout.samples > 1
-  if is_planar:
-    raise ValueError('its pixels lie in planes')
-  _check_page(file, directory, layout, file.seek(0, io.SEEK_END))
-  if number(_COMPRESSION, 1) != 1 or number(_TILE_WIDTH, 0):
+  read_directory(file)
+  file.seek(0)
+  with quiet_tifffile():
+    tiff = tifffile.TiffFile(
+      file,
+      name='image.tif',
+      # Of these kinds it would open further pages, of which some may lie.
+      is_lsm=False,
+      is_ndpi=False,
+      is_scanimage=False,
+    )
+    if not tiff.pages:
+      raise ValueError('it is damaged: it has no page')
+    return tiff.pages.first
+
+
+def _dtype(page: Any) -> str:
+  bits = page.bitspersample
+  if page.dtype is None or not isinstance(bits, int):
+    return ''
+  if page.dtype.kind in 'bu' and bits < 8:
+    return 'uint8'
+  return str(page.dtype) if bits in _BITS.get(page.dtype.kind, ()) else ''
+
+
+def _nodata(page: Any) -> float | None:
+  try:
+    return float(page.tags.valueof(_NODATA, default=''))
+  except (TypeError, ValueError):
     return None
-  rows = min(number(_ROWS, layout.height), layout.height)
-  strips = np.array(_numbers(file, directory, _STRIP_OFFSETS), np.int64)
-  of_row = layout.width * layout.samples * np.dtype(layout.dtype).itemsize
-  row = np.arange(layout.height)
-  return strips[row // rows] + row % rows * of_row, directory.order
 
 
-def check_installed(name: str) -> None:
-  """Raises UserError where a package of the extra `depth` is missing.
+def read_tags(file: BinaryIO) -> tuple[bytes | None, tuple[Tag, ...]]:
+  """Reads the color profile of a TIFF file, and where on earth it is from.
 
-  Args:
-    name: of what needs it.
+  Returns:
+    The profile, None for none; and the tags of the georeference, unless the
+    image lies on its side, and of GDAL's pixels without data.
+
+  Raises:
+    ValueError: the tags claim too much, or are damaged.
   """
+  tags = _open_page(file).tags
+  with quiet_tifffile():
+    icc = tags.valueof(34675)
+    is_upright = tags.valueof(274, default=1) == 1
+    codes = (*_GEOREFERENCE, _NODATA) if is_upright else (_NODATA,)
+    return icc if isinstance(icc, bytes) else None, tuple(
+      _portable(tags[code]) for code in codes if code in tags
+    )
+
+
+def _portable(tag: Any) -> Tag:
+  """A tag whose value is of no byte order."""
+  code, kind, count, value, is_once = tag.astuple()
+  if kind not in _BYTE_STRINGS:
+    value = tag.value
+    if isinstance(value, np.ndarray):
+      value = tuple(value.tolist())
+  return code, kind, count, value, is_once
+
+
+def has_imagecodecs() -> bool:
+  """Whether the package of the extra `depth` is installed."""
   try:
     import imagecodecs  # noqa: F401
-    import tifffile  # noqa: F401
-  except ImportError as error:
-    reason = str(error).splitlines()[0]
-    raise UserError(
-      f'{name} needs more packages ({reason}): pip install '
-      "'cyclegan_jax[depth]'"
-    ) from error
+  except ImportError:
+    return False
+  return True
 
 
-def _check_page(
-  file: BinaryIO, directory: Directory, layout: Layout, num_bytes: int
-) -> None:
-  """Checks what tifffile will believe: kinds, sizes and places of pixels."""
-  number = functools.partial(_number, file, directory)
-  if (kind := number(_COMPRESSION, 1)) not in _COMPRESSIONS:
-    raise ValueError(f'its compression {kind} is not read at this depth')
-  if (kind := number(_PREDICTOR, 1)) not in _PREDICTORS:
-    raise ValueError(f'its predictor {kind} is unknown')
-  if number(_FILL_ORDER, 1) != 1:
-    raise ValueError('its bits are in reverse order')
-  if (kind := number(_PLANAR, 1)) not in (1, 2):
-    raise ValueError(f'its planar configuration {kind} is unknown')
-  planes, together = (1, layout.samples) if kind == 1 else (layout.samples, 1)
-  width, length = number(_TILE_WIDTH, 0), number(_TILE_LENGTH, 0)
-  is_tiled = width > 0 and length > 0
-  if not is_tiled:
-    length = min(number(_ROWS, layout.height), layout.height)
-    width = layout.width
-  if not length:
-    raise ValueError('its strips have no rows')
-  of_value = np.dtype(layout.dtype).itemsize
-  of_part = width * length * together * of_value
-  of_page = layout.height * layout.width * layout.samples * of_value
-  if of_part > max(of_page, _TILE_BYTES):
-    raise ValueError(f'its tiles are {width} x {length}')
-  expected = planes * (
-    math.ceil(layout.height / length) * math.ceil(layout.width / width)
+def needs_imagecodecs(name: str) -> UserError:
+  """The error that says what to install to read or write a file."""
+  return UserError(
+    f"{name} needs the package imagecodecs: pip install 'cyclegan_jax[depth]'"
   )
-  offset_tag = _TILE_OFFSETS if is_tiled else _STRIP_OFFSETS
-  count_tag = _TILE_COUNTS if is_tiled else _STRIP_COUNTS
-  places = [_numbers(file, directory, tag) for tag in (offset_tag, count_tag)]
-  if [len(each) for each in places] != [expected] * 2:
-    raise ValueError(f'its pixels lie in {expected} parts, which it lacks')
-  counts = places[1]
-  if any(at + size > num_bytes for at, size in zip(*places, strict=True)):
-    raise ValueError('it is truncated: some of its pixels lie beyond its end')
-  # A part of no bytes has no pixels at all, which is no damage.
-  if number(_COMPRESSION, 1) == 1 and all(counts):
-    whole = expected * of_part if is_tiled else of_page
-    if sum(counts) < whole:
-      raise ValueError(f'it has {sum(counts)} bytes of pixels, not {whole}')
 
 
-def _copy_with_own_tags(
-  file: BinaryIO, directories: Sequence[Directory], copy: BinaryIO
-) -> None:
-  """Copies a file, with directories that hold nothing but `_SHOWN`."""
-  file.seek(0)
-  shutil.copyfileobj(file, copy)
-  order, is_big = directories[0].order, directories[0].is_big
-  at, count, entry = ('Q', 'Q', 'HHQ8s') if is_big else ('I', 'H', 'HHI4s')
-  place = 8 if is_big else 4  # of the offset of the next directory
-  for directory in directories:
-    end = -(-copy.seek(0, io.SEEK_END) // 8) * 8
-    copy.seek(place)
-    copy.write(struct.pack(order + at, end))
-    # 'Black is zero', which leaves all values as they are.
-    black = struct.pack(order + 'H', 1).ljust(8 if is_big else 4, b'\0')
-    tags = {tag: _entry(directory, tag) for tag in _SHOWN}
-    tags[_PHOTOMETRIC] = (3, 1, black)
-    known = sorted((tag, found) for tag, found in tags.items() if found)
-    copy.seek(end)
-    copy.write(struct.pack(order + count, len(known)))
-    for tag, found in known:
-      copy.write(struct.pack(order + entry, tag, *found))
-    place = copy.tell()
-    copy.write(struct.pack(order + at, 0))
-  copy.seek(0)
+class TiffWindows:
+  """A TIFF file of any size, read window by window.
+
+  Its pixels are as a generator takes them: nothing has to be converted.
+
+  Attributes:
+    shape: (height, width, channels).
+    dtype: 'uint8', 'uint16', 'int16' or 'float32'.
+    is_by_rows: whether `read` works: the image is uncompressed and in strips.
+      Otherwise `read_segments` gives it strip by strip or tile by tile.
+  """
+
+  def __init__(
+    self, file: BinaryIO, name: str, *, channels: int, max_pixels: int
+  ):
+    """Reads the header.
+
+    Args:
+      file: file on a disk, open for reading; it is closed with this object,
+        or where this raises.
+      name: its path, for messages.
+      channels: channels that it must have.
+      max_pixels: limit on width times height.
+
+    Raises:
+      ImageError: the file is damaged.
+      ValueError: it is no TIFF file, or its pixels have to be turned or
+        converted first.
+      UserError: it takes imagecodecs, which is not installed.
+    """
+    self._file = file
+    self._name = name
+    try:
+      if not is_tiff(file):
+        raise ValueError('no TIFF file')
+      image = self._image = TiffImage(file, max_pixels=max_pixels)
+      if (
+        image.dtype not in ('uint8', 'uint16', 'int16', 'float32')
+        or image.photometric not in (BLACK_IS_ZERO, RGB)
+        or image.alpha
+        or image.orientation != 1
+        or image.samples != channels
+        or image.has_planes
+      ):
+        raise ValueError('its pixels have to be converted')
+      rows = image.row_offsets(name)
+    except Exception as error:
+      file.close()
+      if isinstance(error, UserError | ValueError | MemoryError):
+        raise
+      raise ImageError(name, one_line(error)) from error
+    self.shape = (image.height, image.width, image.samples)
+    self.dtype = image.dtype
+    self.is_by_rows = rows is not None
+    self._rows = rows
+    self._stored = np.dtype(image.byte_order + np.dtype(image.dtype).str[1:])
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._file.close()
+
+  def read_segments(self) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Decodes the image strip by strip, or tile by tile.
+
+    Yields:
+      (y0, x0, [h, w, C]), which together are the image.
+
+    Raises:
+      ImageError: it is damaged.
+    """
+    segments = self._image.segments(self._name)
+    while True:
+      try:
+        segment = next(segments, None)
+      except UserError:
+        raise
+      except Exception as error:  # damaged bytes end in nearly any of them
+        raise ImageError(self._name, one_line(error)) from error
+      if segment is None:
+        return
+      yield segment
+
+  def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+    """Reads the window [y1 - y0, x1 - x0, C] of an image that is by rows.
+
+    Raises:
+      ImageError: it can't be read.
+    """
+    assert self._rows is not None
+    channels = self.shape[2]
+    of_pixel = channels * self._stored.itemsize
+    window = np.empty((y1 - y0, x1 - x0, channels), self.dtype)
+    for target, start in zip(window, self._rows[y0:y1], strict=True):
+      num_bytes = (x1 - x0) * of_pixel
+      offset = int(start) + x0 * of_pixel
+      # Not mapped to memory: a file that is cut off would end the process.
+      try:
+        row = os.pread(self._file.fileno(), num_bytes, offset)
+      except OSError as error:
+        raise ImageError(self._name, one_line(error)) from error
+      if len(row) != num_bytes:
+        raise ImageError(self._name, 'it was cut off while it was read')
+      target[:] = np.frombuffer(row, self._stored).reshape(target.shape)
+    return window

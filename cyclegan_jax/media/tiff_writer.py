@@ -1,199 +1,218 @@
-"""TIFF files of any depth and channels, with EXIF data and a profile.
+"""TIFF writing: bands of any number and depth, whole or by windows.
 
-EXIF data is a TIFF file without pixels. So the file begins with it, and its
-tags stay where they are: only a new directory, with those of the pixels too,
-comes behind.
+tifffile writes the files, but for EXIF data. That is a TIFF file without
+pixels, so the new file begins with it, where the offsets in it stay true.
 """
 
+import contextlib
 import io
-import struct
-import zlib
-from typing import Literal, TypeAlias
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
+import tifffile
 
-from cyclegan_jax.media.header_limits import (
-  BYTES_OF_TYPE,
-  check_tags,
-  read_directory,
-)
+from cyclegan_jax.media.header_limits import read_directory
+from cyclegan_jax.media.tiff_reader import Tag, quiet_tifffile
+from cyclegan_jax.storage.atomic import replacing
 
+# Offsets have 32 bits; the rest is left for tags.
+_MAX_BYTES = 2**32 - 2**25
 _STRIP_BYTES = 2**20
-_MAX_BYTES = 2**32 - 2**20  # offsets have 32 bits
-_FORMATS = {'u': 1, 'f': 3}
-_STORED, _DEFLATE = 1, 8
-_BLACK_IS_ZERO, _RGB, _UNASSOCIATED, _ICC = 1, 2, 2, 34675
-# Of EXIF data's own tags, those that say how its pixels lie are left out.
+_EXIF, _GPS = 34665, 34853  # tags that lead on to more tags
+_LONG = 4  # type of a tag
+_RESOLUTION, _UNIT = (282, 283), 296
+_UNITS = (1, 2, 3)  # none, inch, centimeter
+# Tags of EXIF data that say how its own pixels lie, or that are written anew.
 _OF_PIXELS = frozenset(
   (
-    *(*range(254, 267), *range(273, 282), 284, *range(288, 294), 301),
-    *(*range(317, 348), *range(512, 533), _ICC),
+    *(*range(254, 267), *range(273, 285), *range(288, 294), 296, 301),
+    *(*range(317, 348), *range(512, 533), 34675),
   )
 )
-
-_Tags: TypeAlias = 'dict[int, tuple[int, list[int] | bytes]]'
 
 
 def encode_tiff(
   pixels: np.ndarray,
   *,
-  has_alpha: bool,
+  has_alpha: bool = False,
   exif: bytes | None = None,
   icc: bytes | None = None,
+  tags: Sequence[Tag] = (),
 ) -> bytes:
-  """Encodes an image, compressed by Deflate.
+  """Encodes an image, compressed by Deflate; BigTIFF from 4 GiB.
 
   Args:
-    pixels: uint8, uint16 or float32 [h, w, C].
+    pixels: uint8, uint16, int16 or float32 [h, w, C].
     has_alpha: whether the last channel is alpha.
-    exif: with or without its prefix.
-    icc: the colour profile.
-
-  Raises:
-    ValueError: it is too large for the format.
+    exif: EXIF data with or without its prefix; BigTIFF has none.
+    icc: the color profile.
+    tags: further tags, as `tiff_reader.read_tags` returns them.
   """
-  data, entries, order = _begin(exif)
-  stored = pixels.dtype.newbyteorder(order)
-  rows = _rows_of_strip(pixels.shape, stored)
-  offsets, counts = [], []
-  for top in range(0, pixels.shape[0], rows):
-    strip = zlib.compress(pixels[top : top + rows].astype(stored).tobytes())
-    offsets.append(len(data))
-    counts.append(len(strip))
-    data += strip
-    if len(data) > _MAX_BYTES:
-      raise ValueError('it takes more than 4 GiB, which TIFF has no room for')
-  tags = _tags(pixels.shape, stored, has_alpha=has_alpha, icc=icc)
-  tags |= {259: (3, [_DEFLATE]), 273: (4, offsets), 279: (4, counts)}
-  return _with_directory(data, order, entries, tags)
+  height, width, channels = pixels.shape
+  is_single = channels == 1
+  file = io.BytesIO()
+  _write(
+    file,
+    (height, width, channels),
+    pixels.dtype,
+    has_alpha=has_alpha,
+    exif=exif,
+    tags=tags,
+    options={
+      'data': np.ascontiguousarray(pixels[..., 0] if is_single else pixels),
+      'compression': 'zlib',
+      'iccprofile': icc,
+    },
+  )
+  return file.getvalue()
 
 
-def encode_header(
+@contextlib.contextmanager
+def write_tiff_windows(
+  path: pathlib.Path,
   shape: tuple[int, int, int],
   dtype: str,
   *,
   exif: bytes | None = None,
   icc: bytes | None = None,
-) -> tuple[bytes, np.dtype] | None:
-  """What comes before the pixels of a file that holds them as they are.
+  tags: Sequence[Tag] = (),
+) -> Iterator[Callable[[int, int, np.ndarray], None]]:
+  """Writes an uncompressed file window by window, whole or not at all.
 
   Args:
-    shape: of the image: height, width, channels, none of them alpha.
-    dtype: 'uint8', 'uint16' or 'float32'.
-    exif: with or without its prefix.
-    icc: the colour profile.
+    path: of the file.
+    shape: (height, width, channels).
+    dtype: 'uint8', 'uint16', 'int16' or 'float32'.
+    exif: as for `encode_tiff`.
+    icc: likewise.
+    tags: likewise.
 
-  Returns:
-    It, and the type of the pixels behind it, which tells the order of their
-    bytes; None for an image too large for the format.
+  Yields:
+    A function of (y0, x0, [h, w, C]) that puts the window where its first
+    pixel is (y0, x0). The file gets its name once the body ends.
+
+  Raises:
+    OSError: the disk is full, and so on.
   """
   height, width, channels = shape
-  order = _begin(exif)[2]
-  stored = np.dtype(dtype).newbyteorder(order)
-  of_row = width * channels * stored.itemsize
-  if height * of_row > _MAX_BYTES:
-    return None
-  rows = _rows_of_strip(shape, stored)
-  tops = range(0, height, rows)
-  counts = [min(rows, height - top) * of_row for top in tops]
-  tags = _tags(shape, stored, has_alpha=False, icc=icc)
-  start, found = 0, b''
-  while start != len(found) or not found:  # twice: where it ends is told in it
-    start = len(found)
-    data, entries, _ = _begin(exif)
-    offsets = [start + top * of_row for top in tops]
-    tags |= {259: (3, [_STORED]), 273: (4, offsets), 279: (4, counts)}
-    found = _with_directory(data, order, entries, tags)
-    found += bytes(-len(found) % 8)
-  return (found, stored) if start + height * of_row < 2**32 else None
+  of_row = width * channels * np.dtype(dtype).itemsize
+  with replacing(path) as temporary, temporary.open('w+b') as file:
+    start, stored = _write(
+      file,
+      shape,
+      np.dtype(dtype),
+      exif=exif,
+      tags=tags,
+      options={
+        'shape': shape[:2] if channels == 1 else shape,
+        'dtype': dtype,
+        'rowsperstrip': max(1, _STRIP_BYTES // of_row),
+        'iccprofile': icc,
+      },
+    )
+    file.flush()
+    os.ftruncate(file.fileno(), start + height * of_row)
+
+    def write(y0: int, x0: int, window: np.ndarray) -> None:
+      window = np.ascontiguousarray(window, stored)
+      for index, row in enumerate(window):
+        pixel = (y0 + index) * width + x0
+        offset = start + pixel * channels * stored.itemsize
+        data = memoryview(row.tobytes())
+        while data:
+          count = os.pwrite(file.fileno(), data, offset)
+          data, offset = data[count:], offset + count
+
+    yield write
+    os.fsync(file.fileno())
 
 
-def _begin(
-  exif: bytes | None,
-) -> tuple[bytearray, dict[int, bytes], Literal['<', '>']]:
-  """How a file with this EXIF data begins, its entries, the order of bytes."""
-  data = bytearray((exif or b'').removeprefix(b'Exif\0\0'))
-  if data[:4] not in (b'II*\0', b'MM\0*'):
-    return bytearray(b'II*\0\0\0\0\0'), {}, '<'
-  return data, _kept_entries(data), '>' if data[:2] == b'MM' else '<'
-
-
-def _rows_of_strip(shape: tuple[int, ...], dtype: np.dtype) -> int:
-  return max(1, _STRIP_BYTES // (shape[1] * shape[2] * dtype.itemsize))
-
-
-def _tags(
-  shape: tuple[int, ...],
+def _write(
+  file: BinaryIO,
+  shape: tuple[int, int, int],
   dtype: np.dtype,
   *,
-  has_alpha: bool,
-  icc: bytes | None,
-) -> _Tags:
-  """Type and values of the tags, but for those on where the pixels lie."""
-  height, width, channels = shape
-  colours = channels - has_alpha
-  extra = [0] * (channels - (3 if colours == 3 else 1))
-  if has_alpha:
-    extra[-1] = _UNASSOCIATED
-  return {
-    256: (4, [width]),
-    257: (4, [height]),
-    258: (3, [dtype.itemsize * 8] * channels),
-    262: (3, [_RGB if colours == 3 else _BLACK_IS_ZERO]),
-    274: (3, [1]),
-    277: (3, [channels]),
-    278: (4, [_rows_of_strip(shape, dtype)]),
-    284: (3, [1]),
-    338: (3, extra),
-    339: (3, [_FORMATS[dtype.kind]] * channels),
-    _ICC: (7, icc or b''),
-  }
+  has_alpha: bool = False,
+  exif: bytes | None,
+  tags: Sequence[Tag],
+  options: dict[str, Any],
+) -> tuple[int, np.dtype]:
+  """Writes an image.
 
-
-def _with_directory(
-  data: bytearray,
-  order: Literal['<', '>'],
-  entries: dict[int, bytes],
-  tags: _Tags,
-) -> bytes:
-  """The data, with a directory behind it that it points to."""
-  for tag, (kind, values) in tags.items():
-    if values:
-      entries[tag] = _entry(data, order, kind, values)
-  data += bytes(len(data) % 2)
-  struct.pack_into(order + 'I', data, 4, len(data))
-  data += struct.pack(order + 'H', len(entries))
-  for tag in sorted(entries):
-    data += struct.pack(order + 'H', tag) + entries[tag]
-  data += bytes(4)
-  return bytes(data)
-
-
-def _entry(
-  data: bytearray, order: str, kind: int, values: list[int] | bytes
-) -> bytes:
-  """Type, count and value of a tag; a long value is put behind the data."""
-  if isinstance(values, bytes):
-    packed = values
+  Returns:
+    Where its pixels begin, if they lie in one piece, and their stored type.
+  """
+  channels = shape[2]
+  is_rgb = channels - has_alpha == 3
+  num_extra = channels - (3 if is_rgb else 1)
+  is_big = math.prod(shape) * dtype.itemsize > _MAX_BYTES
+  start, exif_tags, resolution = _opening(exif)
+  if is_big:
+    exif_tags = [tag for tag in exif_tags if isinstance(tag[0], int)]
   else:
-    code = {3: 'H', 4: 'I'}[kind]
-    packed = struct.pack(f'{order}{len(values)}{code}', *values)
-  count = len(packed) // BYTES_OF_TYPE[kind]
-  if len(packed) > 4:
-    data += bytes(len(data) % 2)
-    place = struct.pack(order + 'I', len(data))
-    data += packed
-    packed = place
-  return struct.pack(order + 'HI', kind, count) + packed.ljust(4, b'\0')
+    file.write(start)
+    file.seek(0)
+  order: Any = '>' if start[:2] == b'MM' else '<'
+  kept = {tag[0] for tag in tags}
+  with (
+    quiet_tifffile(),
+    tifffile.TiffWriter(
+      file,
+      bigtiff=is_big,
+      byteorder=order,
+      append=False if is_big else 'force',
+    ) as writer,
+  ):
+    place = writer.write(
+      photometric='rgb' if is_rgb else 'minisblack',
+      planarconfig=None if channels == 1 else 'contig',
+      extrasamples=['unspecified'] * (num_extra - has_alpha)
+      + ['unassalpha'] * has_alpha,
+      metadata=None,
+      software=False,
+      extratags=[
+        *(tag for tag in exif_tags if tag[0] not in kept),
+        *tags,
+      ],
+      returnoffset=True,
+      maxworkers=1,
+      **resolution,
+      **options,
+    )
+  return place[0] if place else 0, dtype.newbyteorder(order)
 
 
-def _kept_entries(exif: bytearray) -> dict[int, bytes]:
-  """Type, count and value of the tags of EXIF data that stay."""
-  file = io.BytesIO(exif)
-  check_tags(file)
-  directory = read_directory(file)
-  return {
-    tag: struct.pack(directory.order + 'HI', kind, count) + value
-    for tag, kind, count, value in directory.entries
-    if tag not in _OF_PIXELS
-  }
+def _opening(
+  exif: bytes | None,
+) -> tuple[bytes, list[Tag], dict[str, Any]]:
+  """A TIFF file without a page that holds EXIF data, and its tags.
+
+  Returns:
+    The file; the tags of its page to be, of which those that lead on to
+    others have names in place of numbers; and tifffile's options for the
+    resolution.
+  """
+  data = (exif or b'').removeprefix(b'Exif\0\0')
+  if data[:4] not in (b'II*\0', b'MM\0*'):
+    return b'II*\0\0\0\0\0', [], {}
+  read_directory(io.BytesIO(data))
+  with quiet_tifffile(), tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    stored = tiff.pages.first.tags if tiff.pages else tifffile.TiffTags()
+    tags: list[Any] = [
+      # tifffile writes those that lead to more tags only by name.
+      (tag.name, _LONG, 1, tag.valueoffset, True)
+      if tag.code in (_EXIF, _GPS)
+      else tag.astuple()
+      for tag in stored
+      if tag.code not in _OF_PIXELS
+    ]
+    values = tuple(stored.valueof(code) for code in _RESOLUTION)
+    unit = stored.valueof(_UNIT)
+  resolution = {} if None in values else {'resolution': values}
+  if resolution and unit in _UNITS:
+    resolution['resolutionunit'] = unit
+  return data[:4] + bytes(4) + data[8:], tags, resolution

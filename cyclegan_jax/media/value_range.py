@@ -1,7 +1,7 @@
-"""What the numbers in image files are to the networks, and the way back.
+"""Values in image files to the networks' [-1, 1], and back.
 
-Each domain has a range of values, which the networks see as [-1, 1]. Files of
-another type of integers than the domain's are taken by their own full range.
+Each domain has a range of values. Files of another type of integers than the
+domain's are taken by their own full range.
 """
 
 from typing import NamedTuple
@@ -11,16 +11,18 @@ import numpy as np
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.errors import ConfigError
 
-FULL = {'uint8': 255.0, 'uint16': 65535.0}  # the largest value
+# The largest value of types that are used in full. The others, int16 and
+# floats, have a range that is given or measured.
+FULL = {'uint8': 255.0, 'uint16': 65535.0}
 
 
 class Values(NamedTuple):
-  """The values of a domain's files.
+  """Type and range of the values in a domain's files.
 
   Attributes:
-    dtype: 'uint8', 'uint16' or 'float32'.
-    low: what the networks see as -1.
-    high: what they see as 1.
+    dtype: 'uint8', 'uint16', 'int16' or 'float32'.
+    low: value that the networks see as -1.
+    high: value that they see as 1.
   """
 
   dtype: str
@@ -33,26 +35,27 @@ class Values(NamedTuple):
     return self == ('uint8', 0, 255)
 
   def of(self, dtype: str) -> 'Values':
-    """What a file of a type means where these are the domain's values.
+    """The values of a file of another type in this domain.
 
     Raises:
-      ValueError: it holds floats, and the domain integers.
+      ValueError: the file's type has no full range, and the domain no range
+        that would do for it.
     """
-    if dtype == self.dtype:
-      return self
-    if dtype not in FULL:
+    if dtype in FULL and dtype != self.dtype:
+      return Values(dtype, 0.0, FULL[dtype])
+    if dtype not in FULL and self.dtype in FULL:
       raise ValueError(
         f'its values are {dtype}, which has no range that one could know, and '
-        f'those of its domain {self.dtype}: save it as integers, or train with '
-        'config.data.dtype_a or dtype_b float32'
+        f'those of its domain {self.dtype}: save it as {self.dtype}, or train '
+        f'with config.data.dtype_a or dtype_b {dtype}'
       )
-    return Values(dtype, 0.0, FULL[dtype])
+    return self._replace(dtype=dtype)
 
   def to_network(self, pixels: np.ndarray) -> np.ndarray:
-    """What the networks see.
+    """Converts values of files to values of the networks.
 
     Args:
-      pixels: of `dtype`, of any shape; NaN is low.
+      pixels: array of `dtype`, of any shape; NaN is low.
 
     Returns:
       float32 in [-1, 1].
@@ -68,19 +71,20 @@ class Values(NamedTuple):
     return np.clip(scaled - 1, -1, 1)
 
   def from_network(self, array: np.ndarray) -> np.ndarray:
-    """The pixels nearest to what a network gives.
+    """Converts values of the networks to the nearest values of files.
 
     Args:
       array: floats of any shape; clipped to [-1, 1], and NaN is low.
 
     Returns:
-      Of `dtype`.
+      Array of `dtype`.
     """
     clipped = np.nan_to_num(np.clip(array, -1, 1).astype(np.float32), nan=-1)
     half = np.float32((self.high - self.low) / 2)
     scaled = (clipped + 1) * half + np.float32(self.low)
-    if self.dtype in FULL:
-      scaled = np.clip(np.rint(scaled), 0, FULL[self.dtype])
+    if self.dtype != 'float32':
+      limits = np.iinfo(self.dtype)
+      scaled = np.clip(np.rint(scaled), limits.min, limits.max)
     return scaled.astype(self.dtype)
 
   def __str__(self) -> str:
@@ -91,7 +95,7 @@ def values_of(config: DataConfig, domain: str) -> Values:
   """The values of domain 'a' or 'b'.
 
   Raises:
-    ConfigError: of floats, whose range is neither given nor measured.
+    ConfigError: the range of floats or int16 is neither given nor measured.
   """
   dtype = getattr(config, f'dtype_{domain}') or 'uint8'
   low, high = (
@@ -102,7 +106,7 @@ def values_of(config: DataConfig, domain: str) -> Values:
     if dtype not in FULL:
       raise ConfigError(
         f'config.data.low_{domain} and config.data.high_{domain} are not set: '
-        'floats have no range that one could know'
+        f'{dtype} has no range that one could know'
       )
     low, high = 0.0, FULL[dtype]
   return Values(dtype, low, high)
@@ -118,16 +122,20 @@ def is_settled(config: DataConfig, domain: str) -> bool:
 
 
 def raw_dtype(config: DataConfig, domain: str) -> type[np.generic]:
-  """Of the domain's images in a raw batch: bytes, or what the networks see."""
+  """The type of a domain's images in a raw batch.
+
+  Returns:
+    np.uint8 for plain bytes, np.float32 for values of the networks.
+  """
   return np.uint8 if values_of(config, domain).is_plain else np.float32
 
 
 def rescaled(pixels: np.ndarray, dtype: str) -> np.ndarray:
-  """The same shades in another type; floats are shares of 1.
+  """Converts shades to another type; floats are shares of 1.
 
   Args:
     pixels: uint8, uint16 or float32, of any shape.
-    dtype: one of these.
+    dtype: one of these types.
   """
   if pixels.dtype == dtype:
     return pixels

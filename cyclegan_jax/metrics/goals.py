@@ -1,15 +1,15 @@
-"""Which value of a metric is the best: the one table of that."""
+"""The best value of each metric, and the choice of the best checkpoint."""
 
 import math
 from collections.abc import Sequence
 
-from cyclegan_jax.config import LogConfig
+from cyclegan_jax.config import Config
 from cyclegan_jax.errors import ConfigError
 
 LOWER, HIGHER = -math.inf, math.inf
 
-# Of evaluations. Stripes are those of a zebra at 1, of which there can be too
-# many; a horse has none.
+# Scores of evaluations. The stripes score of zebras is best at 1, as there can
+# be too many stripes; horses have none.
 _BEST_AT = {
   'fid': LOWER,
   'kid': LOWER,
@@ -27,37 +27,33 @@ _BEST_AT = {
   'ba/stripes': LOWER,
 }
 _EVALUATION = 'evaluation/'
-# Of a step: what generators learn to lower; and what tells by neither
-# direction how good they are.
 _LOSSES = 'generator/'
-_UNRANKED = ('discriminator/', 'doctor/', 'learning_rate')
 
 
 def best_at(metric: str) -> float | None:
-  """The value at which a metric is best.
+  """The best value of a metric.
 
   Args:
-    metric: its name in the records of a run: 'evaluation/ab/psnr',
-      'generator/loss'; of evaluations also 'psnr' alone, where both
-      directions have one.
+    metric: name in a run's metrics, such as 'evaluation/ab/psnr' or
+      'generator/loss'; or 'psnr' alone if it is the same in both directions.
 
   Returns:
-    A number, `LOWER` or `HIGHER`; None where it is not known.
+    A number, `LOWER` or `HIGHER`; None if it is not known.
   """
   if metric.startswith(_LOSSES):
     return LOWER
-  inner = metric.removeprefix(_EVALUATION)
-  return _BEST_AT.get(inner, _BEST_AT.get(inner.partition('/')[2]))
+  score = metric.removeprefix(_EVALUATION)
+  return _BEST_AT.get(score, _BEST_AT.get(score.partition('/')[2]))
 
 
 def badness(metric: str, value: float, *, mode: str = 'auto') -> float:
-  """A number that is the lower the better a metric's value is.
+  """A number that is lower the better a metric's value is.
 
   Args:
     metric: its name in the records of a run.
-    value: of it, finite.
-    mode: 'auto', 'min' or 'max', as `config.log.best_mode`; 'auto' takes a
-      metric that is not known for one to be lowered.
+    value: its value, finite.
+    mode: 'auto', 'min' or 'max', as `config.checkpoint.best_mode`; 'auto'
+      minimizes a metric of which nothing is known.
   """
   goal = best_at(metric) if mode == 'auto' else None
   if mode == 'max' or goal == HIGHER:
@@ -65,43 +61,41 @@ def badness(metric: str, value: float, *, mode: str = 'auto') -> float:
   return value if goal in (None, LOWER) else abs(value - goal)
 
 
-def check_best(log: LogConfig, names: Sequence[str] = ()) -> None:
-  """Makes sure that the best checkpoint is not the worst.
+def check_best_metric(config: Config, names: Sequence[str]) -> None:
+  """Checks that the run has `checkpoint.best_metric`, and that its mode fits.
 
   Args:
-    log: its best_metric and best_mode.
-    names: of the run's metrics, once they are known.
+    config: its checkpoint and evaluation sections.
+    names: the metrics of a step, and those of an evaluation if there are any.
 
   Raises:
-    ConfigError: the mode does not fit the metric, it takes a mode and has
-      none, or no evaluation has such a metric.
+    ConfigError: there is no such metric, the mode would keep the worst
+      checkpoint, or 'auto' cannot know which value is better.
   """
-  metric, mode = log.best_metric, log.best_mode
-  goal = best_at(metric)
+  metric, mode = config.checkpoint.best_metric, config.checkpoint.best_mode
+  if not metric:
+    return
   is_evaluation = metric.startswith(_EVALUATION)
-  if is_evaluation and goal is None and not _is_spread(metric):
-    known = dict.fromkeys(name.rpartition('/')[2] for name in _BEST_AT)
+  if is_evaluation and not config.evaluation.every_steps:
     raise ConfigError(
-      f'config.log.best_metric={metric!r} is unknown: evaluations have '
-      f'{_EVALUATION}ab/ and {_EVALUATION}ba/ with {", ".join(known)}'
+      f'config.checkpoint.best_metric={metric!r} is a score of evaluations, '
+      'and this run has none: set config.evaluation.every_steps'
     )
+  if metric not in names:
+    raise ConfigError(
+      f'config.checkpoint.best_metric={metric!r} does not exist in this run: '
+      f'choose from {", ".join(names)}'
+    )
+  goal = best_at(metric)
   if goal is not None and mode == ('max' if goal == LOWER else 'min'):
-    better = {LOWER: 'the lower', HIGHER: 'the higher'}.get(
-      goal, f'the nearer to {goal:g}'
-    )
+    better = {LOWER: 'lower', HIGHER: 'higher'}.get(goal, f'nearer to {goal:g}')
     raise ConfigError(
-      f'config.log.best_mode={mode!r} would keep the worst checkpoint, as '
-      f'{metric} is the better {better} it is: leave out best_mode'
+      f'config.checkpoint.best_mode={mode!r} would keep the worst checkpoint: '
+      f'{metric} is better when it is {better}. Leave out best_mode'
     )
-  is_real = is_evaluation or metric in names or metric.startswith(_UNRANKED)
-  if goal is None and mode == 'auto' and metric and is_real:
+  if goal is None and mode == 'auto':
     raise ConfigError(
-      f'config.log.best_metric={metric!r} says by neither direction what is '
-      "best: set config.log.best_mode to 'min' or 'max', or choose another "
-      "such as 'generator/loss'"
+      f'config.checkpoint.best_metric={metric!r} has no known best value: set '
+      "config.checkpoint.best_mode to 'min' or 'max', or choose another "
+      "metric, such as 'generator/loss'"
     )
-
-
-def _is_spread(metric: str) -> bool:
-  name = metric.removesuffix('_std')
-  return name != metric and best_at(name) is not None

@@ -1,51 +1,37 @@
-"""The folder of a run: made, checked, and told apart from another run's."""
+"""The folder of a run: created, locked, and checked before it is used."""
 
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
 import logging
 import os
 import pathlib
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
-from io import FileIO
 
-from cyclegan_jax.config import Config, differences, from_config_dict
+import filelock
+
+from cyclegan_jax.config import (
+  Config,
+  differences,
+  from_config_dict,
+  option_at,
+)
 from cyclegan_jax.errors import ConfigError, WorkdirError
-from cyclegan_jax.storage.atomic import (
-  remove_abandoned,
-  replace_text,
-)
-from cyclegan_jax.storage.disk_errors import (
-  explain_disk_errors,
-)
+from cyclegan_jax.storage.atomic import remove_abandoned, replace_text
+from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
 _LOCK_FILE = 'lock'
-
-# These may change between two starts of one run: they move no bit of what is
-# learnt.
-_FREE = (
-  'config.log.',
-  'config.num_devices:',
-  'config.profile:',
-  'config.max_skipped_steps:',
-  'config.data.num_workers:',
-  'config.data.prefetch_batches:',
-  'config.data.cache_gib:',
-  'config.data.max_corrupt:',
-  'config.data.strict:',
-)
+_OWNER_FILE = 'lock.json'  # the process that holds the lock, or died with it
 
 
 def make_workdir(root: pathlib.Path = pathlib.Path('runs')) -> pathlib.Path:
-  """Makes the next free numbered folder, 'runs/00000' first.
+  """Creates the next free numbered folder, 'runs/00000' first.
 
   Raises:
-    WorkdirError: root can't be written.
+    WorkdirError: root cannot be written.
   """
   with explain_disk_errors(root):
     root.mkdir(parents=True, exist_ok=True)
@@ -60,124 +46,123 @@ def make_workdir(root: pathlib.Path = pathlib.Path('runs')) -> pathlib.Path:
         number += 1
 
 
-def discard_workdir(folder: pathlib.Path) -> None:
-  """Removes the folder of a run that came to nothing."""
-  with contextlib.suppress(OSError):  # once it holds something it stays
-    if not {each.name for each in folder.iterdir()} - {_LOCK_FILE}:
-      shutil.rmtree(folder)
-
-
 @contextlib.contextmanager
 def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps every other process from training into a folder, which it makes.
+  """Creates a folder and keeps other processes from training into it.
 
-  The system gives the lock back when the process ends, however it ends. The
-  file `lock` stays; it names the process that has the lock, or died with it.
+  The operating system releases the lock when the process ends, however it
+  ends. A folder that is still empty at the end is removed.
 
   Raises:
-    WorkdirError: a living process has it, or the folder can't be written.
+    WorkdirError: a living process holds the lock, or the folder cannot be
+      written.
   """
+  lock = filelock.FileLock(folder / _LOCK_FILE)
   with explain_disk_errors(folder):
     if folder.exists() and not folder.is_dir():
-      raise WorkdirError(f'{folder} is a file: give a folder with --workdir')
+      raise WorkdirError(f'{folder} is a file: pass a folder with --workdir')
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-  # Closed at the end, which gives back the lock.
-  with os.fdopen(descriptor, 'r+b', buffering=0) as file:
-    is_ours_alone = True
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise WorkdirError(
-        f'{folder} is in use by {_owner(file) or "another process"}: wait for '
-        'it, stop it, or give another --workdir'
-      ) from None
-    except OSError as error:
-      is_ours_alone = False
-      logging.getLogger('cyclegan_jax').warning(
-        '%s is on a disk without locks (%s): make sure that no other process '
-        'trains into it',
-        folder,
-        error.strerror,
-      )
-    if dead := _owner(file):
-      logging.getLogger('cyclegan_jax').warning(
-        '%s has died while it trained into %s: taking over', dead, folder
-      )
-    now = datetime.datetime.now().astimezone()
-    with explain_disk_errors(folder):
-      # In place: another process may hold the file open, to wait for it.
-      file.seek(0)
-      file.truncate()
-      owner = {
-        'pid': os.getpid(),
-        'host': platform.node(),
-        'started': now.isoformat(sep=' ', timespec='seconds'),
-      }
-      file.write(json.dumps(owner).encode())
-    if is_ours_alone:
-      remove_abandoned(folder, seconds=0)
-    try:
-      yield
-    finally:
-      with contextlib.suppress(OSError):
-        file.truncate(0)
-
-
-def _owner(file: FileIO) -> str | None:
-  """Who wrote the lock's file, for a message; None if it does not tell."""
+    is_locked = _acquire(lock, folder)
   try:
-    owner = json.loads(file.read())
+    if owner := _read_owner(folder):
+      logging.getLogger('cyclegan_jax').warning(
+        '%s died while it trained into %s: resuming its run', owner, folder
+      )
+    with explain_disk_errors(folder):
+      _write_owner(folder)
+    if is_locked:
+      remove_abandoned(folder, seconds=0)
+    yield
+  finally:
+    with contextlib.suppress(OSError):
+      (folder / _OWNER_FILE).unlink(missing_ok=True)
+    lock.release()
+    with contextlib.suppress(OSError):
+      if {path.name for path in folder.iterdir()} <= {_LOCK_FILE}:
+        shutil.rmtree(folder)
+
+
+def _acquire(lock: filelock.BaseFileLock, folder: pathlib.Path) -> bool:
+  """Whether the lock is held; False on a disk without locks."""
+  try:
+    lock.acquire(blocking=False)
+  except filelock.Timeout:
+    owner = _read_owner(folder) or 'another process'
+    raise WorkdirError(
+      f'{folder} is in use by {owner}: wait for it, stop it, or pass another '
+      '--workdir'
+    ) from None
+  except (OSError, NotImplementedError) as error:
+    if isinstance(error, PermissionError):
+      raise
+    logging.getLogger('cyclegan_jax').warning(
+      '%s is on a disk without locks (%s): make sure that no other process '
+      'trains into it',
+      folder,
+      error,
+    )
+    return False
+  return True
+
+
+def _write_owner(folder: pathlib.Path) -> None:
+  now = datetime.datetime.now().astimezone()
+  owner = {
+    'pid': os.getpid(),
+    'host': platform.node(),
+    'started': now.isoformat(sep=' ', timespec='seconds'),
+  }
+  replace_text(folder / _OWNER_FILE, json.dumps(owner) + '\n')
+
+
+def _read_owner(folder: pathlib.Path) -> str | None:
+  """Describes the process that wrote the owner file, if there is one."""
+  try:
+    owner = json.loads((folder / _OWNER_FILE).read_text(encoding='utf-8'))
     return (
       f'process {owner["pid"]} on {owner["host"]}, started {owner["started"]}'
     )
-  except (ValueError, KeyError, TypeError):
+  except (OSError, ValueError, KeyError, TypeError):
     return None
 
 
-def check_workdir(
-  folder: pathlib.Path, config: Config, *, checkpoint_bytes: int
+def check_free_space(
+  folder: pathlib.Path, config: Config, checkpoint_bytes: int
 ) -> None:
-  """Makes sure that the folder can hold this run.
+  """Checks that the disk has room for the checkpoints of a run.
 
   Args:
-    folder: locked; of a new run, or of one with an equal config.
-    config: resolved.
+    folder: the run's folder.
+    config: its checkpoint section says how many are kept.
     checkpoint_bytes: size of a checkpoint.
 
   Raises:
-    WorkdirError: it belongs to another config, can't be written, or its disk
-      has too little room.
+    WorkdirError: it has not.
   """
-  with explain_disk_errors(folder):
-    old = read_config(folder)
-    if old is not None:
-      check_same_run(folder, old, config)
-    with tempfile.TemporaryFile(dir=folder) as probe:
-      probe.write(b'x')
-  # One more than are kept: the new one is written before an old one goes.
-  # Those of a run that goes on are there already.
-  keep = config.log.keep_checkpoints
+  # One more than are kept: the new one is written before an old one is
+  # deleted. A resumed run has some of them already.
+  keep = config.checkpoint.keep
   needed = checkpoint_bytes * (keep + 1 - min(keep, _num_checkpoints(folder)))
-  free = shutil.disk_usage(folder).free
+  with explain_disk_errors(folder):
+    free = shutil.disk_usage(folder).free
   if free < needed:
     raise WorkdirError(
       f'{folder} has {_mib(free)} free, but the checkpoints of this run take '
-      f'{_mib(needed)}: free some, or give another --workdir'
+      f'{_mib(needed)}: free some space, or pass another --workdir'
     )
 
 
 def write_config(folder: pathlib.Path, config: Config) -> None:
-  """Writes config.json: once the config is known to be the run's."""
+  """Writes config.json."""
   text = json.dumps(dataclasses.asdict(config), indent=2)
   replace_text(folder / 'config.json', text + '\n')
 
 
 def read_config(folder: pathlib.Path) -> Config | None:
-  """The resolved config of the run in a folder; None for a new one.
+  """Reads the resolved config of the run in a folder; None for a new run.
 
   Raises:
-    WorkdirError: config.json is there but can't be understood.
+    WorkdirError: config.json is damaged.
   """
   path = folder / 'config.json'
   try:
@@ -187,45 +172,35 @@ def read_config(folder: pathlib.Path) -> Config | None:
   except (OSError, ValueError, ConfigError) as error:
     reason = getattr(error, 'strerror', None) or error
     raise WorkdirError(
-      f'{path} can not be read ({reason}): delete it to go on with the '
-      'options of that run, or give another --workdir'
+      f'{path} cannot be read ({reason}): delete it to resume with the options '
+      'of the last checkpoint, or pass another --workdir'
     ) from error
 
 
 def check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
-  """Makes sure that a run's config is not changed under it.
+  """Checks that a resumed run's config is unchanged where it matters.
 
   Raises:
-    WorkdirError: an option that changes what is learnt differs.
+    WorkdirError: an option that changes what is learned differs.
   """
-  free: tuple[str, ...] = _FREE
+  length: set[str] = set()
   if new.schedule.name in ('constant', 'step'):
-    # The others' rates at every step depend on how long the run is.
-    free += ('config.steps:', 'config.epochs:')
+    # With other schedules, each step's rate depends on the run's length.
+    length = {'config.steps', 'config.epochs'}
   changed = [
-    each
-    for each in differences(_with_depth(old), _with_depth(new))
-    if not each.startswith(free)
+    f'{path}: {before!r} -> {after!r}'
+    for path, (before, after) in differences(old, new).items()
+    if not (option_at(path).metadata['may_change'] or path in length)
   ]
   if changed:
     raise WorkdirError(
       f'{folder} belongs to a run with another config ({"; ".join(changed)}): '
-      'give another --workdir, or the same options to go on with that run'
+      'pass another --workdir, or the same options to resume that run'
     )
 
 
-def _with_depth(config: Config) -> Config:
-  """The config of a run from before images had a depth: all had 8 bits."""
-  for domain in 'ab':
-    if not getattr(config.data, f'dtype_{domain}'):
-      full = {'dtype': 'uint8', 'low': 0.0, 'high': 255.0}
-      data = {f'{name}_{domain}': value for name, value in full.items()}
-      config = config.replace(data=data)
-  return config
-
-
 def _num_checkpoints(folder: pathlib.Path) -> int:
-  names = (each.name for each in (folder / 'checkpoints').glob('*'))
+  names = (path.name for path in (folder / 'checkpoints').glob('*'))
   return sum(name.isdecimal() for name in names)
 
 

@@ -1,4 +1,4 @@
-"""The compiled program that the loop runs at every step."""
+"""The training step as one compiled program, called at every step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,130 +19,154 @@ from cyclegan_jax.training import processes
 from cyclegan_jax.types import Array, Batch, Metrics
 
 
-class Outcome(NamedTuple):
-  """What a step comes to."""
+class StepOutput(NamedTuple):
+  """Output of a compiled step.
+
+  Attributes:
+    state: the state after the step.
+    metrics: float32 scalars by name.
+    is_finite: bool scalar, whether every metric is finite.
+    is_stopped: bool scalar, whether a process received a signal.
+  """
 
   state: TrainState
   metrics: Metrics
-  is_finite: Array  # bool scalar: every metric is a finite number
-  is_stopped: Array  # bool scalar: a process was told to stop
+  is_finite: Array
+  is_stopped: Array
 
 
-class CompiledUpdate(NamedTuple):
-  """One step on raw images, and what it takes."""
+class CompiledStep(NamedTuple):
+  """A compiled training step on raw images.
 
-  place: Callable[[TrainState], TrainState]  # to where `run` takes it from
-  run: Callable[..., Outcome]
-  metric_names: tuple[str, ...]
-  num_bytes: int | None  # of memory on each device, by XLA's count
+  Attributes:
+    place: moves a state to the devices on which `run` takes it.
+    run: (state, raw batch, is_stopped=False) -> StepOutput; donates the state.
+    num_bytes: memory on each device by XLA's count, if it is known.
+  """
+
+  place: Callable[[TrainState], TrainState]
+  run: Callable[..., StepOutput]
+  num_bytes: int | None
 
 
-def compile_update(config: Config, state: TrainState) -> CompiledUpdate:
+def compile_step(config: Config, state: TrainState) -> CompiledStep:
   """Compiles crop, flip and `train_step` into one program.
 
-  Compiled ahead, so that it is done once: called in the usual way, several
-  devices would have it compiled again when the state comes back replicated.
+  It is compiled ahead of time: jit would compile again on several devices,
+  when the state comes back replicated.
 
   Args:
-    config: resolved: with the number of devices.
-    state: of the shapes to compile for.
+    config: resolved.
+    state: a state of the shapes to compile for.
 
   Returns:
-    A function (state, batch as `TrainBatches` gives it, is_stopped=False)
-    -> Outcome that takes over the state's memory. Each of several processes
-    gives its share of the images, and whether it was told to stop.
+    The step. Each of several processes passes its share of the batch, and
+    whether it received a signal.
   """
   num_devices = config.num_devices
   axis_name = parallel.AXIS if num_devices > 1 else None
 
-  def update(state: TrainState, given: tuple[Batch, Array]) -> Outcome:
-    raw, is_stopped = given
+  def step(state: TrainState, inputs: tuple[Batch, Array]) -> StepOutput:
+    raw, is_stopped = inputs
     key = augment_key(state.key, state.step)
     batch = augment(raw, key, config.data, axis_name=axis_name)
     state, metrics = train_step(
       state, batch, config=config, axis_name=axis_name
     )
-    # Here, so that the loop fetches one bool a step instead of ten numbers.
+    # Reduced here, so that the loop fetches one bool per step.
     is_finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
     is_stopped = parallel.any_over(is_stopped.any(), axis_name)
-    return Outcome(state, metrics, is_finite, is_stopped)
-
-  raw: RawBatch = {
-    domain: np.zeros(
-      (
-        config.batch_size // processes.count(),
-        *raw_size(config.data),
-        config.channels(domain),
-      ),
-      raw_dtype(config.data, domain),
-    )
-    for domain in 'ab'
-  }
-  if config.loss.paired_weight:
-    raw['is_pair'] = np.zeros(len(raw['a']), bool)
+    return StepOutput(state, metrics, is_finite, is_stopped)
 
   def place(state: TrainState) -> TrainState:
     if num_devices == 1:
       return state
     return parallel.replicate(state, num_devices)
 
+  def shard(raw: RawBatch, is_stopped: bool) -> Any:
+    # One flag for each of this process's devices.
+    inputs = raw, np.full(num_devices // processes.count(), is_stopped)
+    if num_devices == 1:
+      return inputs
+    return parallel.shard_batch(inputs, num_devices)
+
   program: Any
   if num_devices == 1:
-    program = jax.jit(update, donate_argnums=0)
+    program = jax.jit(step, donate_argnums=0)
   else:
-    program = parallel.data_parallel(update, num_devices=num_devices)
-
-  def cut(raw: RawBatch, is_stopped: bool) -> Any:
-    # A device has a flag of its own.
-    given = raw, np.full(num_devices // processes.count(), is_stopped)
-    if num_devices == 1:
-      return given
-    return parallel.shard_batch(given, num_devices)
-
-  lowered = program.lower(place(state), cut(raw, is_stopped=False))
-  tree = lowered.out_tree
-  names = jax.tree.unflatten(tree, range(tree.num_leaves)).metrics
-  compiled = lowered.compile(_compiler_options(config))
+    program = parallel.data_parallel(step, num_devices=num_devices)
+  inputs = shard(_zero_batch(config), is_stopped=False)
+  compiled = program.lower(place(state), inputs).compile(
+    _compiler_options(config)
+  )
 
   def run(
     state: TrainState, raw: RawBatch, is_stopped: bool = False
-  ) -> Outcome:
-    outcome = compiled(state, cut(raw, is_stopped))
-    # What is read of it is here, though the state may be in many processes.
-    told = parallel.first_of(outcome[1:]) if num_devices > 1 else outcome[1:]
-    return Outcome(outcome.state, *told)
+  ) -> StepOutput:
+    output = compiled(state, shard(raw, is_stopped))
+    if num_devices == 1:
+      return output
+    # All but the state is read on the host: take this process's copy.
+    return StepOutput(output.state, *parallel.first_replica(output[1:]))
 
+  return CompiledStep(place, run, _num_bytes(compiled))
+
+
+def _zero_batch(config: Config) -> RawBatch:
+  """A raw batch of this process's share, for its shapes and dtypes."""
+  local_size = config.batch_size // processes.count()
+  raw: RawBatch = {
+    domain: np.zeros(
+      (local_size, *raw_size(config.data), config.channels(domain)),
+      raw_dtype(config.data, domain),
+    )
+    for domain in 'ab'
+  }
+  if config.loss.paired_weight:
+    raw['is_pair'] = np.zeros(local_size, bool)
+  return raw
+
+
+def _num_bytes(compiled: Any) -> int | None:
   memory = compiled.memory_analysis()
   if memory is None:
-    return CompiledUpdate(place, run, tuple(names), None)
-  # Outputs that take over an input's memory are counted twice.
-  num_bytes = (
+    return None
+  # Donated arguments are counted as inputs and as outputs.
+  return int(
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes
     - memory.alias_size_in_bytes
     + memory.temp_size_in_bytes
   )
-  return CompiledUpdate(place, run, tuple(names), num_bytes)
-
-
-def is_finite(state: TrainState) -> bool:
-  """Whether every number of a state is finite; it waits for all of them.
-
-  A gradient that is not finite shows here, and in the loss of the next step.
-  """
-  return all(
-    bool(np.isfinite(leaf).all())
-    for leaf in jax.tree.leaves(state)
-    if jnp.issubdtype(leaf.dtype, jnp.inexact)
-  )
 
 
 def _compiler_options(config: Config) -> dict[str, bool] | None:
-  """CPUs and TPUs give the same bits anyway; GPUs have faster ways that don't.
+  """Options for reproducible bits on GPUs; other devices need none.
 
-  XLA then leaves out kernels that add in the order in which threads finish,
-  and doesn't choose kernels by how fast they happen to be.
+  XLA then excludes kernels that add in the order in which threads finish, and
+  does not choose kernels by timing them.
   """
   if not config.deterministic or jax.default_backend() != 'gpu':
     return None
   return {'xla_gpu_deterministic_ops': True}
+
+
+def is_finite(state: TrainState) -> bool:
+  """Whether every number of a state is finite, reduced on the device.
+
+  The metrics of a step do not show a non-finite gradient; those of the next
+  step do.
+  """
+  # One placement for all numbers of devices, so that it is compiled once.
+  state = jax.device_put(parallel.first_replica(state), jax.local_devices()[0])
+  return bool(_is_finite(state))
+
+
+@jax.jit
+def _is_finite(state: TrainState) -> Array:
+  numbers = [
+    leaf
+    for leaf in jax.tree.leaves(state)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact)
+  ]
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in numbers]).all()

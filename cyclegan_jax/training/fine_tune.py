@@ -1,4 +1,4 @@
-"""The networks that a run begins with, where another one has trained them."""
+"""Starting a run from the networks of another checkpoint."""
 
 import hashlib
 import pathlib
@@ -16,8 +16,8 @@ from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.types import Params
 
-# What makes another network of the same parameters.
-_MEANINGS = {
+# Options that change a network without changing its parameters.
+_SAME_SHAPE_OPTIONS = {
   'generator': ('name', 'norm', 'padding', 'upsample'),
   'discriminator': ('name', 'norm', 'last_layers'),
 }
@@ -25,68 +25,74 @@ _SECTIONS = {'gen': 'generator', 'disc': 'discriminator'}
 
 
 class Networks(NamedTuple):
-  """Trained networks of a checkpoint."""
+  """Trained networks of a checkpoint.
 
-  path: pathlib.Path  # of the checkpoint
-  gen: dict[str, Params]  # by direction; those that its translator takes
-  disc: dict[str, Params]  # by domain
-  sha256: str  # of all parameters
+  Attributes:
+    path: the checkpoint.
+    gen: generators by direction; their running average, if there is one.
+    disc: discriminators by domain.
+    sha256: checksum of all parameters.
+  """
+
+  path: pathlib.Path
+  gen: dict[str, Params]
+  disc: dict[str, Params]
+  sha256: str
 
   def __str__(self) -> str:
-    lacking = [
-      f'generator {way}' for way in ('ab', 'ba') if way not in self.gen
-    ]
-    lacking += [f'discriminator {d}' for d in 'ab' if d not in self.disc]
-    fresh = f', but a fresh {" and ".join(lacking)}' if lacking else ''
-    return f'the networks of {self.path}{fresh}'
+    missing = [f'generator {d}' for d in ('ab', 'ba') if d not in self.gen]
+    missing += [f'discriminator {d}' for d in 'ab' if d not in self.disc]
+    untrained = f', with untrained {" and ".join(missing)}' if missing else ''
+    return f'the networks of {self.path}{untrained}'
 
 
 def read_networks(config: Config, *, sha256: str = '') -> Networks:
-  """Reads the networks of config.init_from, as far as they were trained.
-
-  Of generators the running average is taken where there is one, as by the
-  translator of that checkpoint.
+  """Reads the trained networks of config.init_from.
 
   Args:
-    config: of the run that begins with them.
-    sha256: that they have to have; '' for any.
+    config: of the run that starts from them.
+    sha256: the checksum that they must have; '' for any.
 
   Raises:
-    ConfigError: they are not those of the config, or have another checksum.
-    WorkdirError: there is no checkpoint that could be read.
+    ConfigError: the architectures differ, or the checksum does.
+    WorkdirError: no checkpoint can be read there.
   """
   path = pathlib.Path(config.init_from).expanduser()
   if path.is_file():
     raise ConfigError(
-      f'config.init_from={config.init_from!r} is a file: give the folder of a '
-      'run or of a checkpoint; `cyclegan import` makes one of .pth and '
-      '.safetensors files'
+      f'config.init_from={config.init_from!r} is a file: pass the folder of a '
+      'run or of a checkpoint; `cyclegan import` converts .pth and '
+      '.safetensors files to one'
     )
   try:
-    found = checkpoint.find(path)
+    found = checkpoint.load(path)
   except WorkdirError as error:
     raise WorkdirError(f'config.init_from: {error}') from error
-  gen = {way: found.state.translators[way] for way in found.directions}
-  disc = {}
+  gen: dict[str, Params] = {
+    direction: found.state.translators[direction]
+    for direction in found.directions
+  }
+  disc: dict[str, Params] = {}
   if config.init_discriminators:
-    disc = {domain: found.state.disc[domain] for domain in found.judges}
+    disc = {domain: found.state.disc[domain] for domain in found.discriminators}
   state = abstract_train_state(config)
   _check_fit('gen', gen, state.gen, found, config)
   _check_fit('disc', disc, state.disc, found, config)
   networks = Networks(found.path, gen, disc, _checksum({**gen, **disc}))
   if sha256 and networks.sha256 != sha256:
     raise ConfigError(
-      f'config.init_from={config.init_from!r} holds other networks than this '
-      f'run began with (config.init_sha256={sha256!r}, and {found.path} has '
-      f'{networks.sha256!r}): bring those back, or give another --workdir'
+      f'config.init_from={config.init_from!r} holds other networks than those '
+      f'that this run started from (config.init_sha256={sha256!r}, but '
+      f'{found.path} has {networks.sha256!r}): restore them, or pass another '
+      '--workdir'
     )
   return networks
 
 
 def with_networks(state: TrainState, networks: Networks) -> TrainState:
-  """A fresh state with trained networks in place of its own.
+  """Replaces the networks of an initial state by trained ones.
 
-  Its optimizers and its step stay fresh; a running average begins anew.
+  Optimizers, step and running average start as in any new run.
   """
   gen = state.gen | networks.gen
   return state.replace(
@@ -99,25 +105,25 @@ def with_networks(state: TrainState, networks: Networks) -> TrainState:
 
 def _check_fit(
   side: str,
-  there: Mapping[str, Params],
-  here: Mapping[str, Params],
+  loaded: Mapping[str, Params],
+  expected: Mapping[str, Params],
   found: checkpoint.Checkpoint,
   config: Config,
 ) -> None:
-  """Raises ConfigError where networks are not those of the config."""
+  """Raises ConfigError if the networks do not match the config."""
   name = _SECTIONS[side]
   one, two = getattr(found.config, name), getattr(config, name)
   changed = [
     f'config.{name}.{option}={getattr(one, option)!r}, and not '
     f'{getattr(two, option)!r}'
-    for option in _MEANINGS[name]
+    for option in _SAME_SHAPE_OPTIONS[name]
     if getattr(one, option) != getattr(two, option)
   ]
-  changed += _first_difference(side, there, here)
-  if there and changed:
-    advice = f'give this run the config.{name} and the channels of that one'
+  changed += _first_difference(side, loaded, expected)
+  if loaded and changed:
+    advice = f'use the config.{name} and the channels of that run'
     if side == 'disc':
-      advice += ', or config.init_discriminators=False for fresh ones'
+      advice += ', or set config.init_discriminators=False'
     raise ConfigError(
       f'config.init_from={config.init_from!r} does not fit this run: '
       f'{found.path} has {"; ".join(changed)}: {advice}'
@@ -125,11 +131,11 @@ def _check_fit(
 
 
 def _first_difference(
-  side: str, there: Mapping[str, Params], here: Mapping[str, Params]
+  side: str, loaded: Mapping[str, Params], expected: Mapping[str, Params]
 ) -> list[str]:
-  """The first parameter that one has not or in another shape, for a message."""
-  for key, params in there.items():
-    old, new = (_flat(tree) for tree in (params, here[key]))
+  """Describes the first parameter whose name or shape differs."""
+  for key, params in loaded.items():
+    old, new = (_flat(tree) for tree in (params, expected[key]))
     for name in dict.fromkeys([*old, *new]):
       shapes = [
         list(flat[name].shape) if name in flat else 'none'
@@ -145,7 +151,7 @@ def _flat(params: Params) -> dict[str, jax.Array]:
 
 
 def _checksum(networks: Mapping[str, Params]) -> str:
-  """Of names, shapes, types and numbers: the same wherever they lie."""
+  """SHA-256 of names, shapes, dtypes and values."""
   hashed = hashlib.sha256()
   for name, leaf in sorted(_flat(networks).items()):
     array = np.asarray(leaf)

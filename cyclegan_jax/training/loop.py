@@ -1,4 +1,4 @@
-"""The loop: step after step, and around what goes wrong on the way."""
+"""Training loop with checkpoints, signals and recovery from bad steps."""
 
 import contextlib
 import json
@@ -13,36 +13,35 @@ import jax.numpy as jnp
 
 from cyclegan_jax import parallel
 from cyclegan_jax.config import Config
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import RawBatch, TrainBatches
-from cyclegan_jax.data.sources import Images
 from cyclegan_jax.errors import DataError, TrainingError, WorkdirError
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.report.trace import TRACE_FOLDER, StepTrace
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
-from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.storage.disk_errors import error_reason, explain_disk_errors
 from cyclegan_jax.training import processes
 from cyclegan_jax.training.compiled_step import (
-  CompiledUpdate,
-  Outcome,
+  CompiledStep,
+  StepOutput,
   is_finite,
 )
 from cyclegan_jax.types import Params
 
 SKIPPED_FILE = 'skipped.jsonl'
 
-# The metrics of generators by name; none where a signal came before they were
-# complete.
+# Scores by name of the generators after a step; none if a signal came first.
 Evaluate = Callable[[int, dict[str, Params]], Mapping[str, float]]
 
-_SECONDS_BETWEEN_REPEATS = 10.0  # texts on the way back from a lost loss
-_FIRST_WAIT_SECONDS = 5.0  # for data, before it is told; then twice as long
+_SECONDS_BETWEEN_MESSAGES = 10.0  # while steps are repeated
+_FIRST_WAIT_SECONDS = 5.0  # for data, before a message; doubles each time
 
 
 class _NotFiniteError(Exception):
-  """A loss or a number of the state is not finite at a step."""
+  """A loss or a number of the state is not finite after a step."""
 
   def __init__(self, step: int):
     super().__init__(step)
@@ -50,356 +49,383 @@ class _NotFiniteError(Exception):
 
 
 class Loop:
-  """Calls a state to the last step of its run.
+  """Trains from a state to the last step of its run.
 
-  A signal or the images end it early, with what it came to saved. A loss that
-  is not finite sends it back to the last checkpoint; the step that lost it is
-  found and left out.
+  A signal or unreadable images end it early, after the state is saved. After
+  a non-finite loss it returns to the last checkpoint, repeats the steps to
+  find the one that caused it, and skips that step.
   """
 
   def __init__(
     self,
     config: Config,
     workdir: pathlib.Path,
-    sources: Mapping[str, Images],
-    update: CompiledUpdate,
-    recorder: Recorder,
+    images: Mapping[str, Images],
+    step: CompiledStep,
+    run_log: RunLog,
     saver: checkpoint.Saver,
     stop: StopSignal,
     evaluate: Evaluate | None = None,
   ):
-    """Takes what the run has opened.
+    """Stores what the run has opened.
 
     Args:
       config: resolved.
       workdir: the run's folder.
-      sources: its images.
-      update: the compiled step.
-      recorder: takes metrics and samples.
-      saver: takes the state.
-      stop: tells of signals.
-      evaluate: is called every log.evaluate_every_steps steps, and at the
-        last.
+      images: the run's images, by split.
+      step: the compiled step.
+      run_log: records metrics and samples.
+      saver: saves checkpoints.
+      stop: receives signals.
+      evaluate: called every evaluation.every_steps steps, and at the last.
     """
     self._config = config
     self._workdir = workdir
-    self._sources = sources
-    self._update = update
-    self._recorder = recorder
+    self._images = images
+    self._step = step
+    self._run_log = run_log
     self._saver = saver
     self._stop = stop
     self._evaluate = evaluate
     self._next_wait = _FIRST_WAIT_SECONDS
-    self._num_unexplained = 0  # losses that were finite the second time
-    self._is_alone = processes.count() == 1
-    self._agreed: int | None = None  # the signal, once all processes know
+    self._num_unexplained = 0  # bad steps that were good when repeated
+    self._is_only_process = processes.count() == 1
+    self._agreed_signal: int | None = None  # once all processes know of it
 
   def __call__(self, state: TrainState) -> TrainState:
     """Trains.
 
     Args:
-      state: at any step; its memory is taken over.
+      state: at any step; its memory is donated.
 
     Returns:
-      The state at the last step, or an earlier one if a signal came; either
-      is saved.
+      The state at the last step, or at an earlier one after a signal; it is
+      saved.
 
     Raises:
-      UserError: no more steps can be made, or the last can't be saved.
+      UserError: training cannot continue, or the last state cannot be saved.
     """
     if processes.is_first():
       _drop_skipped_after(self._workdir, int(state.step))
     while True:
       try:
-        return self._steps(state)
-      except _NotFiniteError as lost:
+        return self._train(state)
+      except _NotFiniteError as error:
         try:
-          state = self._recover(lost.step)
+          state = self._recover(error.step)
         except StoppedError:
-          return self._last_good()
+          return self._restore_last()
 
   @property
-  def _stopped_by(self) -> int | None:
-    return self._stop.received if self._is_alone else self._agreed
+  def _stop_signal(self) -> int | None:
+    received = self._stop.received
+    return received if self._is_only_process else self._agreed_signal
 
-  def _steps(self, state: TrainState) -> TrainState:
-    log = self._config.log
-    state = self._update.place(state)
-    step, last = int(state.step), self._config.steps
-    unseen: Outcome | None = None  # of the last step
+  def _is_due(self, every_steps: int, step: int) -> bool:
+    return step % every_steps == 0 or step == self._config.steps
+
+  def _train(self, state: TrainState) -> TrainState:
+    config = self._config
+    state = self._step.place(state)
+    step, last_step = int(state.step), config.steps
+    unrecorded: StepOutput | None = None  # of the last step
     with self._batches(step) as batches, self._trace(step) as trace:
       try:
-        while step < last and self._stopped_by is None:
+        while step < last_step and self._stop_signal is None:
           raw = next(batches)
           self._next_wait = _FIRST_WAIT_SECONDS
-          trace.step(step, state)
+          trace.before_step(step, state)
           with jax.profiler.StepTraceAnnotation('step', step_num=step + 1):
-            outcome = self._run(state, raw)
-          # One step works while the next is prepared; no more wait in line.
-          if unseen is not None:
-            self._see(step, unseen)
-          state, unseen, step = outcome.state, outcome, step + 1
-          is_shown = step % log.samples_every_steps == 0 or step == last
-          is_judged = self._evaluate is not None and (
-            step % log.evaluate_every_steps == 0 or step == last
+            output = self._run(state, raw)
+          # While the device computes this step, the host records the last
+          # one. At most one step is in flight.
+          if unrecorded is not None:
+            self._record(step, unrecorded)
+          state, unrecorded, step = output.state, output, step + 1
+          has_samples = self._is_due(config.log.samples_every_steps, step)
+          is_evaluated = self._evaluate is not None and self._is_due(
+            config.evaluation.every_steps, step
           )
-          # Scores belong to a checkpoint that one can go back to.
-          is_saved = is_judged or (
-            step % log.checkpoint_every_steps == 0 or step == last
+          # Scores choose the best checkpoint, so their step has one.
+          is_saved = is_evaluated or self._is_due(
+            config.checkpoint.every_steps, step
           )
-          if is_shown or is_saved:
-            self._check(step, outcome)
-            # The next step takes the state over. One copy at a time.
-            self._recorder.flush()
-            kept = parallel.unreplicate(state)
-            if is_shown:
-              self._recorder.samples(step, kept.translators)
+          if has_samples or is_saved:
+            self._check_finite(step, output)
+            # The next step donates the state, so it is copied; the run log
+            # is done with the last copy first.
+            self._run_log.flush()
+            copied = parallel.unreplicate(state)
+            if has_samples:
+              self._run_log.add_samples(step, copied.translators)
             scores: Mapping[str, float] = {}
-            if is_judged and self._evaluate is not None:
-              # Not in the background: the record of a step and its checkpoint
-              # hold the scores, so both would have to wait for them.
-              scores = self._evaluate(step, kept.translators)
-            self._see(step, outcome, scores)
-            unseen = None
+            if is_evaluated and self._evaluate is not None:
+              # In the foreground: the step's record and checkpoint hold the
+              # scores.
+              scores = self._evaluate(step, copied.translators)
+            self._record(step, output, scores)
+            unrecorded = None
             if is_saved:
-              self._save(kept)
-          self._tell_failure()
+              self._save(copied)
+          self._report_save_error()
       except StoppedError:
         pass
       except DataError:
-        self._end(state, unseen)
+        self._finish(state, unrecorded)
         raise
       finally:
-        self._recorder.waited(batches.waited)
-    return self._end(state, unseen)
+        self._run_log.add_wait(batches.waited)
+    return self._finish(state, unrecorded)
 
   def _batches(self, step: int) -> TrainBatches:
     return TrainBatches(
       self._config,
-      self._sources,
+      self._images,
       start_step=step,
       end_step=self._config.steps,
       on_wait=self._on_wait,
       share=(processes.index(), processes.count()),
     )
 
-  def _run(self, state: TrainState, raw: RawBatch) -> Outcome:
-    # One process alone stops at once. Several stop after the same step, so
-    # each tells its own signal with the step, and learns of the others'.
-    if self._is_alone:
-      return self._update.run(state, raw)
-    return self._update.run(state, raw, self._stop.received is not None)
+  def _run(self, state: TrainState, raw: RawBatch) -> StepOutput:
+    if self._is_only_process:
+      return self._step.run(state, raw)
+    # Several processes must stop after the same step, so each passes its
+    # signal into the step.
+    return self._step.run(state, raw, self._stop.received is not None)
 
   def _trace(self, step: int) -> contextlib.AbstractContextManager[StepTrace]:
     folder = self._workdir / TRACE_FOLDER if self._config.profile else None
-    return StepTrace(folder, step, self._config.steps, say=self._recorder.say)
+    return StepTrace(
+      folder, step, self._config.steps, report=self._run_log.print
+    )
 
   def _on_wait(self, seconds: float, reading: str) -> None:
-    if self._is_alone and self._stop.received is not None:
+    if self._is_only_process and self._stop.received is not None:
       raise StoppedError(self._stop.received)
     if seconds >= self._next_wait:
-      self._recorder.say(f'waiting on data for {seconds:.0f} s: {reading}')
+      self._run_log.print(f'waiting for data for {seconds:.0f} s: {reading}')
       self._next_wait *= 2
 
-  def _see(
-    self, step: int, outcome: Outcome, scores: Mapping[str, float] | None = None
+  def _record(
+    self,
+    step: int,
+    output: StepOutput,
+    scores: Mapping[str, float] | None = None,
   ) -> None:
-    """Waits for a step, and records it; `scores` are more numbers of it."""
-    self._hear(outcome)
-    if not outcome.is_finite:
+    """Waits for a step, and records its metrics and scores."""
+    self._update_agreed_signal(output)
+    if not output.is_finite:
       raise _NotFiniteError(step)
-    # Its metrics are fetched where they are needed.
-    self._recorder.step(step, {**outcome.metrics, **(scores or {})})
+    # The run log fetches the metrics from the device if it needs them.
+    self._run_log.add_step(step, {**output.metrics, **(scores or {})})
 
-  def _hear(self, outcome: Outcome) -> None:
-    if not self._is_alone and outcome.is_stopped:
-      self._agreed = self._stop.received or signal.SIGTERM
-      self._stop.received = self._agreed
+  def _update_agreed_signal(self, output: StepOutput) -> None:
+    if not self._is_only_process and output.is_stopped:
+      self._agreed_signal = self._stop.received or signal.SIGTERM
+      self._stop.received = self._agreed_signal
 
-  def _check(self, step: int, outcome: Outcome) -> None:
-    """Lets nothing that is not finite be shown or saved."""
-    if not (outcome.is_finite and is_finite(outcome.state)):
+  def _check_finite(self, step: int, output: StepOutput) -> None:
+    """Raises before a non-finite state could be shown or saved."""
+    if not _is_finite(output):
       raise _NotFiniteError(step)
 
   def _save(self, state: TrainState) -> None:
-    """Saves a state that nobody takes over, behind the records of its step."""
+    """Saves a copied state, after the records of its step."""
 
     def save(metrics: Mapping[str, Any]) -> None:
-      # What a checkpoint goes on from is on the disk before it is.
+      # A checkpoint is only written when the records before it are on disk.
       try:
-        self._recorder.sync()
+        self._run_log.sync()
       except OSError as error:
         self._saver.wait()
         self._saver.fail(int(state.step), error)
       else:
         self._saver.save(state, metrics)
 
-    self._recorder.then(int(state.step), save)
+    self._run_log.call_after(int(state.step), save)
 
-  def _wait_for_records(self) -> None:
-    self._recorder.flush()
+  def _wait_for_pending_writes(self) -> None:
+    self._run_log.flush()
     self._saver.wait()
 
-  def _tell_failure(self) -> None:
-    """Tells of a checkpoint that could not be written, if there is one."""
+  def _report_save_error(self) -> None:
+    """Reports a checkpoint that could not be written, or ends the run."""
     failure = self._saver.take_failure()
     if failure is None:
       return
-    if self._config.log.on_save_error == 'stop':
-      raise_failure(self._workdir, failure)
+    if self._config.faults.on_save_error == 'stop':
+      raise_save_error(self._workdir, failure)
     step, error = failure
-    every = self._config.log.checkpoint_every_steps
-    again = min(step + every - step % every, self._config.steps)
-    good = self._saver.last_step
-    self._recorder.say(
+    every = self._config.checkpoint.every_steps
+    next_step = min(step + every - step % every, self._config.steps)
+    last = self._saver.last_step
+    self._run_log.print(
       f'checkpoint of step {step:,} could not be written '
-      f'({checkpoint.reason_of(error)}); '
-      + (f'the last good one is of step {good:,}; ' if good is not None else '')
-      + f'trying again at step {again:,}'
+      f'({error_reason(error)}); '
+      + (f'the last good one is of step {last:,}; ' if last is not None else '')
+      + f'retrying at step {next_step:,}'
     )
 
-  def _end(self, state: TrainState, unseen: Outcome | None) -> TrainState:
-    """Saves what the loop came to, where that was not done; returns it."""
+  def _finish(
+    self, state: TrainState, unrecorded: StepOutput | None
+  ) -> TrainState:
+    """Records and saves the last state of this loop, and returns it."""
     step = int(state.step)
-    self._wait_for_records()
-    self._tell_failure()
+    self._wait_for_pending_writes()
+    self._report_save_error()
     try:
-      if unseen is not None:
-        self._check(step, unseen)
-        self._see(step, unseen)
+      if unrecorded is not None:
+        self._check_finite(step, unrecorded)
+        self._record(step, unrecorded)
       self._save(parallel.unreplicate(state))
     except _NotFiniteError:
-      # The run ends for another reason. It will be found again, and then
-      # there is time to look into it.
-      self._recorder.say(f'the loss is not finite at step {step:,}')
-      return self._last_good()
-    self._wait_for_records()
+      # The run ends for another reason; when it is resumed, it will find the
+      # bad step.
+      self._run_log.print(f'the loss is not finite at step {step:,}')
+      return self._restore_last()
+    self._wait_for_pending_writes()
     failure = self._saver.take_failure()
     if failure is not None:
-      raise_failure(self._workdir, failure)
-    self._recorder.gallery(step)
+      raise_save_error(self._workdir, failure)
+    self._run_log.update_page(step)
     return state
 
-  def _recover(self, lost_step: int) -> TrainState:
-    """Goes back to the last good checkpoint, and round what lost the run.
+  def _recover(self, bad_step: int) -> TrainState:
+    """Returns to the last checkpoint, and finds and skips the bad step.
 
     Returns:
-      The state after the step that is left out: nothing was learnt in it.
+      The state after the skipped step, in which nothing was learned.
 
     Raises:
-      TrainingError: too many were left out, or there is no checkpoint.
+      TrainingError: too many steps were skipped, or there is no checkpoint.
       StoppedError: a signal came.
     """
-    self._wait_for_records()
-    self._recorder.say(
-      f'the loss is not finite at step {lost_step:,}: going back to the last '
-      'good checkpoint to find what lost it'
+    self._wait_for_pending_writes()
+    self._run_log.print(
+      f'the loss is not finite at step {bad_step:,}: returning to the last '
+      'checkpoint to find the cause'
     )
-    culprit = None
-    for step, outcome in self._repeat(lost_step):
-      if not (outcome.is_finite and is_finite(outcome.state)):
-        culprit = step
+    cause = None
+    for step, output in self._repeat(bad_step):
+      if not _is_finite(output):
+        cause = step
         break
-    if culprit is None:
-      self._pass_over(lost_step)
+    if cause is None:
+      self._count_unexplained(bad_step)
     else:
-      self._skip(culprit)
-    before = (culprit or lost_step) - 1
-    state = self._last_good()
-    for _, outcome in self._repeat(before):
-      state = outcome.state
-    self._recorder.rewind(before)
-    if culprit is None:
+      self._skip(cause)
+    last_good = (cause or bad_step) - 1
+    state = self._restore_last()
+    for _, output in self._repeat(last_good):
+      state = output.state
+    self._run_log.rewind(last_good)
+    if cause is None:
       return state
-    self._recorder.step_skipped(culprit)
-    return _pass(state)
+    self._run_log.add_skipped_step(cause)
+    return _without_learning(state)
 
-  def _repeat(self, last_step: int) -> Iterator[tuple[int, Outcome]]:
-    """The steps since the last checkpoint again, without those left out."""
-    state = self._update.place(self._last_good())
+  def _repeat(self, last_step: int) -> Iterator[tuple[int, StepOutput]]:
+    """Repeats the steps since the last checkpoint, without skipped ones."""
+    state = self._step.place(self._restore_last())
     step = int(state.step)
-    skipped = {each['step'] for each in self._skipped()}
-    told = time.monotonic()
+    skipped = {record['step'] for record in self._skipped()}
+    last_message = time.monotonic()
     with self._batches(step) as batches:
       while step < last_step:
-        if self._stopped_by is not None:
-          raise StoppedError(self._stopped_by)
+        if self._stop_signal is not None:
+          raise StoppedError(self._stop_signal)
         raw, step = next(batches), step + 1
         self._next_wait = _FIRST_WAIT_SECONDS
         if step in skipped:
-          outcome = Outcome(_pass(state), {}, jnp.array(True), jnp.array(False))
+          output = StepOutput(
+            _without_learning(state), {}, jnp.array(True), jnp.array(False)
+          )
         else:
-          outcome = self._run(state, raw)
-        state = outcome.state
-        jax.block_until_ready(outcome.is_finite)
-        self._hear(outcome)
-        if time.monotonic() - told > _SECONDS_BETWEEN_REPEATS:
-          told = time.monotonic()
-          self._recorder.say(f'step {step:,} of {last_step:,} again')
-        yield step, outcome
+          output = self._run(state, raw)
+        state = output.state
+        jax.block_until_ready(output.is_finite)
+        self._update_agreed_signal(output)
+        if time.monotonic() - last_message > _SECONDS_BETWEEN_MESSAGES:
+          last_message = time.monotonic()
+          self._run_log.print(f'repeating step {step:,} of {last_step:,}')
+        yield step, output
 
-  def _pass_over(self, step: int) -> None:
-    """Tells that a step was finite when it was repeated."""
+  def _count_unexplained(self, step: int) -> None:
+    """Reports a bad step that was good when it was repeated.
+
+    Raises:
+      TrainingError: this happened too often.
+    """
     self._num_unexplained += 1
-    if self._num_unexplained > self._config.max_skipped_steps:
+    if self._num_unexplained > self._config.faults.max_skipped_steps:
       raise TrainingError(
         'the loss is not finite again and again, but finite when the same '
-        'steps are repeated: look after this machine, or, on a GPU, set '
-        'config.deterministic=True and give another --workdir'
+        'steps are repeated: check this machine, or, on a GPU, set '
+        'config.deterministic=True and pass another --workdir'
       )
-    self._recorder.say(
-      f'this time step {step:,} is finite: this machine does not give the '
-      'same bits twice; going on'
+    self._run_log.print(
+      f'step {step:,} is finite when repeated, so this machine does not '
+      'compute the same bits twice; continuing'
     )
 
-  def _last_good(self) -> TrainState:
+  def _restore_last(self) -> TrainState:
     def read() -> TrainState:
-      found = checkpoint.restore_newest(self._workdir / 'checkpoints')
-      if found is None:
+      restored = checkpoint.load_newest(self._workdir / 'checkpoints')
+      if restored is None:
         raise TrainingError(
           f'the loss is not finite, and {self._workdir} has no checkpoint to '
-          'go back to: lower config.optimizer.learning_rate and give another '
+          'return to: lower config.optimizer.learning_rate and pass another '
           '--workdir'
         )
-      return found.state
+      return restored.state
 
     state = processes.tree_from_first(read, abstract_train_state(self._config))
-    self._saver.go_back(int(state.step))
+    self._saver.rewind(int(state.step))
     return state
 
   def _skipped(self) -> list[dict[str, Any]]:
     return processes.from_first(lambda: read_skipped(self._workdir))
 
   def _skip(self, step: int) -> None:
-    """Writes down a step that is left out, with the images of its batch."""
+    """Records a step to skip, with the names of its images.
+
+    Raises:
+      TrainingError: too many steps were skipped.
+    """
     # Step 1 takes the first batch, which is batch 0.
     with self._batches(step - 1) as batches:
-      next(batches)  # finds out which of its images can't be read
+      next(batches)  # replaces images that cannot be read
       record = {'step': step, **batches.names(step - 1)}
     path = self._workdir / SKIPPED_FILE
-    lines = [*self._skipped(), record]
+    records = [*self._skipped(), record]
     if processes.is_first():
-      replace_text(path, ''.join(json.dumps(each) + '\n' for each in lines))
-    budget = self._config.max_skipped_steps
-    if len(lines) > budget:
+      _write_skipped(path, records)
+    limit = self._config.faults.max_skipped_steps
+    if len(records) > limit:
       raise TrainingError(
-        f'the loss was not finite at {len(lines)} steps, more than '
-        f'config.max_skipped_steps={budget}: look at their images in {path}; '
-        'if these are in order, lower config.optimizer.learning_rate and give '
-        'another --workdir'
+        f'the loss was not finite at {len(records)} steps, more than '
+        f'config.faults.max_skipped_steps={limit}: check their images, listed '
+        f'in {path}; if they are good, lower config.optimizer.learning_rate '
+        'and pass another --workdir'
       )
-    self._recorder.say(
-      f'step {step:,} is left out ({len(lines)} of at most {budget}): its '
-      f'images are in {path}'
+    self._run_log.print(
+      f'skipping step {step:,} ({len(records)} of at most {limit}); its '
+      f'images are listed in {path}'
     )
 
 
-def _pass(state: TrainState) -> TrainState:
-  """The state after a step in which nothing is learnt."""
+def _is_finite(output: StepOutput) -> bool:
+  """Whether all metrics and the whole state are finite."""
+  return bool(output.is_finite) and is_finite(output.state)
+
+
+def _without_learning(state: TrainState) -> TrainState:
+  """The state after a skipped step."""
   return state.replace(step=state.step + 1)
 
 
-def raise_failure(
+def raise_save_error(
   workdir: pathlib.Path, failure: tuple[int, Exception]
 ) -> NoReturn:
   """Raises the WorkdirError of a checkpoint that could not be written."""
@@ -412,13 +438,13 @@ def raise_failure(
   except Exception as error:
     raise WorkdirError(
       f'{workdir}: the checkpoint of step {step:,} could not be written '
-      f'({checkpoint.reason_of(error)}): run the same command again to go on '
+      f'({error_reason(error)}): run the same command again to resume '
       'from the last good one'
     ) from error
 
 
 def read_skipped(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The steps that a run has left out, each with its images' names.
+  """Reads the skipped steps of a run, each with the names of its images.
 
   Raises:
     WorkdirError: the file is damaged.
@@ -427,20 +453,24 @@ def read_skipped(workdir: pathlib.Path) -> list[dict[str, Any]]:
   try:
     lines = path.read_text(encoding='utf-8').splitlines()
     records = [json.loads(line) for line in lines]
-    if all(type(each['step']) is int for each in records):
+    if all(type(record['step']) is int for record in records):
       return records
   except FileNotFoundError:
     return []
   except (ValueError, TypeError, KeyError):
     pass
   raise WorkdirError(
-    f'{path} is damaged: delete it, and what it tells is found again'
+    f'{path} is damaged: delete it; skipped steps will be found again'
   )
 
 
+def _write_skipped(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
+  replace_text(path, ''.join(json.dumps(record) + '\n' for record in records))
+
+
 def _drop_skipped_after(workdir: pathlib.Path, step: int) -> None:
+  """Forgets skipped steps that a resumed run has not reached yet."""
   records = read_skipped(workdir)
-  kept = [each for each in records if each['step'] <= step]
-  if kept != records:
-    text = ''.join(json.dumps(each) + '\n' for each in kept)
-    replace_text(workdir / SKIPPED_FILE, text)
+  reached = [record for record in records if record['step'] <= step]
+  if reached != records:
+    _write_skipped(workdir / SKIPPED_FILE, reached)

@@ -1,28 +1,18 @@
-"""Evaluations of a run while it goes on."""
+"""Evaluation during training."""
 
 import pathlib
 import time
 from collections.abc import Mapping
 
 from cyclegan_jax.config import Config
-from cyclegan_jax.data.sources import Images
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.evaluator import Evaluator
-from cyclegan_jax.evaluation.feature_cache import choose_extractor
-from cyclegan_jax.evaluation.outputs import (
-  EVALUATION_FOLDER,
-  file_texts,
-  palette_of,
-)
-from cyclegan_jax.evaluation.table import (
-  history_table,
-)
-from cyclegan_jax.metrics.goals import check_best
-from cyclegan_jax.report.metric_writer import (
-  METRICS_FILE,
-  read_metrics,
-)
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.evaluation.pretrained import choose_extractor
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, history_table
+from cyclegan_jax.metrics.label_maps import read_palette
+from cyclegan_jax.report.metric_writer import METRICS_FILE, read_metrics
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.storage.checkpoint import Checkpoint
 from cyclegan_jax.types import Params
@@ -30,49 +20,49 @@ from cyclegan_jax.types import Params
 EVALUATION_FILE = 'evaluation.md'
 
 
-class Interim:
-  """Evaluates every so often, with what stays the same kept in memory.
+class PeriodicEvaluation:
+  """Evaluates the generators of a run at several of its steps.
 
-  An evaluation is a function of config, images and step alone, so that a run
-  that is stopped and goes on has the records of one that went straight.
+  Test images and their features stay in memory. A score depends on the
+  config, the images and the step only, so a resumed run records the same
+  scores as an uninterrupted one.
   """
 
   def __init__(self, config: Config, images: Mapping[str, Images]):
-    """Reads the test images and takes their features.
+    """Reads the test images and computes their features.
 
     Args:
       config: resolved.
       images: 'test_a' and 'test_b'.
 
     Raises:
-      UserError: no image can be read, nor the palette, or the network can't
-        be had.
+      UserError: no image or no palette can be read, or the feature network is
+        not available.
     """
-    log = config.log
-    extractor = choose_extractor(log.evaluate_features)
-    self._config = config
+    options = config.evaluation
+    extractor = choose_extractor(options.features)
+    self._every_steps = options.every_steps
     self._evaluator = Evaluator(
       config,
       images,
       extractor=extractor,
-      max_images=log.evaluate_images,
-      pairs=log.evaluate_pairs,
-      palette=palette_of(config),
+      max_images=options.max_images,
+      pairs=options.pairs,
+      palette=read_palette(options.palette),
     )
     self._features = 'none' if extractor is None else extractor.name
 
   @property
   def names(self) -> list[str]:
-    """Of the metrics."""
+    """The names of the scores among a run's metrics."""
     return self._evaluator.names
 
   def describe(self) -> str:
-    """A text for the table that a run begins with."""
-    every = self._config.log.evaluate_every_steps
+    """Describes the evaluation in the table of facts of a run."""
     counts = ' + '.join(f'{n:,}' for n in self._evaluator.counts)
     return (
-      f'every {every:,} steps and at the last, on {counts} images, features: '
-      f'{self._features}'
+      f'every {self._every_steps:,} steps and at the last, on {counts} images, '
+      f'features: {self._features}'
     )
 
   def run(
@@ -81,21 +71,21 @@ class Interim:
     gen: dict[str, Params],
     *,
     workdir: pathlib.Path,
-    recorder: Recorder,
+    run_log: RunLog,
     stop: StopSignal,
   ) -> dict[str, float]:
     """Evaluates, and writes evaluation.md and the files of this step.
 
     Args:
-      step: the number of steps done.
+      step: number of steps trained.
       gen: the generators 'ab' and 'ba'.
       workdir: the run's folder.
-      recorder: takes the files.
-      stop: tells of signals.
+      run_log: writes the files.
+      stop: receives signals.
 
     Returns:
-      Metrics of this step; none where a signal came, or an image that was
-      there can't be read any more.
+      The scores; none if a signal came, or if a test image can no longer be
+      read.
     """
     began = time.monotonic()
     try:
@@ -103,48 +93,37 @@ class Interim:
     except StoppedError:
       return {}
     except DataError as error:
-      recorder.say(f'no evaluation of step {step:,}: {error}')
+      run_log.print(f'no evaluation of step {step:,}: {error}')
       return {}
-    metrics = evaluation.flat()
-    for name, text in file_texts(evaluation, step).items():
-      recorder.evaluation(f'{EVALUATION_FOLDER}/{name}', text)
-    recorder.flush()
+    scores = evaluation.metrics()
+    for name, text in evaluation.files(step).items():
+      run_log.write_text(f'{EVALUATION_FOLDER}/{name}', text)
+    run_log.flush()
     records = [
       record
       for record in read_metrics(workdir / METRICS_FILE)
       if record['step'] < step
     ]
-    history = history_table([*records, {'step': step, **metrics}])
+    history = history_table([*records, {'step': step, **scores}])
     text = evaluation.to_markdown(title=f'Evaluation at step {step:,}')
-    recorder.evaluation(
+    run_log.write_text(
       EVALUATION_FILE, '\n'.join([text, '## All steps', '', *history, ''])
     )
     seconds = time.monotonic() - began
-    recorder.say(f'evaluated step {step:,} in {seconds:.1f} s')
-    return metrics
+    run_log.print(f'evaluated step {step:,} in {seconds:.1f} s')
+    return scores
 
 
-def check_options(config: Config) -> None:
-  """Checks what is asked of evaluations, before anything is read for them.
+def is_evaluation_missing(config: Config, resumed: Checkpoint | None) -> bool:
+  """Whether a resumed checkpoint lacks the scores that it should have.
 
-  Raises:
-    UserError: the best checkpoint would not be the best, or there is no such
-      palette.
+  A signal interrupted its evaluation, or evaluation was off then.
   """
-  check_best(config.log)
-  palette_of(config)
-
-
-def is_owed(config: Config, found: Checkpoint | None) -> bool:
-  """Whether a checkpoint should have the metrics of an evaluation and hasn't.
-
-  A signal has ended the run in the middle of it, or there were none then.
-  """
-  every = config.log.evaluate_every_steps
-  if found is None or not every or not found.metrics:
+  every_steps = config.evaluation.every_steps
+  if resumed is None or not every_steps or not resumed.metrics:
     return False
-  step = int(found.state.step)
-  is_due = step > 0 and (step % every == 0 or step == config.steps)
+  step = int(resumed.state.step)
+  is_due = step > 0 and (step % every_steps == 0 or step == config.steps)
   return is_due and not any(
-    name.startswith('evaluation/') for name in found.metrics
+    name.startswith('evaluation/') for name in resumed.metrics
   )

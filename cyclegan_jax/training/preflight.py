@@ -1,7 +1,7 @@
-"""What is settled, checked and told before the first step."""
+"""Pre-flight checks: options and images, before the first step."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,21 +34,21 @@ def resolve(
   saved: Config | None = None,
   init_sha256: str = '',
 ) -> Config:
-  """Fills in what depends on the data and on the machine.
+  """Fills in the options that depend on the data and on the machine.
 
   Args:
     config: as the user gave it.
     images: 'train_a' and 'train_b'.
-    saved: the resolved config of the run to go on with, if there is one; its
-      epochs keep their length, and its images their range of values.
-    init_sha256: of the networks that a new run begins with.
+    saved: the resolved config of the run to resume, if there is one; the
+      length of an epoch and the range of values are taken from it.
+    init_sha256: checksum of the networks that a new run starts from.
 
   Returns:
-    A config whose counts and values are all set.
+    A config whose counts and value ranges are all set.
 
   Raises:
-    ConfigError: the batch can't be divided over the devices, the images are
-      not of the type asked for, or the generators would never learn.
+    ConfigError: the batch cannot be divided over the devices, the images have
+      another dtype than the config, or the generators would never be trained.
     DataError: the images' values have no range.
   """
   num_devices = config.num_devices or jax.device_count()
@@ -64,7 +64,7 @@ def resolve(
     )
   if config.batch_size % num_devices:
     raise ConfigError(
-      f'config.batch_size={config.batch_size} can not be divided over '
+      f'config.batch_size={config.batch_size} cannot be divided over '
       f'{num_devices} devices: make it a multiple of {num_devices}, or set '
       'config.num_devices'
     )
@@ -99,42 +99,43 @@ def resolve(
     epochs=-(-steps // steps_per_epoch),
     log={
       'samples_every_steps': config.log.samples_every_steps
-      or max(1, steps // 16),
-      'checkpoint_every_steps': config.log.checkpoint_every_steps
-      or max(1, steps // 10),
+      or max(1, steps // 16)
+    },
+    checkpoint={
+      'every_steps': config.checkpoint.every_steps or max(1, steps // 10)
     },
   )
 
 
 def check_images(config: Config, images: Mapping[str, Images]) -> None:
-  """Reads the headers of the training images, in threads.
+  """Checks sizes and pairs of the training images, by their headers.
 
-  A header that can't be read is left to the decoder, which counts it.
+  Headers that cannot be read are ignored here: the loader counts them.
 
   Raises:
-    UserError: an image is smaller than the crop, or there are no pairs where
-      the config asks for them.
+    UserError: an image is smaller than the crop, or the config requires pairs
+      and there are none.
   """
   training_pairs(config, images)
   if config.data.preprocess != 'crop':
     return
   for split in ('train_a', 'train_b'):
-    of_split = images[split]
-    shape_of = of_split.shape_of
+    split_images = images[split]
+    shape_of = split_images.shape_of
     if shape_of is None:
       continue
-    stride = -(-len(of_split) // _MAX_HEADERS)
-    indices = range(0, len(of_split), stride)
+    stride = -(-len(split_images) // _MAX_HEADERS)
+    indices = range(0, len(split_images), stride)
 
     def check(
-      index: int, of_split: Images = of_split, shape_of: Any = shape_of
+      index: int, split_images: Images = split_images, shape_of: Any = shape_of
     ) -> None:
       try:
         height, width = shape_of(index)
       except ImageError:
         return
       if min(height, width) < config.data.size:
-        name = of_split.names[index]
+        name = split_images.names[index]
         raise DataError(too_small(name, height, width, config.data))
 
     threads = ThreadPoolExecutor(max(1, config.data.num_workers))
@@ -147,25 +148,25 @@ def check_images(config: Config, images: Mapping[str, Images]) -> None:
         console=rich.console.Console(stderr=True),
       ):
         pass
-    finally:  # without waiting for a disk that hangs
+    finally:  # do not wait for a disk that hangs
       threads.shutdown(wait=False, cancel_futures=True)
 
 
 def num_parameters(params: Any) -> int:
-  """The number of scalars in a tree."""
+  """Number of scalars in a tree."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def num_bytes(tree: Any) -> int:
-  """The memory of a tree's arrays, or of those of such shapes, in bytes."""
+  """Bytes of a tree's arrays, which may be abstract."""
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def check_memory(config: Config, num_bytes: int | None) -> None:
-  """Compares what XLA counted with what a device has, where it is known.
+  """Compares a step's memory with the device's, where both are known.
 
   Raises:
-    ConfigError: a step takes more than there is.
+    ConfigError: a step takes more than the device has.
   """
   stats = jax.local_devices()[0].memory_stats() or {}
   limit = stats.get('bytes_limit')
@@ -178,56 +179,28 @@ def check_memory(config: Config, num_bytes: int | None) -> None:
     )
 
 
-def check_metric(config: Config, names: Sequence[str]) -> None:
-  """Makes sure that the best checkpoint is chosen by a metric that there is.
-
-  Args:
-    config: of the run.
-    names: of the metrics of a step, and of an evaluation.
-
-  Raises:
-    ConfigError: neither has such a metric.
-  """
-  metric = config.log.best_metric
-  is_evaluated = config.log.evaluate_every_steps > 0
-  if metric.startswith('evaluation/') and not is_evaluated:
-    raise ConfigError(
-      f'config.log.best_metric={metric!r} is of evaluations, and there are '
-      'none while it trains: set config.log.evaluate_every_steps'
-    )
-  if metric and metric not in names:
-    raise ConfigError(
-      f'config.log.best_metric={metric!r} is unknown: choose from '
-      f'{", ".join(names)}'
-    )
-
-
 def gib(num_bytes: int) -> str:
-  """A size in memory for people."""
+  """Formats a size in memory."""
   if num_bytes < 2**30:
     return f'{num_bytes / 2**20:.1f} MiB'
   return f'{num_bytes / 2**30:.1f} GiB'
 
 
 def describe(
-  config: Config,
-  images: Mapping[str, Images],
-  state: TrainState,
-  step_bytes: int | None = None,
+  config: Config, images: Mapping[str, Images], state: TrainState
 ) -> dict[str, str]:
-  """The rows of the table that a run begins with.
+  """Facts about a run, for the table that is printed before the first step.
 
   Args:
     config: resolved.
     images: of both splits of both domains.
-    state: of the run.
-    step_bytes: what a step takes on a device, if it is known.
+    state: the initial state.
 
   Returns:
-    Texts by name.
+    Texts by name; settings that have no effect are among them.
   """
   sizes = {split: f'{len(images[split]):,}' for split in images}
-  rows = {
+  facts = {
     'training images': f'{sizes["train_a"]} of a, {sizes["train_b"]} of b',
     'test images': f'{sizes["test_a"]} of a, {sizes["test_b"]} of b',
     'generators': f'{config.generator.name}, '
@@ -237,76 +210,76 @@ def describe(
     'devices': f'{config.num_devices} x {jax.local_devices()[0].device_kind}'
     + (f' in {processes.count()} processes' if processes.count() > 1 else ''),
     'steps': f'{config.steps:,} of {config.batch_size} pairs, '
-    f'{config.steps_per_epoch:,} an epoch',
+    f'{config.steps_per_epoch:,} per epoch',
+    'cache': f'up to {gib(_cache_bytes(config, images))} of decoded images',
   }
-  cached = config.data.cache_gib * 2**30
-  if config.data.preprocess not in ('crop', 'scale_and_crop'):
-    height, width = raw_size(config.data)
-    of_pixels = sum(
-      len(images[f'train_{d}'])
-      * config.channels(d)
-      * np.dtype(raw_dtype(config.data, d)).itemsize
-      for d in 'ab'
-    )
-    cached = min(cached, height * width * of_pixels)
-  rows['memory'] = f'up to {gib(int(cached))} of decoded images'
   values = {domain: values_of(config.data, domain) for domain in 'ab'}
   if not all(each.is_plain for each in values.values()):
-    told = (f'{each} of {domain}' for domain, each in values.items())
-    rows['values'] = ', '.join(told)
+    facts['values'] = ', '.join(
+      f'{text} of {domain}' for domain, text in values.items()
+    )
   if pairs := training_pairs(config, images):
     share = f'{config.data.paired_share:.0%}'
-    rows['pairs'] = f'{len(pairs):,}, which are {share} of the examples'
-  if config.init_from:
-    rows['begins with'] = f'the networks of {config.init_from}'
+    facts['pairs'] = f'{len(pairs):,}, which are {share} of the examples'
   if config.warmup_steps:
-    rows['warm-up'] = (
-      f'the discriminators learn alone for {config.warmup_steps:,} steps'
+    facts['warm-up'] = (
+      f'only the discriminators are trained for {config.warmup_steps:,} steps'
     )
-  if step_bytes is not None:
-    of_step = f'about {gib(step_bytes)} a device for a step'
-    rows['memory'] = f'{of_step}, {rows["memory"]}'
-  return rows | _at_odds(config)
+  return facts | _ineffective_options(config)
 
 
-def _at_odds(config: Config) -> dict[str, str]:
-  """What is asked for, but undone by something else; texts by name."""
-  rows = {}
+def _cache_bytes(config: Config, images: Mapping[str, Images]) -> int:
+  """Bytes of decoded training images, at most."""
+  limit = int(config.data.cache_gib * 2**30)
+  if config.data.preprocess in ('crop', 'scale_and_crop'):
+    return limit  # sizes differ between images
+  height, width = raw_size(config.data)
+  bytes_per_pixel = sum(
+    len(images[f'train_{domain}'])
+    * config.channels(domain)
+    * np.dtype(raw_dtype(config.data, domain)).itemsize
+    for domain in 'ab'
+  )
+  return min(limit, height * width * bytes_per_pixel)
+
+
+def _ineffective_options(config: Config) -> dict[str, str]:
+  """Options that another option disables: texts by name."""
+  facts = {}
   if max(config.loss.identity_a, config.loss.identity_b) and (
     not config.uses_identity
   ):
-    rows['identity loss'] = (
+    facts['identity loss'] = (
       f'off: a has {config.data.channels_a} channels and b '
       f'{config.data.channels_b}'
     )
-  judges = config.discriminator
-  if judges.spectral_norm and judges.norm != 'none':
-    rows['spectral norm'] = (
-      f'undone by the {judges.norm} norm behind it: set '
+  discriminator = config.discriminator
+  if discriminator.spectral_norm and discriminator.norm != 'none':
+    facts['spectral norm'] = (
+      f'has no effect before a {discriminator.norm} norm: set '
       "config.discriminator.norm='none'"
     )
-  if config.loss.adversarial == 'wgan_gp' and judges.norm == 'batch':
-    rows['gradient penalty'] = (
-      'of each image alone, which batch norm mixes: set '
+  if config.loss.adversarial == 'wgan_gp' and discriminator.norm == 'batch':
+    facts['gradient penalty'] = (
+      'is defined for each image alone, but batch norm mixes images: set '
       "config.discriminator.norm='instance' (arXiv:1704.00028, section 4)"
     )
-  return rows
+  return facts
 
 
-def tell(
+def print_facts(
   config: Config,
   facts: Mapping[str, str],
   workdir: pathlib.Path,
-  *,
   start_step: int,
   console: rich.console.Console,
 ) -> None:
-  """Prints the resolved config and the table."""
+  """Prints the resolved config and the facts of a run."""
   width = max(len(name) for name in facts) + 2
   rows = {**facts, 'folder': str(workdir)}
   lines = [f'{name:{width}}{text}' for name, text in rows.items()]
   if start_step:
-    lines.append(f'going on from step {start_step:,}')
+    lines.append(f'resuming from step {start_step:,}')
   for line in (str(to_config_dict(config)), *lines):
-    # Whole lines, in which paths stay whole.
+    # Soft wrap keeps paths in one piece.
     console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,8 @@
-"""Several processes of one run, such as one on each machine of a cluster.
+"""Several processes that train one run, such as one per machine.
 
-Each has devices of its own, and reads its share of every batch. The first
-alone writes the run's folder, and tells the others what they must know of it.
-One that dies takes the others with it: JAX ends them.
+Each process has its own devices and reads its share of every batch. Only the
+first writes the run's folder, and it sends the others what they need from it.
+If one process dies, JAX ends the others.
 """
 
 import contextlib
@@ -20,25 +20,25 @@ from cyclegan_jax.errors import ConfigError
 
 Tree = TypeVar('Tree')
 
-_OLDEST = (0, 10)  # whose pmap takes arrays that lie in several processes
+_OLDEST_JAX = (0, 10)  # the first whose pmap takes arrays of all processes
 
 
 @contextlib.contextmanager
 def joined(config: DistributedConfig) -> Iterator[None]:
-  """Finds the other processes, if there are to be some; leaves together.
+  """Connects to the other processes, and disconnects at the end.
 
   Raises:
-    ConfigError: they can't be found, or JAX is too old for several.
+    ConfigError: they cannot be reached, or JAX is too old.
   """
   if not config.initialize or jax.distributed.is_initialized():
     yield
     return
-  if jax.__version_info__ < _OLDEST:
+  if jax.__version_info__ < _OLDEST_JAX:
     raise ConfigError(
       'config.distributed.initialize: several processes need JAX 0.10 or '
       f'newer, and this is {jax.__version__}: upgrade jax'
     )
-  # It would take SIGTERM from us; the loop has the processes agree by itself.
+  # It would handle SIGTERM; here the loop makes the processes agree.
   jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(
@@ -48,22 +48,22 @@ def joined(config: DistributedConfig) -> Iterator[None]:
     )
   except (ValueError, RuntimeError) as error:
     raise ConfigError(
-      f'the other processes can not be found ({error}): where the cluster does '
-      'not tell JAX of them, set config.distributed.coordinator_address, '
+      f'the other processes cannot be reached ({error}): if JAX cannot find '
+      'them through the cluster, set config.distributed.coordinator_address, '
       'num_processes and process_id'
     ) from error
   yield
-  # Where all went well: it waits until the others have come here too.
+  # Only without an error: it waits for the other processes.
   jax.distributed.shutdown()
 
 
 def count() -> int:
-  """How many processes the run has."""
+  """Number of processes of the run."""
   return jax.process_count()
 
 
 def index() -> int:
-  """Which of them this is."""
+  """Index of this process, from 0."""
   return jax.process_index()
 
 
@@ -73,10 +73,10 @@ def is_first() -> bool:
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-  """What a function gives in the first process, which alone calls it.
+  """Calls a function in the first process, and returns its result in all.
 
   Args:
-    make: gives what JSON takes.
+    make: returns a value that JSON can represent.
   """
   if count() == 1:
     return make()
@@ -87,11 +87,11 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def tree_from_first(make: Callable[[], Tree], like: Tree) -> Tree:
-  """Arrays from the first process, which alone makes them.
+  """Computes arrays in the first process, and returns them in all.
 
   Args:
-    make: gives the arrays.
-    like: their tree, with shapes and types.
+    make: returns a tree of arrays.
+    like: the same tree, with shapes and dtypes.
   """
   if count() == 1:
     return make()

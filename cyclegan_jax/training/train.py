@@ -1,4 +1,4 @@
-"""A run: from images and a config to two translators in a folder."""
+"""Training runs: from a config and images to two generators in a folder."""
 
 import contextlib
 import dataclasses
@@ -15,17 +15,18 @@ import rich.console
 
 from cyclegan_jax.config import Config, DistributedConfig, from_config_dict
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.ranges import with_values
-from cyclegan_jax.data.sources import Images, open_images
+from cyclegan_jax.data.sources import open_stored_images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.synthetic_scores import (
-  EmbeddedScore,
-  score_embedded,
+  DrawingScores,
+  score_drawings,
 )
-from cyclegan_jax.metrics.goals import check_best
+from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import (
@@ -33,64 +34,80 @@ from cyclegan_jax.state import (
   abstract_train_state,
   create_train_state,
 )
+from cyclegan_jax.step import metric_names
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.storage.workdir import (
+  check_free_space,
   check_same_run,
-  check_workdir,
   lock_workdir,
   read_config,
   write_config,
 )
 from cyclegan_jax.training import preflight, processes
 from cyclegan_jax.training.compiled_step import (
-  CompiledUpdate,
-  compile_update,
+  CompiledStep,
+  compile_step,
+  is_finite,
 )
 from cyclegan_jax.training.fine_tune import (
   Networks,
   read_networks,
   with_networks,
 )
-from cyclegan_jax.training.loop import (
-  Evaluate,
-  Loop,
-  raise_failure,
-)
+from cyclegan_jax.training.loop import Evaluate, Loop, raise_save_error
 from cyclegan_jax.training.periodic_evaluation import (
-  Interim,
-  check_options,
-  is_owed,
+  PeriodicEvaluation,
+  is_evaluation_missing,
 )
 from cyclegan_jax.types import Params
 
-_PATIENCE_SECONDS = 7.0
+# How long a signal waits for the first checkpoint, which makes the run
+# resumable.
+_SETUP_PATIENCE_SECONDS = 7.0
 
 
 class TrainResult(NamedTuple):
-  """What a run came to."""
+  """Result of a training run.
+
+  Attributes:
+    state: the last state, which is also saved.
+    config: the resolved config.
+    start_step: the step from which this call trained.
+    signal: the signal that ended the run early, or None.
+    score: of the synthetic data, where the truth is known; else None.
+  """
 
   state: TrainState
+  config: Config
+  start_step: int
+  signal: int | None
+  score: DrawingScores | None
+
+
+class _Setup(NamedTuple):
+  """Everything that is known before the training step is compiled."""
+
   config: Config  # resolved
-  start_step: int  # that it went on from
-  signal: int | None  # that ended it early, if one did
-  score: EmbeddedScore | None  # where the data has the truth
+  images: Mapping[str, Images]  # by split: 'train_a', ...
+  state: TrainState
+  resumed: checkpoint.Checkpoint | None
+  networks: Networks | None  # that a new run starts from
+  samples: Mapping[str, np.ndarray]  # test images of the sample sheets
+  evaluation: PeriodicEvaluation | None
 
 
 def train(config: Config, workdir: pathlib.Path) -> TrainResult:
-  """Trains, or goes on with the run that the folder holds.
+  """Trains a new run, or resumes the run in the folder.
 
   Args:
-    config: of the run; counts that are 0 are filled in from the data.
-    workdir: takes config.json, metrics.jsonl, tensorboard/, evaluation.md,
-      samples/, checkpoints/, index.html, lock, and skipped.jsonl where steps
-      were left out.
-
-  Returns:
-    The last state, which is saved, and what else there is to say.
+    config: the run's options; counts of 0 are filled in from the data.
+    workdir: folder of the run: config.json, metrics.jsonl, tensorboard/,
+      evaluation.md, samples/, checkpoints/, index.html, lock, and
+      skipped.jsonl if steps were skipped.
 
   Raises:
-    UserError: the options, the images or the folder can't be used; the
+    UserError: the options, the images or the folder cannot be used; the
       message says what to do.
     StoppedError: a signal came before there was anything to save.
   """
@@ -98,141 +115,144 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     stop = stack.enter_context(StopSignal())
     stack.enter_context(processes.joined(config.distributed))
     config = config.replace(distributed=DistributedConfig())
-    is_first = processes.is_first()  # of several processes, which alone writes
+    is_first = processes.is_first()  # only the first process writes
     console = rich.console.Console(stderr=True, quiet=not is_first)
-    # A signal in the seconds before there is a state waits for the first
-    # checkpoint, if that comes soon: then there is something to go on from.
-    early = functools.partial(stop.call, patience=_PATIENCE_SECONDS)
-    if is_first:
-      checkpoint.check_format(workdir / 'checkpoints')
-    check_options(config)
-    networks = None
-    if is_first:
-      networks = early(functools.partial(_networks, config, workdir))
-    sources = early(lambda: open_images(config.data))
-    config = early(
-      functools.partial(_resolve, config, sources, workdir, networks)
-    )
-    sources = with_values(sources, config.data)
-    early(lambda: preflight.check_images(config, sources))
     if is_first:
       stack.enter_context(lock_workdir(workdir))
-    key = jax.random.key(config.seed)
-    state = early(lambda: create_train_state(config, key))
-    if networks is not None:
-      state = with_networks(state, networks)
-    found = None
-    folder = workdir / 'checkpoints'
-    if is_first:
-      num_bytes = preflight.num_bytes(state)
-      check_workdir(workdir, config, checkpoint_bytes=num_bytes)
-      found = early(lambda: checkpoint.restore_newest(folder))
-    reals = early(lambda: sample_images(config, sources))
+    setup = stop.call(
+      functools.partial(_set_up, config, workdir),
+      patience=_SETUP_PATIENCE_SECONDS,
+    )
+    config, state = setup.config, setup.state
+    start_step = int(state.step)
     stack.enter_context(explain_disk_errors(workdir))
-    if found is not None:
-      state = found.state
-      check_same_run(workdir, found.config, config)
-      _compare_data(found, config, sources)
     if is_first:
       write_config(workdir, config)
-    state = processes.tree_from_first(
-      lambda: state, abstract_train_state(config)
-    )
-    start = int(state.step)
-    facts = preflight.describe(config, sources, state)
-    preflight.tell(config, facts, workdir, start_step=start, console=console)
-    if networks is not None:
-      console.print(f'beginning with {networks}', soft_wrap=True)
+    facts = preflight.describe(config, setup.images, state)
+    if setup.evaluation:
+      facts['evaluation'] = setup.evaluation.describe()
+    if setup.networks:
+      facts['starts from'] = str(setup.networks)
+    preflight.print_facts(config, facts, workdir, start_step, console)
     saver = stack.enter_context(
       checkpoint.Saver(
-        folder,
+        workdir / 'checkpoints',
         config,
-        data=fingerprint(sources),
-        listing=listing(sources),
-        good_step=None if found is None else start,
+        data=fingerprint(setup.images),
+        image_list=listing(setup.images),
+        resume_step=start_step if setup.resumed else None,
         is_writer=is_first,
       )
     )
-    if found is None:
-      # A signal while the step compiles, and a first loss that is not
-      # finite, have something to go back to.
+    if setup.resumed is None:
+      # A signal during compilation and a non-finite first loss need a
+      # checkpoint to return to.
       saver.save(state)
     try:
-      update = None
-      if start < config.steps:
+      step = None
+      if start_step < config.steps:
         console.print('compiling the training step ...')
-        update = stop.call(lambda: _compile(config, state, reals))
-        preflight.check_memory(config, update.num_bytes)
-        facts = preflight.describe(config, sources, state, update.num_bytes)
-        console.print(f'memory: {facts["memory"]}', soft_wrap=True)
-      interim, owed = None, is_owed(config, found)
-      if config.log.evaluate_every_steps and (update or owed) and is_first:
-        interim = stop.call(lambda: Interim(config, sources))
-        facts['evaluation'] = interim.describe()
-        console.print(f'evaluation: {facts["evaluation"]}', soft_wrap=True)
-      if update is not None and is_first:
-        names = [*update.metric_names, *(interim.names if interim else ())]
-        preflight.check_metric(config, names)
-        check_best(config.log, names)
-      recorder = stack.enter_context(
-        Recorder(
+        step = stop.call(lambda: _compile(config, state, setup.samples))
+        preflight.check_memory(config, step.num_bytes)
+        if step.num_bytes is not None:
+          facts['memory of a step'] = preflight.gib(step.num_bytes)
+          console.print(f'memory of a step: {facts["memory of a step"]}')
+      is_missing = is_evaluation_missing(config, setup.resumed)
+      run_log = stack.enter_context(
+        RunLog(
           workdir,
           config,
           facts=facts,
-          reals=reals,
-          # The record of an evaluation that a signal ended is made anew.
-          start_step=start - owed,
+          reals=setup.samples,
+          # The record of an interrupted evaluation is written again.
+          start_step=start_step - is_missing,
           console=console,
           is_writer=is_first,
         )
       )
-      judge: Evaluate | None = None
-      if config.log.evaluate_every_steps and not is_first:
-        judge = _no_scores
-      if interim is not None:
-        judge = functools.partial(
-          interim.run, workdir=workdir, recorder=recorder, stop=stop
-        )
-      if owed and found is not None and judge is not None:
-        _catch_up(found, judge, config, recorder, saver)
-      if update is not None:
-        if start == 0:
-          recorder.samples(0, state.translators)
-          stop.call(recorder.flush)  # the first step takes the state over
+      evaluate = _evaluate_function(setup, workdir, run_log, stop)
+      if is_missing and setup.resumed and evaluate:
+        _evaluate_resumed(setup.resumed, evaluate, config, run_log, saver)
+      if step is not None:
+        if start_step == 0:
+          run_log.add_samples(0, state.translators)
+          stop.call(run_log.flush)  # the first step donates the state
         loop = Loop(
-          config, workdir, sources, update, recorder, saver, stop, judge
+          config,
+          workdir,
+          setup.images,
+          step,
+          run_log,
+          saver,
+          stop,
+          evaluate,
         )
         state = loop(state)
       score = None
       is_done = int(state.step) == config.steps
       if is_done and config.data.name == 'embedded' and is_first:
-        score = stop.call(lambda: score_embedded(config, state.translators))
-        recorder.gallery(int(state.step), score=str(score or 'no coat in view'))
+        score = stop.call(lambda: score_drawings(config, state.translators))
+        run_log.update_page(
+          int(state.step), score=str(score or 'no animal in view')
+        )
     except StoppedError:
       saver.wait()
       if failure := saver.take_failure():
-        raise_failure(workdir, failure)
-      return TrainResult(state, config, start, stop.received, None)
+        raise_save_error(workdir, failure)
+      return TrainResult(state, config, start_step, stop.received, None)
     signal = None if is_done else stop.received
-    return TrainResult(state, config, start, signal, score)
+    return TrainResult(state, config, start_step, signal, score)
 
 
-def _networks(config: Config, workdir: pathlib.Path) -> Networks | None:
-  """Those that a new run begins with; one that goes on has its own."""
-  if not config.init_from or checkpoint.find_steps(workdir / 'checkpoints'):
-    return None
-  saved = read_config(workdir)
-  known = saved.init_sha256 if saved else ''
-  return read_networks(config, sha256=config.init_sha256 or known)
+def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
+  """Reads, resolves and checks everything that a run needs.
+
+  Only the first of several processes reads the folder; it sends the others
+  the resolved config and the state.
+  """
+  resumed, saved, networks = None, None, None
+  if processes.is_first():
+    resumed = checkpoint.load_newest(workdir / 'checkpoints')
+    saved = resumed.config if resumed else read_config(workdir)
+    if config.init_from and resumed is None:
+      sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
+      networks = read_networks(config, sha256=sha256)
+  stored = open_stored_images(config.data)
+  config = _resolve(config, stored, saved, networks)
+  if saved is not None:
+    check_same_run(workdir, saved, config)
+  images = with_values(stored, config.data)
+  preflight.check_images(config, images)
+  if resumed is not None:
+    state = resumed.state
+    _compare_data(resumed, config, images)
+  else:
+    state = create_train_state(config, jax.random.key(config.seed))
+  if networks is not None:
+    state = with_networks(state, networks)
+  if processes.is_first():
+    check_free_space(workdir, config, preflight.num_bytes(state))
+  state = processes.tree_from_first(lambda: state, abstract_train_state(config))
+  is_evaluated = int(state.step) < config.steps or is_evaluation_missing(
+    config, resumed
+  )
+  evaluation = None
+  if config.evaluation.every_steps and is_evaluated and processes.is_first():
+    evaluation = PeriodicEvaluation(config, images)
+  scores = evaluation.names if evaluation else []
+  if is_evaluated and processes.is_first():
+    check_best_metric(config, [*metric_names(config), *scores])
+  samples = sample_images(config, images)
+  return _Setup(config, images, state, resumed, networks, samples, evaluation)
 
 
 def _resolve(
   config: Config,
-  sources: Mapping[str, Images],
-  workdir: pathlib.Path,
+  images: Mapping[str, Images],
+  saved: Config | None,
   networks: Networks | None,
 ) -> Config:
-  """`preflight.resolve` in the first process, for all.
+  """Resolves the config in the first process, for all processes.
 
   Raises:
     DataError: this process has other images than the first.
@@ -241,17 +261,17 @@ def _resolve(
   def resolve() -> Config:
     return preflight.resolve(
       config,
-      sources,
-      saved=read_config(workdir),
+      images,
+      saved=saved,
       init_sha256=networks.sha256 if networks else '',
     )
 
   if processes.count() == 1:
     return resolve()
-  resolved, data = processes.from_first(
-    lambda: (dataclasses.asdict(resolve()), fingerprint(sources))
+  resolved, first = processes.from_first(
+    lambda: (dataclasses.asdict(resolve()), fingerprint(images))
   )
-  if data != fingerprint(sources):
+  if first != fingerprint(images):
     raise DataError(
       f'process {processes.index()} has other images than the first: give all '
       'processes the same'
@@ -259,66 +279,81 @@ def _resolve(
   return from_config_dict(resolved)
 
 
+def _compile(
+  config: Config, state: TrainState, samples: Mapping[str, np.ndarray]
+) -> CompiledStep:
+  """Compiles the step, and meanwhile what is called between steps."""
+  with ThreadPoolExecutor() as threads:
+    others: list[Future[Any]] = [threads.submit(is_finite, state)]
+    if processes.is_first():
+      others += [
+        threads.submit(tensorboard.import_tensorboardx),
+        threads.submit(translate_samples, config, state.translators, samples),
+      ]
+    step = compile_step(config, state)
+    for other in others:
+      other.result()
+  return step
+
+
+def _evaluate_function(
+  setup: _Setup, workdir: pathlib.Path, run_log: RunLog, stop: StopSignal
+) -> Evaluate | None:
+  """The function that the loop calls to evaluate, if the config asks for it."""
+  if setup.evaluation is not None:
+    return functools.partial(
+      setup.evaluation.run, workdir=workdir, run_log=run_log, stop=stop
+    )
+  if setup.config.evaluation.every_steps and not processes.is_first():
+    return _no_scores
+  return None
+
+
 def _no_scores(step: int, gen: dict[str, Params]) -> dict[str, float]:
-  """In place of evaluations, in processes that leave them to the first."""
+  """Stands in for evaluations, which only the first process makes."""
   return {}
 
 
-def _compile(
-  config: Config, state: TrainState, reals: Mapping[str, np.ndarray]
-) -> CompiledUpdate:
-  """Compiles the step, and at the same time what is called between steps."""
-  with ThreadPoolExecutor() as threads:
-    others: list[Future[Any]] = []
-    if processes.is_first():
-      others = [
-        threads.submit(tensorboard.load),
-        threads.submit(translate_samples, config, state.translators, reals),
-      ]
-    update = compile_update(config, state)
-    for other in others:
-      other.result()
-  return update
-
-
-def _catch_up(
-  found: checkpoint.Checkpoint,
-  judge: Evaluate,
+def _evaluate_resumed(
+  resumed: checkpoint.Checkpoint,
+  evaluate: Evaluate,
   config: Config,
-  recorder: Recorder,
+  run_log: RunLog,
   saver: checkpoint.Saver,
 ) -> None:
-  """Evaluates a checkpoint that should have been, and records its step."""
-  step = int(found.state.step)
+  """Evaluates a resumed checkpoint that lacks its scores, and records them."""
+  step = int(resumed.state.step)
   if step % config.log.samples_every_steps == 0 or step == config.steps:
-    recorder.samples(step, found.state.translators)
-  metrics = judge(step, found.state.translators)
-  recorder.step(step, {**found.metrics, **metrics})
+    run_log.add_samples(step, resumed.state.translators)
+  metrics = evaluate(step, resumed.state.translators)
+  run_log.add_step(step, {**resumed.metrics, **metrics})
   if metrics:
-    recorder.then(step, lambda _: recorder.sync())
-    recorder.flush()
-    saver.save(found.state, {**found.metrics, **metrics}, replace=True)
+    run_log.call_after(step, lambda _: run_log.sync())
+    run_log.flush()
+    saver.save(resumed.state, {**resumed.metrics, **metrics}, replace=True)
 
 
 def _compare_data(
-  found: checkpoint.Checkpoint, config: Config, sources: Mapping[str, Images]
+  resumed: checkpoint.Checkpoint, config: Config, images: Mapping[str, Images]
 ) -> None:
-  """Says what changed in the images since a checkpoint was saved.
+  """Warns of images that changed since a checkpoint was saved.
 
   Raises:
-    DataError: something did, and config.data.strict is set.
+    DataError: some did, and config.data.strict is set.
   """
-  if not found.data or found.data == fingerprint(sources):
+  if not resumed.data or resumed.data == fingerprint(images):
     return
-  old = checkpoint.read_listing(found.path)
-  what = '; '.join(changes(old, listing(sources)))
-  text = f'the images are not those that this run began with ({what})'
+  old = checkpoint.load_image_list(resumed.path)
+  text = 'the images changed since this run began (' + '; '.join(
+    changes(old, listing(images))
+  )
   if config.data.strict:
     raise DataError(
-      f'{text}: bring them back, or set config.data.strict=False to go on '
-      'with what is there'
+      f'{text}): restore them, or set config.data.strict=False to continue '
+      'with the present images'
     )
   logging.getLogger('cyclegan_jax').warning(
-    '%s: it goes on with what is there, so not as it would have otherwise',
+    '%s): training continues with the present images, so the result will '
+    'differ from an uninterrupted run',
     text,
   )

@@ -1,21 +1,16 @@
-"""TIFF files that are never in memory as a whole."""
+"""Translates TIFF files that are never in memory as a whole."""
 
 import contextlib
 import pathlib
 
 import numpy as np
 
-from cyclegan_jax.errors import DataError, printable
-from cyclegan_jax.media.frame_count import count_frames
-from cyclegan_jax.media.image_files import (
-  read_extras,
-  values_for,
-)
+from cyclegan_jax.errors import UserError, printable
+from cyclegan_jax.media.image_files import read_metadata_for, values_for
 from cyclegan_jax.media.listing import open_file
-from cyclegan_jax.media.tiff_windows import (
-  TiffReader,
-  write_tiff,
-)
+from cyclegan_jax.media.metadata import count_frames
+from cyclegan_jax.media.tiff_reader import TiffWindows
+from cyclegan_jax.media.tiff_writer import write_tiff_windows
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.translate.context import (
   Image,
@@ -27,7 +22,7 @@ from cyclegan_jax.translate.tiling.windows import WriteWindow
 from cyclegan_jax.translate.translator import Translator
 
 _TIFF_ENDINGS = ('.tif', '.tiff')
-# Above it a TIFF file is read and written by windows, where that can be.
+# Larger TIFF files are read and written by windows, where that can be.
 _IN_MEMORY_PIXELS = 2**25
 
 
@@ -42,7 +37,7 @@ def is_large(work: Work, job: Job) -> bool:
       height, width, _ = image.shape
       most = max(work.translators[0].whole_pixels, _IN_MEMORY_PIXELS)
       return height * width > most
-  except (DataError, ValueError):  # which is told when it is read whole
+  except (UserError, ValueError):  # reading it whole reports what is wrong
     return False
 
 
@@ -50,62 +45,75 @@ def translate_large(work: Work, job: Job) -> None:
   """Translates window by window.
 
   Raises:
-    UserError: of the file, or the disk.
-    OSError: of the output.
+    UserError: the file can't be read, or the scratch folder not be written.
+    OSError: the output can't be written.
   """
+  source_path = str(job.source)
   translator = work.translators[job.sample]
   with contextlib.ExitStack() as stack:
     reader = stack.enter_context(_open(work, job.source, work.channels[0]))
-    shape = (*reader.shape[:2], work.channels[1])
+    shape = (reader.shape[0], reader.shape[1], work.channels[1])
     _, of_output = values_for(
       np.empty(0, reader.dtype),
       work.config.data,
       work.options.direction,
-      name=str(job.source),
+      name=source_path,
     )
-    exif, icc = read_extras(str(job.source), shape[2], work.max_pixels)
-    with open_file(str(job.source)) as file:
-      work.note_pages(
-        job,
-        count_frames(
-          file,
-          str(job.source),
-          channels=work.channels[0],
-          max_pixels=work.max_pixels,
-        ),
+    metadata = read_metadata_for(
+      source_path, channels=shape[2], max_pixels=work.max_pixels
+    )
+    with open_file(source_path) as file:
+      num_pages = count_frames(
+        file,
+        source_path,
+        channels=work.channels[0],
+        max_pixels=work.max_pixels,
       )
+    work.note_pages(job, num_pages)
     source = _seekable(work, reader, stack)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    with write_tiff(
-      job.target, shape, of_output.dtype, exif=exif, icc=icc
+    with write_tiff_windows(
+      job.target,
+      shape,
+      of_output.dtype,
+      exif=metadata.exif,
+      icc=metadata.icc,
+      tags=metadata.tags,
     ) as write:
       _translate(work, translator, source, write, job.source.name)
     if work.gallery and work.back:
-      made = stack.enter_context(_open(work, job.target, shape[2]))
+      output = stack.enter_context(_open(work, job.target, shape[2]))
       _, of_back = values_for(
-        np.empty(0, made.dtype), work.config.data, work.back.direction
+        np.empty(0, output.dtype), work.config.data, work.back.direction
       )
       back = stack.enter_context(
         Spool((*shape[:2], work.channels[0]), of_back.dtype, work.scratch)
       )
-      _translate(work, work.back, made, back.write, f'{job.source.name}, back')
-      work.show(job, (source, made, back), 'image')
+      _translate(
+        work, work.back, output, back.write, f'{job.source.name}, back'
+      )
+      work.show(job, (source, output, back), 'image')
 
 
-def _open(work: Work, path: pathlib.Path, channels: int) -> TiffReader:
-  return TiffReader(path, channels=channels, max_pixels=work.max_pixels)
+def _open(work: Work, path: pathlib.Path, channels: int) -> TiffWindows:
+  return TiffWindows(
+    open_file(str(path)),
+    str(path),
+    channels=channels,
+    max_pixels=work.max_pixels,
+  )
 
 
 def _seekable(
-  work: Work, reader: TiffReader, stack: contextlib.ExitStack
+  work: Work, reader: TiffWindows, stack: contextlib.ExitStack
 ) -> Image:
-  """What windows can be read of in any order."""
+  """The image, or a copy of it on disk where only that has random access."""
   if reader.is_by_rows:
     return reader
   spool = stack.enter_context(Spool(reader.shape, reader.dtype, work.scratch))
   with explain_disk_errors(work.scratch, option='--scratch'):
-    for y0, x0, part in reader.read_parts(work.scratch):
-      spool.write(y0, x0, part)
+    for y0, x0, segment in reader.read_segments():
+      spool.write(y0, x0, segment)
   return spool
 
 

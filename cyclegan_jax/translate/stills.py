@@ -1,4 +1,4 @@
-"""Images: read ahead, translated in batches of equal sizes, and written."""
+"""Translates images in batches of equal sizes, reading ahead."""
 
 import collections
 import errno
@@ -15,6 +15,7 @@ from cyclegan_jax.media.image_files import (
   values_for,
   write_photo,
 )
+from cyclegan_jax.media.metadata import resized_tags
 from cyclegan_jax.translate.context import (
   InMemory,
   Work,
@@ -22,22 +23,22 @@ from cyclegan_jax.translate.context import (
 from cyclegan_jax.translate.plan import Job
 from cyclegan_jax.translate.translator import Translator
 
-# What is wrong with one path, not with the disk.
+# Errors of one path, not of the whole disk.
 OF_ONE_FILE = (
   *(errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP),
   *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM),
 )
 _NUM_THREADS = 2  # that read and write while the network works
 
-# What waits for a batch, by what has to be equal in it.
+# Images that wait for a batch, by shape, type and sample.
 _Groups: TypeAlias = 'dict[tuple, list[tuple[Job, Photo]]]'
 
 
-class _Made(NamedTuple):
+class _Translation(NamedTuple):
   job: Job
   photo: Photo
-  pixels: np.ndarray  # its translation
-  back: np.ndarray | None  # and when that was translated back
+  pixels: np.ndarray
+  back: np.ndarray | None  # `pixels` translated back, for the gallery
 
 
 def translate_stills(
@@ -46,15 +47,15 @@ def translate_stills(
   """Translates images.
 
   Args:
-    work: what the jobs need.
-    jobs: of images by their names.
-    on_animation: is given those that are animations.
+    work: networks and options.
+    jobs: jobs of images, by the names of their files.
+    on_animation: called with jobs whose files are animations.
 
   Yields:
-    What went wrong, or '', for each job that is done with.
+    An error message or '' for each finished job.
 
   Raises:
-    OSError: from the disk.
+    OSError: the disk is full, and so on.
   """
   size = work.options.batch_size
   groups: _Groups = collections.defaultdict(list)
@@ -62,8 +63,8 @@ def translate_stills(
   with ThreadPoolExecutor(_NUM_THREADS, 'files') as pool:
 
     def translate(group: list[tuple[Job, Photo]]) -> None:
-      for made in _translate(work, group):
-        writes.append(pool.submit(_write, work, made))
+      for translation in _translate(work, group):
+        writes.append(pool.submit(_write, work, translation))
 
     def read(job: Job) -> Photo:
       return _read(work, job)
@@ -88,17 +89,17 @@ def translate_stills(
       while len(writes) > 2 * size:
         yield writes.popleft().result()
     _each_alone(groups, translate)
-    for each in writes:
-      yield each.result()
+    for write in writes:
+      yield write.result()
 
 
 def _each_alone(
   groups: _Groups, translate: Callable[[list[tuple[Job, Photo]]], None]
 ) -> None:
-  """Translates what waits, one by one: each number would be compiled."""
+  """Translates what waits one by one: other numbers would be compiled."""
   for group in groups.values():
-    for each in group:
-      translate([each])
+    for image in group:
+      translate([image])
   groups.clear()
 
 
@@ -128,29 +129,36 @@ def _read(work: Work, job: Job) -> Photo:
   )
   if work.options.size is None:
     return photo
-  size = work.new_size(photo.pixels.shape[:2], job)
+  old_height, old_width = photo.pixels.shape[:2]
+  height, width = work.new_size((old_height, old_width), job)
   alpha = photo.alpha
   if alpha is not None:
-    alpha = work.resize(alpha[..., None], *size)[..., 0]
-  return photo._replace(pixels=work.resize(photo.pixels, *size), alpha=alpha)
+    alpha = work.resize(alpha[..., None], height, width)[..., 0]
+  return photo._replace(
+    pixels=work.resize(photo.pixels, height, width),
+    alpha=alpha,
+    tags=resized_tags(photo.tags, width / old_width, height / old_height),
+  )
 
 
-def _translate(work: Work, group: list[tuple[Job, Photo]]) -> Iterator[_Made]:
+def _translate(
+  work: Work, group: list[tuple[Job, Photo]]
+) -> Iterator[_Translation]:
   job, photo = group[0]
   pixels = np.stack([photo.pixels for _, photo in group])
   name = printable(job.source.name)
-  made = _apply(work, work.translators[job.sample], pixels, name)
+  translated = _apply(work, work.translators[job.sample], pixels, name)
   backs: Sequence[np.ndarray | None] = [None] * len(group)
   if work.back:
-    backs = list(_apply(work, work.back, made, f'{name}, back'))
-  for (job, photo), each, back in zip(group, made, backs, strict=True):
-    yield _Made(job, photo, each, back)
+    backs = list(_apply(work, work.back, translated, f'{name}, back'))
+  for (job, photo), image, back in zip(group, translated, backs, strict=True):
+    yield _Translation(job, photo, image, back)
 
 
 def _apply(
   work: Work, translator: Translator, pixels: np.ndarray, name: str
 ) -> np.ndarray:
-  """[B, h, w, C] to [B, h, w, C'], both in the values of their files."""
+  """Translates [B, h, w, C] to [B, h, w, C'], in the values of their files."""
   height, width = pixels.shape[1:3]
   if height * width <= translator.whole_pixels:
     return translator.translate_stored(pixels)
@@ -158,14 +166,14 @@ def _apply(
     return translator.translate_stored(pixels, on_progress=on_progress)
 
 
-def _write(work: Work, made: _Made) -> str:
-  job, photo, pixels, back = made
+def _write(work: Work, translation: _Translation) -> str:
+  job, photo, pixels, back = translation
   try:
     job.target.parent.mkdir(parents=True, exist_ok=True)
     write_photo(str(job.target), pixels, like=photo)
     if back is not None:
       shown = (photo.pixels, pixels, back)
-      work.show(job, [InMemory(each) for each in shown], 'image')
+      work.show(job, [InMemory(image) for image in shown], 'image')
   except UserError as error:
     return str(error)
   except OSError as error:
