@@ -9,7 +9,7 @@ from jax import lax
 from cyclegan_jax.errors import WeightsError
 from cyclegan_jax.metrics import feature_network
 from cyclegan_jax.metrics.feature_network import (
-  Conv,
+  ConvSpec,
   FeatureExtractor,
   NetworkSpec,
 )
@@ -18,8 +18,10 @@ CLASSIFIER = {'fc.weight': (5, 4)}
 
 
 def network(x, convolve):
-  x = convolve(x, Conv('one.weight', 'one.bn', 4, (3, 3), stride=2))
-  x = convolve(x, Conv('two.weight', 'two.bn', 4, (3, 3), is_depthwise=True))
+  x = convolve(x, ConvSpec('one.weight', 'one.bn', 4, (3, 3), stride=2))
+  x = convolve(
+    x, ConvSpec('two.weight', 'two.bn', 4, (3, 3), is_depthwise=True)
+  )
   return x.mean(axis=(1, 2))
 
 

@@ -16,7 +16,7 @@ VIDEO_EXTENSIONS = (
 )
 
 
-class Container(NamedTuple):
+class VideoContainer(NamedTuple):
   """How a video file is written, in FFmpeg's names."""
 
   format: str
@@ -25,11 +25,11 @@ class Container(NamedTuple):
 
 # Videos of other extensions become Matroska files, which hold any sound.
 CONTAINERS = {
-  '.m4v': Container('mp4', 'libx264'),
-  '.mkv': Container('matroska', 'libx264'),
-  '.mov': Container('mov', 'libx264'),
-  '.mp4': Container('mp4', 'libx264'),
-  '.webm': Container('webm', 'libvpx-vp9'),
+  '.m4v': VideoContainer('mp4', 'libx264'),
+  '.mkv': VideoContainer('matroska', 'libx264'),
+  '.mov': VideoContainer('mov', 'libx264'),
+  '.mp4': VideoContainer('mp4', 'libx264'),
+  '.webm': VideoContainer('webm', 'libvpx-vp9'),
 }
 
 

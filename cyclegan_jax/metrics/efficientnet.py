@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cyclegan_jax.metrics.feature_network import (
-  Conv,
   Convolve,
+  ConvSpec,
   NetworkSpec,
 )
 from cyclegan_jax.types import Array
@@ -53,7 +53,7 @@ def _efficientnet(x: Array, convolve: Convolve) -> Array:
   Returns:
     float32 [N, 1280].
   """
-  stem = Conv('_conv_stem.weight', '_bn0', 32, (3, 3), stride=2)
+  stem = ConvSpec('_conv_stem.weight', '_bn0', 32, (3, 3), stride=2)
   x = nn.relu6(convolve(x, stem))
   block = 0
   for count, size, stride, expansion, features in _STAGES:
@@ -61,7 +61,7 @@ def _efficientnet(x: Array, convolve: Convolve) -> Array:
       name, step = f'_blocks.{block}', 1 if index else stride
       x = _inverted_residual(x, convolve, name, size, step, expansion, features)
       block += 1
-  head = Conv('_conv_head.weight', '_bn1', _DIM, (1, 1))
+  head = ConvSpec('_conv_head.weight', '_bn1', _DIM, (1, 1))
   return nn.relu6(convolve(x, head)).mean(axis=(1, 2))
 
 
@@ -78,9 +78,11 @@ def _inverted_residual(
   inner = expansion * x.shape[-1]
   y = x
   if expansion != 1:
-    expand = Conv(f'{name}._expand_conv.weight', f'{name}._bn0', inner, (1, 1))
+    expand = ConvSpec(
+      f'{name}._expand_conv.weight', f'{name}._bn0', inner, (1, 1)
+    )
     y = nn.relu6(convolve(y, expand))
-  depthwise = Conv(
+  depthwise = ConvSpec(
     f'{name}._depthwise_conv.weight',
     f'{name}._bn1',
     inner,
@@ -89,7 +91,7 @@ def _inverted_residual(
     is_depthwise=True,
   )
   y = nn.relu6(convolve(y, depthwise))
-  project = Conv(
+  project = ConvSpec(
     f'{name}._project_conv.weight', f'{name}._bn2', features, (1, 1)
   )
   y = convolve(y, project)

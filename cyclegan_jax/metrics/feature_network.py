@@ -23,7 +23,7 @@ _CODE_VERSION = 2
 _NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 
-class Conv(NamedTuple):
+class ConvSpec(NamedTuple):
   """A convolution with the batch norm after it, as named in a file.
 
   Attributes:
@@ -52,7 +52,7 @@ class FoldedConv(NamedTuple):
   bias: Any  # float32 [O]
 
 
-Convolve = Callable[[Array, Conv], Array]
+Convolve = Callable[[Array, ConvSpec], Array]
 Network = Callable[[Array, Convolve], Array]
 
 
@@ -168,7 +168,7 @@ def _fold_layers(
 
 def describe_layers(
   spec: NetworkSpec,
-) -> tuple[list[Conv], dict[str, tuple[int, ...]]]:
+) -> tuple[list[ConvSpec], dict[str, tuple[int, ...]]]:
   """Lists a network's convolutions, and the shapes of all their tensors.
 
   Only shapes are evaluated.
@@ -176,7 +176,7 @@ def describe_layers(
   convs = []
   shapes: dict[str, tuple[int, ...]] = {}
 
-  def record(x: Array, conv: Conv) -> Array:
+  def record(x: Array, conv: ConvSpec) -> Array:
     inputs = 1 if conv.is_depthwise else x.shape[-1]
     convs.append(conv)
     shapes[conv.weight] = (conv.features, inputs, *conv.kernel)
@@ -189,7 +189,7 @@ def describe_layers(
   return convs, shapes
 
 
-def _convolve(x: Array, conv: Conv, layer: FoldedConv) -> Array:
+def _convolve(x: Array, conv: ConvSpec, layer: FoldedConv) -> Array:
   if conv.is_depthwise:
     return _convolve_depthwise(x, layer.kernel, conv.stride) + layer.bias
   y = lax.conv_general_dilated(

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cyclegan_jax.metrics.feature_network import (
-  Conv,
   Convolve,
+  ConvSpec,
   NetworkSpec,
 )
 from cyclegan_jax.types import Array
@@ -78,7 +78,7 @@ def _conv_block(
 ) -> Array:
   """Convolution, batch norm and ReLU; a width of 0 makes a square kernel."""
   kernel = (height, width or height)
-  conv = Conv(
+  conv = ConvSpec(
     f'{name}.conv.weight', f'{name}.bn', features, kernel, stride, padding
   )
   return nn.relu(convolve(x, conv))

@@ -32,8 +32,8 @@ from cyclegan_jax.report.html_page import read_page_part
 from cyclegan_jax.serve.job_queue import (
   DisconnectedError,
   FullError,
-  Job,
   JobQueue,
+  QueuedJob,
   TimeLimitError,
 )
 from cyclegan_jax.serve.limits import Limits
@@ -151,7 +151,7 @@ class _Endpoints:
       choices = ' or '.join(model.translators)
       raise HTTPException(404, f'direction={direction} is not {choices}')
 
-    def work(job: Job, source: pathlib.Path) -> pathlib.Path:
+    def work(job: QueuedJob, source: pathlib.Path) -> pathlib.Path:
       return translate_file(
         model.translators[direction],
         source,
@@ -169,7 +169,7 @@ class _Endpoints:
       raise HTTPException(404, f'domain={domain} is not a or b')
     config = next(iter(model.translators.values())).config.data
 
-    def work(job: Job, source: pathlib.Path) -> pathlib.Path:
+    def work(job: QueuedJob, source: pathlib.Path) -> pathlib.Path:
       del job
       return preview_file(config, domain, source, self.limits.max_pixels)
 
@@ -182,7 +182,9 @@ class _Endpoints:
     return self.models[int(text)]
 
   async def _answer_with_file(
-    self, request: Request, work: Callable[[Job, pathlib.Path], pathlib.Path]
+    self,
+    request: Request,
+    work: Callable[[QueuedJob, pathlib.Path], pathlib.Path],
   ) -> Response:
     """Answers with the file that `work` makes of the file in the body."""
     self._check_headers(request)

@@ -28,7 +28,7 @@ class TimeLimitError(Exception):
   """The job ran for longer than it may."""
 
 
-class Job:
+class QueuedJob:
   """A place in the queue; a context manager that frees it.
 
   Attributes:
@@ -129,7 +129,7 @@ class JobQueue:
   def __init__(self, size: int):
     self.size = size
     self.num_idle_tasks = self.num_idle_tasks_done = 0
-    self._jobs: set[Job] = set()
+    self._jobs: set[QueuedJob] = set()
     self._numbers = itertools.count()
     self._lock = threading.Lock()
     self._thread = ThreadPoolExecutor(1, 'translate')
@@ -137,7 +137,7 @@ class JobQueue:
   def __len__(self) -> int:
     return len(self._jobs)
 
-  def enter(self, name: str = '') -> Job:
+  def enter(self, name: str = '') -> QueuedJob:
     """Takes a place in the queue.
 
     Raises:
@@ -146,16 +146,16 @@ class JobQueue:
     with self._lock:
       if len(self._jobs) >= self.size:
         raise FullError
-      job = Job(self, name)
+      job = QueuedJob(self, name)
       self._jobs.add(job)
     return job
 
-  def leave(self, job: Job) -> None:
+  def leave(self, job: QueuedJob) -> None:
     """Frees the place of a job."""
     with self._lock:
       self._jobs.discard(job)
 
-  def find(self, name: str) -> tuple[int, Job] | None:
+  def find(self, name: str) -> tuple[int, QueuedJob] | None:
     """The number of jobs before the job of a name, and the job, if any."""
     with self._lock:
       for job in self._jobs:
@@ -164,7 +164,7 @@ class JobQueue:
           return ahead, job
     return None
 
-  def submit(self, job: Job, work: Callable[[], T]) -> Future[T]:
+  def submit(self, job: QueuedJob, work: Callable[[], T]) -> Future[T]:
     """Lets the thread do the work of a job in its turn."""
     job.number = next(self._numbers)
     return self._thread.submit(job.call, work)
