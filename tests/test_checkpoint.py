@@ -359,6 +359,7 @@ def test_commands_report_a_newer_format_first(folder, tmp_path, capsys):
     error = capsys.readouterr().err
     assert f'{folder / "2"} has format {NEWER}' in error
     assert error.count('\n') == 1
+  (tmp_path / 'lock').unlink()  # of `train`
   assert list_files(tmp_path) == before
 
 
