@@ -11,6 +11,7 @@ def get_config():
   config.batch_size = 2
   config.steps = 8
   config.pool_size = 3
+  config.ema_decay = 0.9
   config.num_devices = 1
   config.data.update(num_train=5, num_test=3, size=16, load_size=20)
   config.generator.update(filters=2, isize=16)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from cyclegan_jax.config import Config as Config
-  from cyclegan_jax.export.runtime import Exported as Exported
-  from cyclegan_jax.export.runtime import load_exported as load_exported
+  from cyclegan_jax.export.stablehlo_runtime import Exported as Exported
+  from cyclegan_jax.export.stablehlo_runtime import (
+    load_exported as load_exported,
+  )
   from cyclegan_jax.inference import make_translator as make_translator
   from cyclegan_jax.nets import make_discriminator as make_discriminator
   from cyclegan_jax.nets import make_generator as make_generator
@@ -34,8 +36,8 @@ _HOMES = {
   'make_translator': 'inference',
   'Translator': 'translate.translator',
   'load_translator': 'translate.translator',
-  'Exported': 'export.runtime',
-  'load_exported': 'export.runtime',
+  'Exported': 'export.stablehlo_runtime',
+  'load_exported': 'export.stablehlo_runtime',
   'make_generator': 'nets',
   'make_discriminator': 'nets',
 }

@@ -9,26 +9,26 @@ from cyclegan_jax import signals
 
 
 def run(*command: str, program: str = '') -> NoReturn:
-  """Runs the command line of this process, and ends it.
+  """Runs the command line of this process, and exits.
 
   Args:
-    command: words that come before the process's own.
+    command: words before the arguments of the process.
     program: how the user calls it, for messages.
   """
-  signals.leave_at_once()
+  signals.exit_on_signals()
   from cyclegan_jax import cli
 
   argv = [*command, *sys.argv[1:]]
-  if cli.load_command(argv):  # with JAX, which takes seconds
+  if cli.load_command(argv):  # imports JAX, which takes seconds
     from cyclegan_jax.storage.cache import keep_compiled_programs
 
     keep_compiled_programs()
-  signals.interrupt()
+  signals.raise_on_signals()
   status = cli.main(argv, program=program)
-  # A thread may still be inside of the compiler, or wait for a disk: Python
-  # would wait for it, or crash it.
+  # A thread may still be compiling, or waiting for a disk: Python would wait
+  # for it, or crash it.
   for stream in (sys.stdout, sys.stderr):
-    with contextlib.suppress(OSError, ValueError):  # its reader has gone
+    with contextlib.suppress(OSError, ValueError):  # a closed pipe
       stream.flush()
   os._exit(status)
 

@@ -5,14 +5,14 @@ import importlib
 import logging
 import signal
 import sys
-import threading
+from collections.abc import Iterator
 from typing import Any
 
 from cyclegan_jax.errors import ConfigError, UserError
 from cyclegan_jax.signals import StoppedError, TerminatedError
 
-# A file each, imported when it is called: no command waits for another's
-# libraries.
+# Modules of cyclegan_jax.commands. Only the one that is called is imported, so
+# that no command waits for another's libraries.
 COMMANDS = {
   'train': 'train',
   'translate': 'translate',
@@ -36,53 +36,17 @@ Each command has a --help of its own.
 """
 
 
-class _PrintHandler(logging.Handler):
-  """Prints to what standard error is by then, as a progress bar may hold it."""
-
-  def emit(self, record: logging.LogRecord) -> None:
-    """Prints a line."""
-    level = record.levelname.lower()
-    with contextlib.suppress(OSError, ValueError):  # a log on a full disk
-      print(f'{level}: {self.format(record)}', file=sys.stderr)
-
-
-def _silence_libraries() -> None:
-  """Leaves it to `main` to tell of an error, once.
-
-  When a disk is full, Orbax logs the traceback, asyncio and TensorStore tell
-  one for each array, and tensorboardX two more from its threads. A program
-  that calls `main` and has hooks of its own keeps them.
-  """
-  for name in ('absl', 'asyncio'):
-    logging.getLogger(name).setLevel(logging.CRITICAL)
-  if sys.unraisablehook is sys.__unraisablehook__:
-    sys.unraisablehook = _ignore
-  if threading.excepthook is threading.__excepthook__:
-    threading.excepthook = _ignore
-
-
-def _ignore(error: Any) -> None:
-  del error
-
-
-def load_command(argv: list[str]) -> Any:
-  """The module of the command that is asked for; None if there is none."""
-  if argv and argv[0] in COMMANDS:
-    name = COMMANDS[argv[0]]
-    return importlib.import_module(f'cyclegan_jax.commands.{name}')
-  return None
-
-
 def main(argv: list[str] | None = None, *, program: str = '') -> int:
   """Runs a command.
 
   Args:
-    argv: the command and its arguments; None for the process's own.
-    program: how the user calls `train`, for the message of how to go on.
+    argv: the command and its arguments; None for those of the process.
+    program: how the user calls `train`, for the message that tells how to
+      resume a run.
 
   Returns:
-    The exit status: 0; 1 for what the user can mend; 2 for a wrong command
-    line; 128 + n after signal n.
+    The exit status: 0; 1 for errors that the user can fix; 2 for a wrong
+    command line; 128 + n after signal n.
   """
   argv = sys.argv[1:] if argv is None else argv
   if not argv or argv[0] in ('-h', '--help'):
@@ -93,26 +57,47 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
     print(f'error: {argv[0]!r} is not a command\n\n{USAGE}', file=sys.stderr)
     return 2
   debug = not {'--debug', '-debug', '--debug=true'}.isdisjoint(argv)
-  # By force: Orbax has set up logging when it was imported.
-  logging.basicConfig(
-    level=logging.WARNING,
-    format='%(message)s',
-    handlers=[_PrintHandler()],
-    force=True,
-  )
-  if not debug:
-    _silence_libraries()
+  with _log_to_stderr():
+    try:
+      return command.run(argv[1:], program or f'cyclegan {argv[0]}')
+    except UserError as error:
+      if debug:
+        raise
+      print(f'error: {error}', file=sys.stderr)
+      return 2 if isinstance(error, ConfigError) else 1
+    except StoppedError as stopped:
+      print('stopped before the first step', file=sys.stderr)
+      return 128 + stopped.signal
+    except KeyboardInterrupt as stopped:
+      print('stopped', file=sys.stderr)
+      is_ctrl_c = not isinstance(stopped, TerminatedError)
+      return 128 + (signal.SIGINT if is_ctrl_c else signal.SIGTERM)
+
+
+def load_command(argv: list[str]) -> Any:
+  """Imports the module of a command line's command; None for no command."""
+  if argv and argv[0] in COMMANDS:
+    name = COMMANDS[argv[0]]
+    return importlib.import_module(f'cyclegan_jax.commands.{name}')
+  return None
+
+
+class _StderrHandler(logging.Handler):
+  """Prints to the current sys.stderr, which a progress bar may replace."""
+
+  def emit(self, record: logging.LogRecord) -> None:
+    """Prints a line."""
+    level = record.levelname.lower()
+    with contextlib.suppress(OSError, ValueError):  # a log on a full disk
+      print(f'{level}: {self.format(record)}', file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
+  """Replaces the handlers of the root logger, which Orbax sets up."""
+  root = logging.getLogger()
+  handlers, root.handlers = root.handlers, [_StderrHandler(logging.WARNING)]
   try:
-    return command.run(argv[1:], program or f'cyclegan {argv[0]}')
-  except UserError as error:
-    if debug:
-      raise
-    print(f'error: {error}', file=sys.stderr)
-    return 2 if isinstance(error, ConfigError) else 1
-  except StoppedError as stopped:
-    print('stopped before the first step', file=sys.stderr)
-    return 128 + stopped.signal
-  except KeyboardInterrupt as stopped:
-    print('stopped', file=sys.stderr)
-    is_ctrl_c = not isinstance(stopped, TerminatedError)
-    return 128 + (signal.SIGINT if is_ctrl_c else signal.SIGTERM)
+    yield
+  finally:
+    root.handlers = handlers

@@ -1,7 +1,7 @@
-"""Images between their two forms, and sheets of them for the eye.
+"""Conversion between raw images and the networks' floats.
 
-Raw images are uint8 in [0, 255], or floats in [-1, 1] where files hold more
-than 8 bits; the networks see floats in [-1, 1].
+Raw images are uint8 in [0, 255], or float32 in [-1, 1] where files hold more
+than 8 bits; the networks take float32 in [-1, 1].
 """
 
 from typing import TypeVar
@@ -13,14 +13,13 @@ AnyArray = TypeVar('AnyArray', np.ndarray, jax.Array)
 
 
 def to_float(images: AnyArray) -> AnyArray:
-  """What the networks see of raw images; runs inside jit as well.
+  """Scales uint8 images to [-1, 1], inside or outside of jit.
 
   Args:
-    images: of any shape: uint8, or float32 that is in [-1, 1] already.
+    images: any shape: uint8, or float32 that is in [-1, 1] already.
 
   Returns:
-    float32 in [-1, 1] of the same shape: of NumPy where images are, else of
-    JAX.
+    float32 in [-1, 1] of the same shape: NumPy for NumPy, else JAX.
   """
   if images.dtype == np.float32:
     return images
@@ -30,14 +29,14 @@ def to_float(images: AnyArray) -> AnyArray:
 
 
 def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
-  """The uint8 images nearest to floats: the inverse of `to_float`.
+  """Rounds floats in [-1, 1] to uint8: the inverse of `to_float`.
 
   Args:
-    images: floats of any shape; those outside [-1, 1] are clipped, and NaN
+    images: floats of any shape; values outside [-1, 1] are clipped, and NaN
       becomes 0.
 
   Returns:
-    uint8 of the same shape, always of NumPy.
+    uint8 NumPy array of the same shape.
   """
   # Clipped first: large numbers would overflow in the cast or the product.
   clipped = np.clip(np.asarray(images), -1, 1).astype(np.float32)
@@ -45,12 +44,12 @@ def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
 
 
 def to_rgb(images: np.ndarray) -> np.ndarray:
-  """Images of any number of channels as a person can look at them.
+  """Converts images with any number of channels to RGB for viewing.
 
   Args:
-    images: [N, H, W, C] floats in [-1, 1]; two channels are grey and alpha,
-      four are colour and alpha (shown on white), of more than four the first
-      three are shown.
+    images: [N, H, W, C] floats in [-1, 1]. Two channels are gray and alpha,
+      four are RGB and alpha; alpha is blended with white. Of more than four
+      channels the first three are taken.
 
   Returns:
     uint8 [N, H, W, 3].
@@ -59,8 +58,8 @@ def to_rgb(images: np.ndarray) -> np.ndarray:
   channels = pixels.shape[-1]
   if channels in (2, 4):
     alpha = pixels[..., -1:] / 255.0
-    shown = pixels[..., :-1] * alpha + 255 * (1 - alpha)
-    pixels = np.rint(shown).astype(np.uint8)
+    blended = pixels[..., :-1] * alpha + 255 * (1 - alpha)
+    pixels = np.rint(blended).astype(np.uint8)
   if pixels.shape[-1] < 3:
     return np.repeat(pixels[..., :1], 3, axis=-1)
   return pixels[..., :3]

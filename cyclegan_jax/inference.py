@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.typing import ArrayLike
@@ -20,15 +21,15 @@ def translate(
   *,
   axis_name: str | None = None,
 ) -> Array:
-  """Applies one generator: a pure function.
+  """Applies one generator; a pure function.
 
   Args:
-    config: of the run that made the parameters.
-    params: of the generator of this direction: `state.gen[direction]`.
+    config: config of the training run.
+    params: the generator's parameters, `state.gen[direction]`.
     direction: 'ab' or 'ba'.
     images: [B, H, W, C] in [-1, 1].
-    key: for dropout, where the network has it.
-    axis_name: the devices' axis under `parallel.data_parallel`.
+    key: PRNG key of dropout; unused by networks without it.
+    axis_name: device axis under `parallel.data_parallel`.
 
   Returns:
     [B, H, W, C'] in [-1, 1], in the images' dtype.
@@ -38,8 +39,10 @@ def translate(
     channels=config.channels(direction[1]),
     axis_name=axis_name,
   )
-  translated = network.apply({'params': params}, images, rngs={'dropout': key})
-  return translated.astype(images.dtype)  # type: ignore[union-attr]
+  translated: Any = network.apply(
+    {'params': params}, images, rngs={'dropout': key}
+  )
+  return translated.astype(images.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -55,24 +58,27 @@ def _translate_each(
 def make_translator(
   config: Config, gen_params: Params, direction: str, *, key: Key | None = None
 ) -> Callable[[ArrayLike], Array]:
-  """A jitted function from images of one domain to the other.
+  """Makes a jitted function from images of one domain to the other.
 
-  Each image is translated by itself: batch norm takes its statistics over
-  that image and dropout has the same masks for each, so a translation does
-  not depend on the images beside it.
+  Each image is translated independently: batch norm takes its statistics over
+  that image alone, and dropout uses the same masks for all images. So a
+  translation does not depend on the rest of the batch.
 
   Args:
-    config: of the run that made the parameters.
-    gen_params: both generators: `state.gen`, or `state.gen_ema`.
+    config: config of the training run.
+    gen_params: parameters by direction, `state.gen` or `state.gen_ema`.
     direction: 'ab' or 'ba'.
-    key: for dropout, where the network has it; None for a fixed one.
+    key: PRNG key of dropout; None for a fixed one.
 
   Returns:
     A function from [B, H, W, C] in [-1, 1] to [B, H, W, C'] in [-1, 1].
+
+  Raises:
+    ValueError: gen_params has no such direction.
   """
   if direction not in gen_params:
-    known = ' or '.join(repr(each) for each in gen_params)
-    raise ValueError(f'direction {direction!r} is unknown: {known}')
+    known = ' or '.join(map(repr, gen_params))
+    raise ValueError(f'direction={direction!r} is unknown: use {known}')
   key = jax.random.key(0) if key is None else key
   return functools.partial(
     _translate_each, config, direction, gen_params[direction], key

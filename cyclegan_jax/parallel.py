@@ -1,10 +1,12 @@
-"""Data parallelism: the only place that knows of devices.
+"""Data parallelism: the only module with device axes.
 
-N devices give what one device gives at the same global batch: the state is
-replicated, each device holds a slice of the batch, and whatever depends on
-the whole batch goes through the functions below.
+N devices match a single device at the same global batch: the state is
+replicated, each device holds a slice of the batch, and everything that
+depends on the whole batch goes through the functions below. Their
+`axis_name` is `AXIS` on several devices and None on one.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,13 +27,14 @@ def data_parallel(
 
   Args:
     step: a pure function (state, batch) -> (state, metrics) that reduces
-      over the axis `parallel.AXIS`, such as `functools.partial(train_step,
+      over the axis `AXIS`, such as `functools.partial(train_step,
       config=config, axis_name=parallel.AXIS)`.
-    num_devices: how many to use; None for all. Of several processes all.
+    num_devices: number of devices; None for all. Several processes have to
+      use all of theirs.
 
   Returns:
-    A function of the unstacked state, whose memory it takes over, and of a
-    batch from `shard_batch`; it returns the unstacked new state and metrics.
+    A function of the unstacked state, whose buffers are donated, and a batch
+    from `shard_batch`. It returns the unstacked new state and metrics.
   """
   return jax.pmap(
     step,
@@ -44,21 +47,22 @@ def data_parallel(
 
 
 def replicate(tree: Tree, num_devices: int) -> Tree:
-  """Puts a state where `data_parallel` has it: whole, on every device.
+  """Copies a state to every device, as `data_parallel` returns it.
 
-  In each of several processes it has to be the same.
+  Several processes have to pass equal states.
   """
-  everywhere = _sharding(num_devices)
+  sharding = _sharding(num_devices)
   if jax.process_count() == 1:
-    return jax.device_put(tree, everywhere)
+    return jax.device_put(tree, sharding)
 
-  def put(x: Array) -> Array:
+  def copy_to_all(x: Array) -> Array:
     copies = [
-      jax.device_put(x, each, may_alias=False) for each in jax.local_devices()
+      jax.device_put(x, device, may_alias=False)
+      for device in jax.local_devices()
     ]
-    return jax.make_array_from_single_device_arrays(x.shape, everywhere, copies)
+    return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)
 
-  return jax.tree.map(put, tree)
+  return jax.tree.map(copy_to_all, tree)
 
 
 def _sharding(num_devices: int, *axes: str) -> jax.sharding.NamedSharding:
@@ -67,61 +71,58 @@ def _sharding(num_devices: int, *axes: str) -> jax.sharding.NamedSharding:
 
 
 def unreplicate(tree: Tree) -> Tree:
-  """A copy on the first device of what all devices have, as its own arrays.
+  """Copies a replicated tree to the first device.
 
-  So another step may take over the memory of the tree, and what works on the
-  copy is not compiled again for each number of devices.
+  The copy has buffers of its own, so the next step may take over the tree's,
+  and functions of the copy are not compiled again for each number of devices.
   """
   device = jax.local_devices()[0]
-  return jax.device_put(first_of(tree), device, may_alias=False)
+  return jax.device_put(first_replica(tree), device, may_alias=False)
 
 
-def first_of(tree: Tree) -> Tree:
-  """What the first device has of what all devices have, where it is."""
+def first_replica(tree: Tree) -> Tree:
+  """The first local device's part of a replicated tree, without a copy."""
   return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def shard_batch(batch: Tree, num_devices: int) -> Tree:
-  """Cuts [B, ...] into [num_devices, B / num_devices, ...].
+  """Reshapes [B, ...] to [num_devices, B / num_devices, ...].
 
-  Each of several processes gives its share of the batch.
+  Each of several processes passes its own part of the batch, as NumPy arrays.
   """
   num_local = num_devices // jax.process_count()
-  cut = jax.tree.map(lambda x: x.reshape((num_local, -1, *x.shape[1:])), batch)
+  shards = jax.tree.map(
+    lambda x: x.reshape((num_local, -1, *x.shape[1:])), batch
+  )
   if num_local == num_devices:
-    return cut
-  sharding = _sharding(num_devices, AXIS)
-
-  def put(x: Array) -> Array:
-    slices = [
-      jax.device_put(x[each : each + 1], device)
-      for each, device in enumerate(jax.local_devices())
-    ]
-    shape = (num_devices, *x.shape[1:])
-    return jax.make_array_from_single_device_arrays(shape, sharding, slices)
-
-  return jax.tree.map(put, cut)
+    return shards
+  return jax.tree.map(
+    functools.partial(
+      jax.make_array_from_process_local_data, _sharding(num_devices, AXIS)
+    ),
+    shards,
+  )
 
 
 def mean_over(tree: Tree, axis_name: str | None) -> Tree:
-  """The mean over devices of every array in the tree."""
+  """Mean over devices of each array in the tree."""
   return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def any_over(x: Array, axis_name: str | None) -> Array:
-  """Whether a bool holds on any device."""
+  """Logical or over devices of a bool array."""
   return x if axis_name is None else jax.lax.pmax(x, axis_name)
 
 
 def gather(x: Array, axis_name: str | None) -> Array:
-  """The global batch [N * B, ...] of a local one, on every device."""
+  """Local batches [B, ...] to the global [N * B, ...], on every device."""
   if axis_name is None:
     return x
   return jax.lax.all_gather(x, axis_name, tiled=True)
 
 
 def local_slice(x: Array, size: int, axis_name: str | None) -> Array:
-  """This device's [size, ...] of a global batch: the reverse of gather."""
+  """This device's [size, ...] of a global batch: the inverse of `gather`."""
   if axis_name is None:
     return x
   start = jax.lax.axis_index(axis_name) * size
@@ -129,7 +130,7 @@ def local_slice(x: Array, size: int, axis_name: str | None) -> Array:
 
 
 def example_keys(key: Key, size: int, axis_name: str | None) -> Key:
-  """A key for each local example, by its place in the global batch."""
+  """Keys [size] of the local examples, by their place in the global batch."""
   index = jnp.arange(size)
   if axis_name is not None:
     index += jax.lax.axis_index(axis_name) * size

@@ -1,4 +1,4 @@
-"""The pool of past fakes that discriminators are shown (arXiv:1612.07828)."""
+"""Pool of past fakes shown to the discriminators (arXiv:1612.07828)."""
 
 import flax.struct
 import jax
@@ -12,8 +12,8 @@ class ImagePool(flax.struct.PyTreeNode):
 
   Attributes:
     images: [size, H, W, C]; slots from `count` on are not filled yet. None
-      for a pool of size 0, as an array without elements can't be saved.
-    count: int32 scalar, the filled slots.
+      for a pool of size 0, as an array without elements cannot be saved.
+    count: int32 scalar, number of filled slots.
   """
 
   images: Array | None
@@ -21,10 +21,10 @@ class ImagePool(flax.struct.PyTreeNode):
 
 
 def init_pool(size: int, shape: tuple[int, int, int]) -> ImagePool:
-  """An empty pool.
+  """Creates an empty pool.
 
   Args:
-    size: number of images that it keeps; 0 makes a pool that lets all pass.
+    size: number of slots; a pool of size 0 returns all images unchanged.
     shape: (H, W, C) of an image.
 
   Returns:
@@ -39,15 +39,16 @@ def init_pool(size: int, shape: tuple[int, int, int]) -> ImagePool:
 def query_pool(
   pool: ImagePool, key: Key, images: Array
 ) -> tuple[ImagePool, Array]:
-  """Puts fakes in and takes fakes out, one image after the other.
+  """Exchanges fresh fakes for past ones, one image after the other.
 
-  Until the pool is full an image is stored and returned. Then, with
-  probability 1/2, it takes the place of a randomly drawn one, which is
-  returned; else it is returned and not stored (arXiv:1703.10593, section 4).
+  Until the pool is full, an image is stored and returned. Then, with
+  probability 1/2, it replaces a randomly drawn stored image, which is
+  returned; otherwise it is returned and not stored (arXiv:1703.10593,
+  section 4).
 
   Args:
-    pool: of `size` images [H, W, C].
-    key: for this query.
+    pool: of images [H, W, C].
+    key: PRNG key of this query.
     images: [B, H, W, C] fresh fakes.
 
   Returns:
@@ -58,9 +59,9 @@ def query_pool(
   size = pool.images.shape[0]
 
   def query_one(
-    pool: ImagePool, each: tuple[Key, Array]
+    pool: ImagePool, key_and_image: tuple[Key, Array]
   ) -> tuple[ImagePool, Array]:
-    key, image = each
+    key, image = key_and_image
     swap_key, slot_key = jax.random.split(key)
     is_full = pool.count >= size
     swaps = is_full & jax.random.bernoulli(swap_key)
@@ -68,8 +69,8 @@ def query_pool(
       is_full, jax.random.randint(slot_key, (), 0, size), pool.count
     )
     old = jax.lax.dynamic_index_in_dim(pool.images, slot, keepdims=False)
-    kept = jnp.where(swaps | ~is_full, image, old)
-    stored = jax.lax.dynamic_update_index_in_dim(pool.images, kept, slot, 0)
+    new = jnp.where(swaps | ~is_full, image, old)
+    stored = jax.lax.dynamic_update_index_in_dim(pool.images, new, slot, 0)
     count = jnp.minimum(pool.count + 1, size)
     return ImagePool(stored, count), jnp.where(swaps, old, image)
 

@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM as a flag that the loop looks at between steps."""
+"""Handlers for Ctrl-C and SIGTERM."""
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -15,10 +16,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StoppedError(Exception):
-  """A signal came while something took long.
+  """A signal arrived during a long call.
 
   Attributes:
-    signal: its number.
+    signal: number of the signal.
   """
 
   def __init__(self, signal: int):
@@ -27,40 +28,40 @@ class StoppedError(Exception):
 
 
 class TerminatedError(KeyboardInterrupt):
-  """SIGTERM, as Python has Ctrl-C: what is half written is removed."""
+  """SIGTERM, raised like Ctrl-C, so that unfinished files are removed."""
 
 
-def interrupt() -> None:
+def raise_on_signals() -> None:
   """Lets SIGINT and SIGTERM raise KeyboardInterrupt or its subclass."""
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  signal.signal(signal.SIGTERM, _terminate)
+  signal.signal(signal.SIGTERM, _raise_terminated)
 
 
-def _terminate(number: int, frame: types.FrameType | None) -> None:
+def _raise_terminated(number: int, frame: types.FrameType | None) -> None:
   raise TerminatedError
 
 
-def leave_at_once() -> None:
-  """Lets the first signal end the process, with its usual exit status.
+def exit_on_signals() -> None:
+  """Lets SIGINT and SIGTERM end the process with their usual exit status.
 
-  For the time in which a run has nothing that could be lost; what it does
-  meanwhile, importing JAX above all, would answer with a long traceback.
+  For the time while JAX is imported: nothing can be lost then, and an
+  exception would print a long traceback.
   """
   for number in _SIGNALS:
-    signal.signal(number, _leave)
+    signal.signal(number, _exit)
 
 
-def _leave(number: int, frame: types.FrameType | None) -> None:
-  # Not sys.exit: other threads may be inside of a library, which doesn't
-  # bear that the interpreter goes away.
+def _exit(number: int, frame: types.FrameType | None) -> None:
+  # Not sys.exit: libraries whose threads are running may crash when the
+  # interpreter shuts down.
   os._exit(128 + number)
 
 
 class StopSignal:
   """While active, the first SIGINT or SIGTERM only sets `received`.
 
-  A second one leaves the process at once with its usual exit status. Outside
-  the main thread, where Python allows no handlers, nothing is installed.
+  A second one ends the process with its usual exit status. Outside the main
+  thread, where Python allows no handlers, nothing is installed.
   """
 
   def __init__(self) -> None:
@@ -76,43 +77,39 @@ class StopSignal:
     return self
 
   def __exit__(self, *_: object) -> None:
-    """Puts back the handlers that were there."""
+    """Restores the previous handlers."""
     for number, handler in self._old.items():
       signal.signal(number, handler)
 
   def call(self, function: Callable[[], T], *, patience: float = 0) -> T:
-    """Calls a function that takes long in a library, such as compilation.
+    """Calls a function that stays inside a library for long: compilation.
 
-    Python handles signals between two steps of the main thread, of which
-    there are none inside of a library. So another thread calls it.
+    Python handles signals in the main thread, and only between two of its own
+    instructions. So another thread calls the function.
 
     Args:
-      function: to be called.
-      patience: seconds after a signal in which it may still end.
+      function: the function.
+      patience: seconds after a signal in which it may still return.
 
     Raises:
-      StoppedError: a signal came; the function is left to itself.
+      StoppedError: a signal arrived; the function keeps running.
     """
     if not self._old:
       return function()
     self._check(patience)
-    done = threading.Event()
-    result: list[T] = []
-    errors: list[BaseException] = []
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def run() -> None:
       try:
-        result.append(function())
+        future.set_result(function())
       except BaseException as error:
-        errors.append(error)
-      done.set()
+        future.set_exception(error)
 
+    # A daemon, which does not keep the process alive.
     threading.Thread(target=run, name='call', daemon=True).start()
-    while not done.wait(0.1):
+    while not concurrent.futures.wait([future], timeout=0.1).done:
       self._check(patience)
-    if errors:
-      raise errors[0]
-    return result[0]
+    return future.result()
 
   def _check(self, patience: float) -> None:
     if self.received is None:
@@ -125,6 +122,6 @@ class StopSignal:
       os._exit(128 + number)
     self._received_at = time.monotonic()
     self.received = number
-    # print() could be interrupted in the middle of another one.
-    with contextlib.suppress(OSError):  # nobody may be there to read it
-      os.write(2, b'\nstopping after this step; once more leaves at once\n')
+    # The signal may have interrupted a print().
+    with contextlib.suppress(OSError):  # a closed pipe
+      os.write(2, b'\nstopping after this step; again to stop at once\n')

@@ -80,7 +80,6 @@ docs/options
 docs/api
 experiments/README
 experiments/performance
-experiments/faults
 ARCHITECTURE
 CONTRIBUTING
 CHANGELOG

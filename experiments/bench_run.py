@@ -28,7 +28,7 @@ from cyclegan_jax.config import Config, from_config_dict
 from cyclegan_jax.data.loader import TrainBatches
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.data.synthetic.drawings import draw
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage.checkpoint import Saver
 from cyclegan_jax.training.compiled_step import compile_step
@@ -122,12 +122,12 @@ def measure_records(config: Config, given: argparse.Namespace) -> None:
     setattr(kind, name, method)
 
   timed(Loop, '__call__', 'loop')
-  for name in ('step', 'samples', 'then', 'flush'):
-    timed(Recorder, name, 'held')
+  for name in ('add_step', 'add_samples', 'call_after', 'flush'):
+    timed(RunLog, name, 'held')
   timed(Saver, 'wait', 'held')
-  for name in ('_see', '_draw', '_write_gallery', 'sync'):
-    timed(Recorder, name, 'beside')
-  for name in ('save', '_finish'):
+  for name in ('_add_step', '_add_samples', '_write_page', 'sync'):
+    timed(RunLog, name, 'beside')
+  for name in ('save', '_save'):
     timed(Saver, name, 'beside')
   shares = []
   for _ in range(given.rounds):

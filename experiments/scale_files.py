@@ -87,7 +87,7 @@ def measure_files(folder: str, config: Config) -> dict[str, Any]:
       path / 'checkpoints',
       config,
       data=fingerprint(images),
-      listing=listing(images),
+      image_list=listing(images),
     ) as saver:
       marks.append(time.process_time())
       run, peak = memory('VmRSS'), memory('VmHWM')

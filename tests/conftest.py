@@ -7,23 +7,31 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
+import filelock
 import hypothesis
 import jax
 import pytest
 
+from cyclegan_jax import cli
 from cyclegan_jax.config import Config, from_config_dict
 
-# Before JAX starts. At tiny sizes LLVM unrolls whole loops, a second for each
-# array drawn at random: compiling takes longer than running. 8 devices on one
-# CPU stand in for 8 accelerators. The processes that tests start compile by
-# the same flags, on one device.
-os.environ['XLA_FLAGS'] = (
-  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
-  '--xla_cpu_use_fusion_emitters=false'
-)
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Flags for tiny arrays, where compiling takes longer than running: LLVM would
+# unroll whole loops, and the fusion emitters (gone from newer XLA) double the
+# compile time of a training step. They are set before JAX starts, and the
+# processes that tests start inherit them.
+_XLA_FLAGS = [
+  '--xla_backend_optimization_level=0',
+  '--xla_llvm_disable_expensive_passes=true',
+]
+if jax.__version_info__ < (0, 11):
+  _XLA_FLAGS.append('--xla_cpu_use_fusion_emitters=false')
+os.environ['XLA_FLAGS'] = ' '.join(_XLA_FLAGS)
+# 8 devices on one CPU stand in for 8 accelerators.
 jax.config.update('jax_num_cpu_devices', 8)
-# All of them compile the same few programs: once is enough. The folder is the
-# user's own, mode 0700, and goes with the session; pytest's workers share it.
+# Workers and the processes that tests start share one folder of compiled
+# programs. It is the user's own, mode 0700, and is deleted with the session.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   _COMPILED = tempfile.TemporaryDirectory(prefix='cyclegan_jax_tests_')
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _COMPILED.name
@@ -99,10 +107,27 @@ def tiny_config() -> Config:
   )
 
 
+@pytest.fixture(scope='session')
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """A finished run of configs/tiny.py, trained once for all workers.
+
+  Tests only read it: one that writes to the folder takes a copy.
+  """
+  folder = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    folder = folder.parent
+  run = folder / 'trained_run'
+  with filelock.FileLock(folder / 'trained_run.lock'):
+    if not (run / 'checkpoints' / '8').exists():
+      argv = ['train', f'--config={ROOT}/configs/tiny.py', f'--workdir={run}']
+      assert cli.main(argv) == 0
+  return run
+
+
 @pytest.fixture
 def load_preset(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Config]:
   """The config of a file in configs/, by its name."""
-  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent.parent)
+  monkeypatch.syspath_prepend(ROOT)
 
   def load(name: str) -> Config:
     module = importlib.import_module(f'configs.{name}')

@@ -1,6 +1,6 @@
-"""Animated files: frame by frame, as others show them."""
+"""Animated files: frame by frame, as other programs show them."""
 
-import io
+import fractions
 import struct
 import zlib
 
@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from cyclegan_jax.errors import DataError, UserError
-from cyclegan_jax.media.clips import convert_animation
-from cyclegan_jax.media.decoding import ImageError
+from cyclegan_jax.errors import DataError
+from cyclegan_jax.media import animations
+from cyclegan_jax.media.animations import convert_animation
 
-MANY = 10**6
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 FORMATS = ('gif', 'png', 'webp')
 DURATIONS = [40, 120, 70]
-# Colours that no palette has to change.
 RED, BLUE, CLEAR = (200, 40, 40, 255), (30, 60, 220, 255), (0, 0, 0, 0)
+BLACK = (0, 0, 0, 255)
 
 
-def frames_of(path):
-  """RGBA arrays, durations, and how often it is played."""
+def read(path):
+  """RGBA arrays, durations, and the loop count as Pillow has it."""
   with Image.open(path) as image:
     shown, durations = [], []
     for index in range(image.n_frames):
@@ -31,18 +30,18 @@ def frames_of(path):
     return shown, durations, image.info.get('loop')
 
 
-def squares(height=12, width=16, count=3, *, back=CLEAR):
-  """A red square that moves to the right."""
+def squares(back=CLEAR):
+  """Frames of 12 x 16 pixels: a red square that moves to the right."""
   frames = []
-  for shift in range(count):
-    pixels = np.full((height, width, 4), back, np.uint8)
+  for shift in range(3):
+    pixels = np.full((12, 16, 4), back, np.uint8)
     pixels[2:8, shift : shift + 6] = RED
     frames.append(pixels)
   return frames
 
 
 def save(path, frames, **options):
-  images = [Image.fromarray(each) for each in frames]
+  images = [Image.fromarray(frame) for frame in frames]
   options = {'duration': DURATIONS, 'loop': 0, **options}
   if path.suffix == '.webp':
     options['lossless'] = True
@@ -58,90 +57,94 @@ def invert(frames):
   return 255 - frames
 
 
+def unchanged(frames):
+  return frames
+
+
 def convert(source, target, function=invert, channels=3, **options):
-  options = {'max_pixels': MANY, **options}
+  options = {'max_pixels': 10**6, **options}
   convert_animation(source, target, function, channels=channels, **options)
 
 
-@pytest.mark.parametrize('batch_size', [1, 2])
-@pytest.mark.parametrize('target', FORMATS)
-@pytest.mark.parametrize('source', FORMATS)
-def test_frames_timing_and_alpha(source, target, batch_size, tmp_path):
-  path = save(tmp_path / f'in.{source}', squares())
-  made, told = tmp_path / f'out.{target}', []
-  convert(
-    path,
-    made,
-    batch_size=batch_size,
-    on_frame=lambda *of: told.append(of),
-  )
-  shown, durations, loop = frames_of(made)
-  assert durations == DURATIONS
-  assert loop == 0
-  for shift, before in enumerate(squares()):
-    pixels = shown[shift]
-    np.testing.assert_array_equal(pixels[..., 3], before[..., 3])
-    if target == 'webp':  # whose colours of edges run
-      inside = pixels[4:6, shift + 2 : shift + 4, :3]
-      assert abs(inside - (55, 215, 215)).max() < 12
-    else:
-      inside = pixels[2:8, shift : shift + 6, :3]
-      assert abs(inside - (55, 215, 215)).max() == 0
-  total = None if source == 'gif' else 3
-  assert told == [(1, total), (2, total), (3, total)]
-  assert len(list(tmp_path.iterdir())) == 2
-
-
-@pytest.mark.parametrize('target', ['gif', 'png'])
-def test_another_decoder_shows_the_same(target, tmp_path):
-  av = pytest.importorskip('av')
-  path = save(tmp_path / 'in.png', squares())
-  made = tmp_path / f'out.{target}'
-  convert(path, made)
-  demuxer = {'gif': 'gif', 'png': 'apng'}[target]
-  with av.open(str(made), format=demuxer) as reader:
-    shown = [each.to_ndarray(format='rgba') for each in reader.decode(video=0)]
-  for pixels, expected in zip(shown, frames_of(made)[0], strict=True):
-    np.testing.assert_array_equal(pixels[..., 3], expected[..., 3])
-    seen = expected[..., 3] > 0
-    np.testing.assert_array_equal(pixels[seen], expected[seen])
+def error_of(source, target, function=invert, **options):
+  """The message of the error, after which nothing is left of the target."""
+  before = set(target.parent.iterdir())
+  with pytest.raises(DataError) as caught:
+    convert(source, target, function, **options)
+  assert set(target.parent.iterdir()) == before
+  return str(caught.value)
 
 
 @pytest.mark.parametrize(
-  'source, target, plays, expected',
+  'source, target, batch_size',
   [
-    ('gif', 'gif', None, None),
-    ('gif', 'gif', 0, 0),
+    ('gif', 'gif', 2),
+    ('png', 'png', 3),
+    ('webp', 'webp', 1),
+    ('gif', 'png', 1),
+    ('png', 'webp', 2),
+    ('webp', 'gif', 3),
+  ],
+)
+def test_frames_timing_and_alpha(source, target, batch_size, tmp_path):
+  path = save(tmp_path / f'in.{source}', squares())
+  made, calls = tmp_path / f'out.{target}', []
+  convert(
+    path, made, batch_size=batch_size, on_frame=lambda *args: calls.append(args)
+  )
+  shown, durations, loop = read(made)
+  assert durations == DURATIONS
+  assert loop == 0
+  for shift, before in enumerate(squares()):
+    np.testing.assert_array_equal(shown[shift][..., 3], before[..., 3])
+    # The colors of edges run in WebP files.
+    inside = shown[shift][4:6, shift + 2 : shift + 4, :3]
+    tolerance = 12 if target == 'webp' else 0
+    assert abs(inside - (55, 215, 215)).max() <= tolerance
+  assert calls == [(1, 3), (2, 3), (3, 3)]
+  assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+  'source, target, loop, expected',
+  [
     ('gif', 'gif', 4, 4),
     ('gif', 'png', 4, 5),  # four times more is five times
     ('gif', 'png', None, 1),
-    ('png', 'png', 3, 3),
     ('png', 'gif', 3, 2),
     ('png', 'gif', 1, None),
     ('webp', 'webp', 7, 7),
-    ('webp', 'png', 7, 7),
   ],
 )
-def test_how_often_it_is_played(source, target, plays, expected, tmp_path):
-  options = {'loop': plays} if plays is not None else {}
-  images = [Image.fromarray(each) for each in squares()]
+def test_repeats(source, target, loop, expected, tmp_path):
   path, made = tmp_path / f'in.{source}', tmp_path / f'out.{target}'
-  images[0].save(
-    path, save_all=True, append_images=images[1:], duration=50, **options
-  )
+  images = [Image.fromarray(frame) for frame in squares()]
+  options = {} if loop is None else {'loop': loop}
+  images[0].save(path, save_all=True, append_images=images[1:], **options)
   convert(path, made)
-  assert frames_of(made)[2] == expected
+  assert read(made)[2] == expected
 
 
-def test_times_that_are_no_whole_numbers(tmp_path):
+def test_fractions_of_milliseconds(tmp_path):
   path = save(tmp_path / 'in.png', squares(), duration=1000 / 30)
   convert(path, tmp_path / 'out.png')
   data = (tmp_path / 'out.png').read_bytes()
-  at = data.index(b'fcTL') + 4
-  assert struct.unpack_from('>HH', data, at + 20) == (1, 30)
-  for ending, expected in (('gif', 30), ('webp', 33)):
+  delay = fractions.Fraction(
+    *struct.unpack_from('>HH', data, data.index(b'fcTL') + 24)
+  )
+  assert abs(delay - fractions.Fraction(1, 30)) < 0.001
+  for ending, total in (('gif', 90), ('webp', 100)):
     convert(path, tmp_path / f'out.{ending}')
-    assert frames_of(tmp_path / f'out.{ending}')[1][0] == expected
+    assert sum(read(tmp_path / f'out.{ending}')[1]) == total
+
+
+def test_equal_frames_keep_the_time(tmp_path):
+  first, second, _ = squares()
+  frames = [first, first, second, second]
+  path = save(tmp_path / 'in.webp', frames, duration=[40, 40, 60, 60])
+  for ending in FORMATS:
+    convert(path, tmp_path / f'out.{ending}')
+    assert read(tmp_path / f'out.{ending}')[1] == [80, 120]
 
 
 def test_half_transparent_parts(tmp_path):
@@ -156,15 +159,15 @@ def test_half_transparent_parts(tmp_path):
   for ending in ('png', 'webp'):
     convert(path, tmp_path / f'out.{ending}', remember)
     assert tuple(seen[-1][0, 0, 0]) == (10, 20, 30)
-    alpha = frames_of(tmp_path / f'out.{ending}')[0][1][..., 3]
+    alpha = read(tmp_path / f'out.{ending}')[0][1][..., 3]
     np.testing.assert_array_equal(alpha, frames[1][..., 3])
   convert(path, tmp_path / 'out.gif', remember)
   assert tuple(seen[-1][0, 0, 0]) == (159, 163, 167)  # on white
-  assert frames_of(tmp_path / 'out.gif')[0][0][0, 0, 3] == 0
+  assert read(tmp_path / 'out.gif')[0][0][0, 0, 3] == 0
 
 
 def test_opaque_frames_get_no_alpha(tmp_path):
-  opaque = [each[..., :3] for each in squares(back=BLUE)]
+  opaque = [frame[..., :3] for frame in squares(back=BLUE)]
   path = save(tmp_path / 'in.png', opaque)
   for ending in ('png', 'webp'):
     convert(path, tmp_path / f'out.{ending}')
@@ -173,52 +176,80 @@ def test_opaque_frames_get_no_alpha(tmp_path):
       assert image.n_frames == 3
 
 
+def halves(*colors):
+  """A frame of 4 x 6 pixels with a color for each of two halves."""
+  return np.repeat(np.array(colors, np.uint8), 2, axis=0)[:, None].repeat(6, 1)
+
+
+@pytest.mark.parametrize(
+  'frames',
+  [
+    [halves(RED, BLUE), halves(BLUE, CLEAR), halves(RED, CLEAR)],
+    [halves(BLACK, CLEAR), halves(CLEAR, BLACK), halves(BLACK, BLACK)],
+    [halves(CLEAR, CLEAR), halves(BLACK, RED), halves(CLEAR, CLEAR)],
+  ],
+  ids=['opaque first', 'black', 'clear'],
+)
 @pytest.mark.parametrize('target', FORMATS)
-def test_grey_frames_of_another_size(target, tmp_path):
+def test_clear_parts_that_come_and_go(target, frames, tmp_path):
+  path, made = save(tmp_path / 'in.png', frames), tmp_path / f'out.{target}'
+  convert(path, made, unchanged)
+  shown = [read(made)[0]]
+  if target != 'webp':
+    av = pytest.importorskip('av')
+    demuxer = {'gif': 'gif', 'png': 'apng'}[target]
+    with av.open(str(made), format=demuxer) as reader:
+      shown.append([each.to_ndarray(format='rgba') for each in reader.decode()])
+  for decoded in shown:
+    for pixels, expected in zip(decoded, frames, strict=True):
+      np.testing.assert_array_equal(pixels[..., 3], expected[..., 3])
+      if target != 'webp':  # whose colors run
+        difference = abs(pixels.astype(int) - expected)[expected[..., 3] > 0]
+        assert difference.max(initial=0) <= 1
+
+
+@pytest.mark.parametrize('target', ['gif', 'png'])
+def test_gray_frames_of_another_size(target, tmp_path):
   path = save(tmp_path / 'in.webp', squares())
 
-  def twice(frames):
+  def double(frames):
     assert frames.shape[1:] == (12, 16, 1)
     return frames.repeat(2, axis=1).repeat(2, axis=2)
 
-  convert(path, tmp_path / f'out.{target}', twice, channels=1)
-  shown, _, _ = frames_of(tmp_path / f'out.{target}')
-  assert [each.shape for each in shown] == [(24, 32, 4)] * 3
+  convert(path, tmp_path / f'out.{target}', double, channels=1)
+  shown, _, _ = read(tmp_path / f'out.{target}')
+  assert [pixels.shape for pixels in shown] == [(24, 32, 4)] * 3
   assert shown[2][10, 10, 3] == 255
   assert shown[2][10, 0, 3] == 0
-  grey = shown[2][10, 10]
-  assert grey[0] == grey[1] == grey[2]
-  assert abs(grey[0] - 88) < 3  # 0.299 * 200 + 0.701 * 40
+  gray = shown[2][10, 10]
+  assert gray[0] == gray[1] == gray[2]
+  assert abs(gray[0] - 88) < 3  # 0.299 * 200 + 0.701 * 40
 
 
-@pytest.mark.parametrize('size', [(1, 1), (1, 7), (31, 47)])
-@pytest.mark.parametrize('source', FORMATS)
-def test_sizes(source, size, tmp_path):
-  frames = [np.full((*size, 4), c, np.uint8) for c in (RED, BLUE, RED)]
-  path = save(tmp_path / f'in.{source}', frames)
-  for target in FORMATS:
-    made = tmp_path / f'out.{target}'
-    convert(path, made, batch_size=2)
-    shown, _, _ = frames_of(made)
-    assert [each.shape for each in shown] == [(*size, 4)] * 3
-    assert abs(shown[1][0, 0] - (225, 195, 35, 255)).max() < 4
+@pytest.mark.parametrize(
+  'source, target, size, count',
+  [
+    ('gif', 'webp', (1, 1), 2),
+    ('png', 'gif', (1, 7), 3),
+    ('webp', 'png', (31, 47), 2),
+    ('gif', 'gif', (31, 1), 1),
+    ('png', 'webp', (4, 5), 1),
+  ],
+)
+def test_sizes(source, target, size, count, tmp_path):
+  frames = [np.full((*size, 4), color, np.uint8) for color in (RED, BLUE, RED)]
+  path, made = tmp_path / f'in.{source}', tmp_path / f'out.{target}'
+  convert(save(path, frames[:count], duration=40), made, batch_size=2)
+  shown, _, _ = read(made)
+  assert [pixels.shape for pixels in shown] == [(*size, 4)] * count
+  assert abs(shown[0][0, 0] - (55, 215, 215, 255)).max() < 4
 
 
-@pytest.mark.parametrize('source', FORMATS)
-def test_a_single_frame(source, tmp_path):
-  path = tmp_path / f'in.{source}'
-  Image.new('RGB', (5, 4), RED[:3]).save(path)
-  for target in FORMATS:
-    convert(path, tmp_path / f'out.{target}')
-    (shown,), _, _ = frames_of(tmp_path / f'out.{target}')
-    assert abs(shown[0, 0] - (55, 215, 215, 255)).max() < 4
-
-
-def test_a_picture_before_the_animation(tmp_path):
+def test_a_poster_before_the_animation(tmp_path):
   poster = np.full((12, 16, 4), BLUE, np.uint8)
   path = save(tmp_path / 'in.png', [poster, *squares()], default_image=True)
   convert(path, tmp_path / 'out.png')
-  shown, durations, _ = frames_of(tmp_path / 'out.png')
+  shown, durations, _ = read(tmp_path / 'out.png')
   with Image.open(tmp_path / 'out.png') as image:
     assert image.default_image
     assert image.n_frames == 4
@@ -227,24 +258,25 @@ def test_a_picture_before_the_animation(tmp_path):
   assert durations[1:] == DURATIONS
   for target in ('gif', 'webp'):  # which have no such thing
     convert(path, tmp_path / f'out.{target}')
-    assert frames_of(tmp_path / f'out.{target}')[1] == DURATIONS
+    shown, durations, _ = read(tmp_path / f'out.{target}')
+    assert durations == DURATIONS
+    assert shown[0][0, 0, 3] == 0
 
 
-def test_grey_of_16_bits(tmp_path):
-  grey = np.linspace(256, 65535, 192).reshape(12, 16).astype(np.uint16)
+def test_gray_of_16_bits(tmp_path):
+  gray = np.linspace(256, 65535, 192).reshape(12, 16).astype(np.uint16)
   dark = np.arange(192).reshape(12, 16).astype(np.uint16)
-  images = [Image.fromarray(each) for each in (grey, dark)]
+  images = [Image.fromarray(pixels) for pixels in (gray, dark)]
   images[0].save(
     tmp_path / 'in.png', save_all=True, append_images=images[1:], duration=40
   )
   convert(tmp_path / 'in.png', tmp_path / 'out.png', channels=1)
-  shown, _, _ = frames_of(tmp_path / 'out.png')
-  for got, before in zip(shown, (grey, dark), strict=True):
-    np.testing.assert_array_equal(got[..., 0], 255 - np.rint(before / 257))
+  shown, _, _ = read(tmp_path / 'out.png')
+  for pixels, before in zip(shown, (gray, dark), strict=True):
+    np.testing.assert_array_equal(pixels[..., 0], 255 - np.rint(before / 257))
 
 
-@pytest.mark.parametrize('target', ['png', 'webp'])
-@pytest.mark.parametrize('source', ['png', 'webp'])
+@pytest.mark.parametrize('source, target', [('png', 'webp'), ('webp', 'png')])
 def test_profile_and_exif(source, target, tmp_path):
   exif = Image.Exif()
   exif[0x010F], exif[0x0112] = 'Maker', 6
@@ -261,50 +293,27 @@ def test_profile_and_exif(source, target, tmp_path):
   np.testing.assert_array_equal(pixels[..., 3], turned[..., 3])
   convert(path, made, lambda frames: frames[..., :1])
   with Image.open(made) as image:
-    assert 'icc_profile' not in image.info  # it is of colours
+    assert 'icc_profile' not in image.info  # it is of colors
     assert image.getexif()[0x010F] == 'Maker'
 
 
 def test_frames_that_stand_out_of_a_gif(tmp_path):
   path = save(tmp_path / 'in.gif', squares(back=BLUE))
   data = bytearray(path.read_bytes())
-  # Its own size is made smaller than that of its frames, after the first.
-  assert struct.unpack_from('<HH', data, 6) == (16, 12)
+  # The second frame is moved beyond the canvas.
   first = data.index(b',')
-  assert struct.unpack_from('<HH', data, first + 5) == (16, 12)
   second = data.index(struct.pack('<BHHHH', 44, 0, 0, 16, 12), first + 1)
   struct.pack_into('<HH', data, second + 1, 5, 5)
   path.write_bytes(data)
   convert(path, tmp_path / 'out.gif', batch_size=3)
-  shown, _, _ = frames_of(tmp_path / 'out.gif')
-  assert [each.shape for each in shown] == [(12, 16, 4)] * 3
-  with pytest.raises(ImageError) as caught:
-    convert(path, tmp_path / 'other.gif', max_pixels=200)
-  assert str(caught.value) == (
-    f"{path} can't be read: frame 2: 21 x 17 = 357 pixels, more than "
-    'config.data.max_pixels=200'
-  )
+  shown, _, _ = read(tmp_path / 'out.gif')
+  assert [pixels.shape for pixels in shown] == [(12, 16, 4)] * 3
+  message = error_of(path, tmp_path / 'other.gif', max_pixels=200)
+  assert 'frame 2: 21 x 17 = 357 pixels' in message
+  assert 'config.data.max_pixels=200' in message
 
 
-@pytest.mark.parametrize('target', FORMATS)
-def test_frames_are_written_as_they_come(target, tmp_path):
-  rng = np.random.default_rng(0)
-  noise = rng.integers(0, 255, (30, 64, 64, 3), np.uint8)
-  path = save(tmp_path / 'in.png', list(noise), duration=20)
-  sizes = []
-
-  def look(frames):
-    assert len(frames) == 1
-    (made,) = tmp_path.glob('.*.tmp')
-    sizes.append(made.stat().st_size)
-    return frames
-
-  convert(path, tmp_path / f'out.{target}', look)
-  assert sizes[10] > 0
-  assert sizes[20] > 1.5 * sizes[10]
-
-
-# What can't be.
+# Errors.
 
 
 @pytest.mark.parametrize('source', FORMATS)
@@ -314,132 +323,101 @@ def test_a_truncated_file(source, tmp_path):
   path = save(tmp_path / f'in.{source}', list(noise))
   whole = path.read_bytes()
   needed = len(whole) - (20 if source == 'png' else 0)  # up to the end mark
-  for cut in [*range(0, needed, 7), needed - 1]:
+  for cut in [*range(0, needed, 41), needed - 1]:
     path.write_bytes(whole[:cut])
-    with pytest.raises(ImageError) as caught:
-      convert(path, tmp_path / f'out.{source}', batch_size=2)
-    assert str(caught.value).startswith(f"{path} can't be read: ")
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert str(path) in error_of(path, tmp_path / 'out.png', batch_size=2)
 
 
-def test_where_a_file_is_truncated(tmp_path):
+def test_a_file_that_ends_between_frames(tmp_path):
   path = save(tmp_path / 'in.gif', squares(back=BLUE))
   whole = path.read_bytes()
-  third = [at for at in range(len(whole)) if whole[at : at + 2] == b'!\xf9'][2]
-  for cut, reason in (
-    (third, 'frame 3: the file is truncated'),
-    (third + 5, 'frame 3: the file is truncated'),
-    (10, 'it is damaged, or has no frames'),
-    (0, 'the file is empty'),
-  ):
-    path.write_bytes(whole[:cut])
-    with pytest.raises(ImageError) as caught:
-      convert(path, tmp_path / 'out.gif')
-    assert str(caught.value) == f"{path} can't be read: {reason}"
+  third = [i for i in range(len(whole)) if whole[i : i + 2] == b'!\xf9'][2]
+  path.write_bytes(whole[:third])
+  assert 'frame 3: the file is truncated' in error_of(path, tmp_path / 'o.gif')
 
 
-def test_fewer_frames_than_are_claimed(tmp_path):
+def test_fewer_frames_than_claimed(tmp_path):
   path = save(tmp_path / 'in.png', squares())
   data = path.read_bytes()
-  at = data.index(b'acTL')
+  start = data.index(b'acTL')
   chunk = b'acTL' + struct.pack('>II', 5, 0)
   crc = struct.pack('>I', zlib.crc32(chunk))
-  path.write_bytes(data[:at] + chunk + crc + data[at + 16 :])
-  with pytest.raises(ImageError) as caught:
-    convert(path, tmp_path / 'out.png')
-  assert str(caught.value) == (
-    f"{path} can't be read: frame 4: the file is truncated"
-  )
+  path.write_bytes(data[:start] + chunk + crc + data[start + 16 :])
+  assert 'frame 4' in error_of(path, tmp_path / 'out.png')
 
 
 @pytest.mark.parametrize(
-  'content, reason',
-  [
-    (b'GIF89a\4\0\4\0\0\0\0;', 'it is damaged, or has no frames'),
-    (b'no image' * 9, 'not a GIF, PNG or WebP image'),
-    (b'', 'the file is empty'),
-  ],
+  'content', [b'GIF89a\4\0\4\0\0\0\0;', b'no image' * 9, b'']
 )
-def test_what_is_no_animation(content, reason, tmp_path):
-  path = tmp_path / 'in.gif'
+def test_no_animation(content, tmp_path):
+  path, made = tmp_path / 'in.gif', tmp_path / 'out.gif'
   path.write_bytes(content)
-  with pytest.raises(ImageError) as caught:
-    convert(path, tmp_path / 'out.gif')
-  assert str(caught.value) == f"{path} can't be read: {reason}"
-  assert [each.name for each in tmp_path.iterdir()] == ['in.gif']
+  made.write_bytes(b'before')
+  assert str(path) in error_of(path, made)
+  assert made.read_bytes() == b'before'
 
 
 @pytest.mark.parametrize('source', FORMATS)
-def test_too_many_pixels(source, tmp_path):
+def test_a_frame_of_too_many_pixels(source, tmp_path):
   path = save(tmp_path / f'in.{source}', squares())
-  with pytest.raises(ImageError) as caught:
-    convert(path, tmp_path / 'out.gif', max_pixels=100)
-  assert str(caught.value) == (
-    f"{path} can't be read: 16 x 12 = 192 pixels, more than "
-    'config.data.max_pixels=100'
-  )
+  message = error_of(path, tmp_path / 'out.gif', max_pixels=100)
+  assert '16 x 12 = 192 pixels' in message
+  assert 'config.data.max_pixels=100' in message
 
 
-@pytest.mark.parametrize(
-  'error',
-  [
-    ValueError('a bug'),
-    IndexError('a bug'),
-    EOFError('a bug'),
-    OSError('a disk'),
-    MemoryError(),
-    UserError('a network that is not there'),
-    KeyboardInterrupt(),
-    SystemExit(3),
-  ],
-  ids=lambda error: type(error).__name__,
-)
 @pytest.mark.parametrize('source', FORMATS)
-def test_what_the_network_raises_is_raised(source, error, tmp_path):
+def test_frames_of_too_many_pixels_together(source, tmp_path, monkeypatch):
   path = save(tmp_path / f'in.{source}', squares())
-  num_calls = 0
+  monkeypatch.setattr(animations, 'MAX_ANIMATION_PIXELS', 3 * 192)
+  convert(path, tmp_path / 'out.gif')
+  calls = []
+
+  def double(frames):
+    calls.append(frames.shape)
+    return frames.repeat(2, axis=1)
+
+  message = error_of(path, tmp_path / 'double.gif', double)
+  assert '3 frames of 16 x 24 are 1,152 pixels' in message
+  assert len(calls) == 1
+  monkeypatch.setattr(animations, 'MAX_ANIMATION_PIXELS', 3 * 192 - 1)
+  message = error_of(path, tmp_path / 'double.gif', double)
+  assert str(path) in message
+  assert '3 frames of 16 x 12 are 576 pixels' in message
+  assert '575' in message
+  assert len(calls) == 1  # nothing was decoded
+
+
+@pytest.mark.parametrize('error', [EOFError('a bug'), KeyboardInterrupt()])
+def test_errors_of_the_network_pass_through(error, tmp_path):
+  path = save(tmp_path / 'in.gif', squares())
+  calls = []
 
   def fail(frames):
-    nonlocal num_calls
-    num_calls += 1
-    if num_calls == 2:
+    calls.append(frames)
+    if len(calls) == 2:
       raise error
     return frames
 
   with pytest.raises(type(error)) as caught:
-    convert(path, tmp_path / f'out.{source}', fail)
+    convert(path, tmp_path / 'out.gif', fail)
   assert caught.value is error
-  assert [each.name for each in tmp_path.iterdir()] == [path.name]
+  assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize('target', ['gif', 'webp'])
-def test_frames_that_a_format_has_no_room_for(target, tmp_path):
+@pytest.mark.parametrize('target, side', [('gif', 70_000), ('webp', 17_000)])
+def test_frames_that_a_format_cannot_hold(target, side, tmp_path):
   path = tmp_path / 'in.png'
   Image.new('RGB', (4, 1)).save(path)
   made = tmp_path / f'out.{target}'
-  sides = {'gif': 70_000, 'webp': 17_000}
-  with pytest.raises(DataError, match=r"out\.\w+ can't be written: ") as caught:
-    convert(path, made, lambda frames: frames.repeat(sides[target] // 4, 2))
-  if target == 'gif':
-    assert str(caught.value) == (
-      f"{made} can't be written: GIF has no sides of more than 65535"
-    )
-  assert [each.name for each in tmp_path.iterdir()] == ['in.png']
+  message = error_of(path, made, lambda frames: frames.repeat(side // 4, 2))
+  assert str(made) in message
 
 
-def test_a_file_that_was_there_stays_where_it_fails(tmp_path):
-  path = tmp_path / 'in.gif'
-  path.write_bytes(b'nothing')
-  made = tmp_path / 'out.gif'
-  made.write_bytes(b'before')
-  with pytest.raises(ImageError):
-    convert(path, made)
-  assert made.read_bytes() == b'before'
+def test_a_full_disk(tmp_path, monkeypatch):
+  def fail(*args, **options):
+    raise OSError(28, 'No space left on device')
 
-
-def test_a_copy_in_memory_is_closed(tmp_path, recwarn):
-  buffer = io.BytesIO()
-  Image.new('RGB', (4, 4)).save(buffer, 'GIF')
-  (tmp_path / 'in.gif').write_bytes(buffer.getvalue())
-  convert(tmp_path / 'in.gif', tmp_path / 'out.gif')
-  assert not recwarn.list
+  path = save(tmp_path / 'in.gif', squares())
+  monkeypatch.setattr(Image.Image, 'save', fail)
+  with pytest.raises(OSError, match='No space left'):
+    convert(path, tmp_path / 'out.gif')

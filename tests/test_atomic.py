@@ -1,9 +1,12 @@
+"""Files that are written whole or not at all."""
+
 import os
 import time
 
 import pytest
 
 from cyclegan_jax.storage.atomic import (
+  filling,
   remove_abandoned,
   replace_text,
   replacing,
@@ -11,7 +14,7 @@ from cyclegan_jax.storage.atomic import (
 
 
 def names_in(folder):
-  return sorted(each.name for each in folder.iterdir())
+  return sorted(path.name for path in folder.iterdir())
 
 
 def test_text_is_replaced_whole_or_not_at_all(tmp_path):
@@ -23,8 +26,8 @@ def test_text_is_replaced_whole_or_not_at_all(tmp_path):
   assert names_in(tmp_path) == ['config.json']
 
 
-@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt, SystemExit])
-def test_nothing_is_left_of_what_fails(tmp_path, error):
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_nothing_is_left_of_a_failed_write(tmp_path, error):
   path = tmp_path / 'a.png'
   path.write_text('old')
 
@@ -40,15 +43,15 @@ def test_nothing_is_left_of_what_fails(tmp_path, error):
   assert path.read_text() == 'old'
 
 
-def test_the_other_name_is_not_taken_for_the_file(tmp_path):
-  # TensorBoard reads whatever has 'tfevents' in its name.
+def test_temporary_names_are_not_taken_for_the_file(tmp_path):
+  # TensorBoard reads all names with 'tfevents'.
   with replacing(tmp_path / 'events.out.tfevents.1') as temporary:
     temporary.touch()
     assert temporary.name.startswith('.')
     assert 'events' not in temporary.name
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path):
+def test_two_writers_of_one_file(tmp_path):
   path = tmp_path / 'a.png'
   with replacing(path) as first, replacing(path) as second:
     first.write_text('first')
@@ -58,15 +61,37 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['x' * 255, 'é' * 127])
-def test_the_longest_name(tmp_path, name):
+def test_the_longest_names(tmp_path, name):
   replace_text(tmp_path / name, 'text')
   assert names_in(tmp_path) == [name]
 
 
-def test_what_killed_processes_left_is_removed_after_an_hour(tmp_path):
+def test_the_last_file_of_a_folder_is_replaced_last(tmp_path, monkeypatch):
+  folder = tmp_path / 'page'
+  replaced = []
+  real_replace = os.replace
+
+  def replace(source, target):
+    replaced.append(target.name)
+    real_replace(source, target)
+
+  monkeypatch.setattr(os, 'replace', replace)
+  for text in ('old', 'new'):
+    with filling(folder, last='a.html') as temporary:
+      for name in ('a.html', 'b.js'):
+        (temporary / name).write_text(text)
+    if text == 'old':
+      (folder / 'mine').touch()
+  assert replaced == ['b.js', 'a.html']
+  assert (folder / 'a.html').read_text() == 'new'
+  assert names_in(folder) == ['a.html', 'b.js', 'mine']
+  assert names_in(tmp_path) == ['page']
+
+
+def test_files_of_killed_processes_are_removed_after_an_hour(tmp_path):
   inner = tmp_path / 'inner'
   inner.mkdir()
-  (tmp_path / 'c.tmp').touch()  # somebody's own
+  (tmp_path / 'c.tmp').touch()  # a file of the user
   for folder in (tmp_path, inner):
     for name in ('.01234567.tmp', '.89abcdef.tmp'):
       (folder / name).touch()

@@ -1,3 +1,5 @@
+"""Random crops and flips on the device."""
+
 import functools
 
 import jax
@@ -96,12 +98,6 @@ def test_nothing_changes_without_crop_and_flip():
     np.testing.assert_array_equal(to_bytes(same[domain]), raw[domain])
 
 
-def test_domains_have_their_own_draws():
-  image = noise(BATCH, 11, 11, 3)
-  batch = jitted({'a': image, 'b': image}, key_of(0), CROP)
-  assert (batch['a'] != batch['b']).any()
-
-
 def test_domains_may_differ_in_channels_and_size():
   raw = {'a': noise(2, 11, 15, 1), 'b': noise(2, 9, 8, 4)}
   batch = jitted(raw, key_of(0), CROP)
@@ -131,12 +127,9 @@ def test_the_key_is_not_one_of_the_training_steps():
     assert tuple(np.asarray(data).tolist()) not in known
 
 
-@pytest.mark.parametrize('num_devices', [2, 4])
-def test_devices_draw_what_one_device_draws(num_devices):
+def test_draws_do_not_depend_on_the_number_of_devices():
   raw = batch_of(11)
-  sharded = jax.tree.map(
-    lambda x: x.reshape(num_devices, -1, *x.shape[1:]), raw
-  )
+  sharded = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), raw)
   # vmap's axis has the same meaning as a device axis, without the devices.
   parts = jax.jit(
     jax.vmap(
@@ -149,3 +142,19 @@ def test_devices_draw_what_one_device_draws(num_devices):
     np.testing.assert_array_equal(
       parts[domain].reshape(whole[domain].shape), whole[domain]
     )
+
+
+def test_pairs_are_cropped_and_flipped_alike():
+  config = DataConfig(size=8, load_size=11)
+  raw = {'a': noise(32, 11, 11, 3)}
+  raw['b'] = raw['a'].copy()
+  is_pair = np.arange(32) % 3 == 0
+  unpaired = augment(raw, key_of(3), config)
+  paired = augment(raw | {'is_pair': is_pair}, key_of(3), config)
+  np.testing.assert_array_equal(paired['is_pair'], is_pair)
+  np.testing.assert_array_equal(paired['a'], unpaired['a'])
+  np.testing.assert_array_equal(paired['b'][is_pair], paired['a'][is_pair])
+  np.testing.assert_array_equal(paired['b'][~is_pair], unpaired['b'][~is_pair])
+  # Unpaired domains draw independently.
+  differs = np.any(np.asarray(unpaired['a'] != unpaired['b']), axis=(1, 2, 3))
+  assert differs[is_pair].any()

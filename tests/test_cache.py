@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 RUN = (
   'import jax\n'
   'from cyclegan_jax.storage.cache import keep_compiled_programs\n'

@@ -68,46 +68,39 @@ def contains(images, image):
   return bool((images == image).all(axis=(1, 2, 3)).any())
 
 
-@pytest.mark.parametrize('num_workers', [0, 1, 8])
-def test_a_changed_image_is_told_once_and_used(folder, num_workers, caplog):
+@pytest.mark.parametrize('num_workers', [0, 8])
+def test_a_changed_image_is_reported_once_and_used(folder, num_workers, caplog):
   config = config_of(folder, num_workers=num_workers)
+  path = folder / 'trainA' / '2.png'
   with TrainBatches(config, open_images(config.data)) as batches:
     first, *_ = epochs(batches, 1)
     assert not warnings_of(caplog)
-    path = folder / 'trainA' / '2.png'
     old = np.asarray(Image.open(path))
     new = save(path, 99)
-    epochs(batches, 1)  # some of which may have been read ahead
+    epochs(batches, 1)  # some images may have been read ahead
     for epoch in epochs(batches, 3):
       assert contains(epoch, new)
       assert not contains(epoch, old)
   assert contains(first, old)
-  assert warnings_of(caplog) == [
-    f'{path} changed since the run began: its new content is used'
-  ]
+  (warning,) = warnings_of(caplog)
+  assert warning.startswith(f'{path} changed')
 
 
-@pytest.mark.parametrize('num_workers', [0, 4])
-def test_a_changed_image_ends_a_strict_run(folder, num_workers):
+@pytest.mark.parametrize(
+  'num_workers, is_broken', [(0, False), (0, True), (4, False)]
+)
+def test_a_changed_image_ends_a_strict_run(folder, num_workers, is_broken):
   config = config_of(folder, strict=True, num_workers=num_workers)
+  path = folder / 'trainA' / '2.png'
   with TrainBatches(config, open_images(config.data)) as batches:
     epochs(batches, 1)
-    path = folder / 'trainA' / '2.png'
-    save(path, 99)
-    with pytest.raises(DataError) as caught:
+    if is_broken:
+      path.write_bytes(b'')
+    else:
+      save(path, 99)
+    with pytest.raises(DataError, match=r'config\.data\.strict') as caught:
       epochs(batches, 3)
-  assert str(caught.value) == (
-    f'{path} changed since the run began: put it back, or set '
-    'config.data.strict=False to use its new content'
-  )
-
-
-def test_a_changed_image_that_is_broken_ends_a_strict_run(folder):
-  config = config_of(folder, strict=True)
-  with TrainBatches(config, open_images(config.data)) as batches:
-    (folder / 'trainA' / '2.png').write_bytes(b'')
-    with pytest.raises(DataError, match=r'2\.png changed since the run began'):
-      epochs(batches, 3)
+  assert str(caught.value).startswith(f'{path} changed')
 
 
 def test_the_same_size_at_another_time_is_a_change(folder, caplog):
@@ -115,13 +108,11 @@ def test_the_same_size_at_another_time_is_a_change(folder, caplog):
   with TrainBatches(config, open_images(config.data)) as batches:
     os.utime(folder / 'trainB' / '0.png', (1, 1))
     epochs(batches, 2)
-  assert warnings_of(caplog) == [
-    f'{folder}/trainB/0.png changed since the run began: its new content is '
-    'used'
-  ]
+  (warning,) = warnings_of(caplog)
+  assert warning.startswith(f'{folder}/trainB/0.png changed')
 
 
-def test_what_is_cached_is_not_read_again(folder, caplog):
+def test_cached_images_are_not_read_again(folder, caplog):
   config = config_of(folder, cache_gib=1.0, strict=True)
   with TrainBatches(config, open_images(config.data)) as batches:
     before, *_ = epochs(batches, 1)
@@ -133,14 +124,14 @@ def test_what_is_cached_is_not_read_again(folder, caplog):
 
 
 def damage(path, how):
-  """Does to a file what happens to files; returns how it is told."""
-  whole = path.read_bytes()
+  """Damages a file; returns the reason that a warning gives."""
+  content = path.read_bytes()
   match how:
     case 'vanished':
       path.unlink()
       return 'No such file or directory'
     case 'half written':
-      path.write_bytes(whole[: len(whole) // 2])
+      path.write_bytes(content[: len(content) // 2])
       return 'image file is truncated'
     case 'emptied':
       path.write_bytes(b'')
@@ -159,23 +150,22 @@ def damage(path, how):
       return 'not a regular file'
 
 
-DAMAGES = (
-  'vanished',
-  'half written',
-  'emptied',
-  'a folder',
-  'a pipe',
-  'a device',
+@pytest.mark.parametrize(
+  'how, num_workers',
+  [
+    ('vanished', 0),
+    ('half written', 1),
+    ('emptied', 8),
+    ('a folder', 1),
+    ('a pipe', 8),
+    ('a device', 0),
+  ],
 )
-
-
-@pytest.mark.parametrize('num_workers', [0, 1, 8])
-@pytest.mark.parametrize('how', DAMAGES)
-def test_an_image_that_breaks_in_mid_run(folder, how, num_workers, caplog):
+def test_an_image_that_breaks_during_a_run(folder, how, num_workers, caplog):
   config = config_of(folder, num_workers=num_workers)
   images = open_images(config.data)
   path = folder / 'trainA' / '2.png'
-  broken, stands_in = (
+  broken, substitute = (
     np.asarray(Image.open(folder / 'trainA' / f'{i}.png')) for i in (2, 3)
   )
   with TrainBatches(config, images) as batches:
@@ -184,10 +174,11 @@ def test_an_image_that_breaks_in_mid_run(folder, how, num_workers, caplog):
     epochs(batches, 1)
     for epoch in epochs(batches, 2):
       assert not contains(epoch, broken)
-      assert (epoch == stands_in).all(axis=(1, 2, 3)).sum() == 2
-  (told,) = warnings_of(caplog)
-  assert told.startswith(f"skipped {path} can't be read: {reason}")
-  assert told.endswith(' (1 of at most 10)')
+      assert (epoch == substitute).all(axis=(1, 2, 3)).sum() == 2
+  (warning,) = warnings_of(caplog)
+  assert str(path) in warning
+  assert reason in warning
+  assert warning.endswith(' (1 of at most 10)')
 
 
 def test_more_images_vanish_than_the_budget(folder):
@@ -196,16 +187,8 @@ def test_more_images_vanish_than_the_budget(folder):
     epochs(batches, 1)
     for i in range(3):
       (folder / 'trainA' / f'{i}.png').unlink()
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r'config\.data\.max_corrupt=2'):
       epochs(batches, 2)
-  told = str(caught.value)
-  assert told.startswith(
-    '3 images can not be read, more than config.data.max_corrupt=2: '
-  )
-  assert told.endswith(
-    "can't be read: No such file or directory: mend or remove it, or raise "
-    'the budget'
-  )
 
 
 def test_broken_images_give_the_same_batches_in_any_threads(folder):
@@ -225,7 +208,7 @@ def test_broken_images_give_the_same_batches_in_any_threads(folder):
         np.testing.assert_array_equal(batch[domain], expected[domain])
 
 
-def test_a_pipe_holds_no_thread(folder):
+def test_a_pipe_blocks_no_thread(folder):
   config = config_of(folder, num_workers=4)
   images = open_images(config.data)
   for i in range(3):
@@ -238,7 +221,7 @@ def test_a_pipe_holds_no_thread(folder):
     assert not thread.is_alive()
 
 
-def test_a_line_does_not_become_a_plane(tmp_path, caplog):
+def test_a_line_is_not_scaled_to_a_huge_image(tmp_path, caplog):
   save(tmp_path / 'trainA' / 'line.png', 0, shape=(1, 60_000, 3))
   save(tmp_path / 'trainA' / 'sound.png', 0)
   save(tmp_path / 'trainB' / '0.png', 0)
@@ -247,8 +230,6 @@ def test_a_line_does_not_become_a_plane(tmp_path, caplog):
   )
   with TrainBatches(config, open_images(config.data)) as batches:
     epochs(batches, 1)
-  assert warnings_of(caplog) == [
-    f"skipped {tmp_path}/trainA/line.png can't be read: 60000 x 1, with "
-    'config.data.load_size=64 as its shorter side, is 245760000 pixels, more '
-    'than config.data.max_pixels=100000 (1 of at most 10)'
-  ]
+  (warning,) = warnings_of(caplog)
+  assert f'{tmp_path}/trainA/line.png' in warning
+  assert 'config.data.max_pixels=100000' in warning

@@ -7,14 +7,15 @@ from cyclegan_jax.report.metric_writer import read_metrics
 from cyclegan_jax.training.train import train
 
 
-@pytest.mark.parametrize('num_devices', [1, 2])
+@pytest.mark.parametrize(
+  'num_devices', [1, pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_nothing_is_compiled_after_the_first_step(
   load_preset, tmp_path, num_devices
 ):
   config = load_preset('tiny').replace(
     steps=7,
     num_devices=num_devices,
-    ema_decay=0.5,
     log={'metrics_every_steps': 1, 'samples_every_steps': 3},
     checkpoint={'every_steps': 2},
   )

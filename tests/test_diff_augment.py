@@ -1,4 +1,4 @@
-"""DiffAugment: by values that are known whatever is drawn, and in the step."""
+"""DiffAugment alone, and in the training step."""
 
 import functools
 
@@ -32,18 +32,18 @@ def test_no_policy_is_the_images_themselves():
 
 
 def test_color_by_hand():
-  """Each of the three, found again from what it did to the image."""
+  """The three factors, recovered from their effect on the image."""
   x = images(64, 8, 8, 3)
   y = np.asarray(diff_augment(x, KEY, 'color'), np.float64)
   x = np.asarray(x, np.float64)
   brightness = np.mean(y - x, axis=(1, 2, 3))
-  # Grey of a pixel, about the image's, is stretched by the contrast alone.
-  grey_x = np.mean(x, 3) - np.mean(x, (1, 2, 3))[:, None, None]
-  grey_y = np.mean(y, 3) - np.mean(y, (1, 2, 3))[:, None, None]
-  contrast = grey_y[:, 0, 0] / grey_x[:, 0, 0]
-  colour_x = x - np.mean(x, 3, keepdims=True)
-  colour_y = y - np.mean(y, 3, keepdims=True)
-  saturation = colour_y[:, 0, 0, 0] / colour_x[:, 0, 0, 0] / contrast
+  # Only the contrast scales the gray of a pixel relative to the image's.
+  gray_x = np.mean(x, 3) - np.mean(x, (1, 2, 3))[:, None, None]
+  gray_y = np.mean(y, 3) - np.mean(y, (1, 2, 3))[:, None, None]
+  contrast = gray_y[:, 0, 0] / gray_x[:, 0, 0]
+  color_x = x - np.mean(x, 3, keepdims=True)
+  color_y = y - np.mean(y, 3, keepdims=True)
+  saturation = color_y[:, 0, 0, 0] / color_x[:, 0, 0, 0] / contrast
   for found, low, high in (
     (brightness, -0.5, 0.5),
     (contrast, 0.5, 1.5),
@@ -105,8 +105,8 @@ def test_cutout_blanks_half_of_both_sides():
   assert widths == {3, 4, 5, 6}
 
 
-def test_each_change_has_draws_of_its_own():
-  """One more in the policy changes nothing of what the others draw."""
+def test_augmentations_draw_independently():
+  """Another one in the policy does not change the draws of the others."""
   x = images(3, 8, 8, 3)
   both = diff_augment(x, KEY, 'translation,cutout')
   moved = diff_augment(x, KEY, 'translation')
@@ -116,15 +116,14 @@ def test_each_change_has_draws_of_its_own():
   )
 
 
-@pytest.mark.parametrize('channels', [1, 3, 5])
-def test_gradients_are_finite_and_pass(channels):
-  x = images(2, 8, 8, channels)
+def test_gradients_pass():
+  x = images(2, 8, 8, 5)
   gradient = jax.grad(lambda x: jnp.sum(diff_augment(x, KEY, ALL) ** 2))(x)
   assert np.all(np.isfinite(gradient))
   assert np.mean(gradient != 0) > 0.2
 
 
-def test_a_gradient_goes_to_where_a_pixel_came_from():
+def test_gradients_go_to_the_pixels_that_were_moved():
   x = images(2, 8, 8, 1)
   policy = 'translation,cutout'
   kept, pull = jax.vjp(lambda x: diff_augment(x, KEY, policy), x)
@@ -150,10 +149,9 @@ def test_draws_do_not_depend_on_the_number_of_devices():
     y = diff_augment(x, KEY, ALL, axis_name=parallel.AXIS)
     return state, parallel.gather(y, parallel.AXIS)
 
-  for num_devices in (2, 4):
-    shards = parallel.shard_batch(x, num_devices)
-    _, got = parallel.data_parallel(run, num_devices=num_devices)(0.0, shards)
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+  shards = parallel.shard_batch(x, 2)
+  _, got = parallel.data_parallel(run, num_devices=2)(0.0, shards)
+  np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 # In the step.
@@ -178,46 +176,49 @@ def state(config):
 BATCH = {'a': images(2, 8, 8, 3, seed=1), 'b': images(2, 8, 8, 3, seed=2)}
 
 
-def test_the_generators_are_judged_by_what_is_changed(config, state):
+def test_discriminators_see_augmented_fakes(config, state):
   key = jax.random.key(1)
-  _, (fakes, metrics) = step.generator_loss(
-    state.gen, state.disc, BATCH, key, config=config
-  )
+
+  def loss(config):
+    function = functools.partial(step.generator_loss, config=config)
+    return jax.jit(function)(state.gen, state.disc, BATCH, key)[1]
+
+  fakes, metrics = loss(config)
   # The fakes themselves, which go to the pools and round the cycle, are not.
-  plain = config.replace(diff_augment='')
-  _, (same_fakes, plain_metrics) = step.generator_loss(
-    state.gen, state.disc, BATCH, key, config=plain
-  )
-  np.testing.assert_array_equal(fakes['b'], same_fakes['b'])
-  assert metrics['generator/cycle_a'] == plain_metrics['generator/cycle_a']
+  same_fakes, plain_metrics = loss(config.replace(diff_augment=''))
+  np.testing.assert_allclose(fakes['b'], same_fakes['b'], atol=1e-6)
+  name = 'generator/cycle_a'
+  np.testing.assert_allclose(metrics[name], plain_metrics[name], rtol=1e-5)
   _, b_key = jax.random.split(jax.random.fold_in(key, step._AUGMENT))
-  judge = cg.make_discriminator(config.discriminator)
-  logits = judge.apply(
+  discriminator = cg.make_discriminator(config.discriminator)
+  logits = discriminator.apply(
     {'params': state.disc['b']}, diff_augment(fakes['b'], b_key, ALL)
   )
-  expected = losses.vanilla_generator_loss(logits)
+  expected = losses.ADVERSARIAL_LOSSES['vanilla'].generator(logits)
   np.testing.assert_allclose(
     metrics['generator/adversarial_ab'], expected, rtol=1e-5
   )
   assert abs(plain_metrics['generator/adversarial_ab'] - expected) > 1e-3
 
 
-def test_real_and_fake_are_changed_apart(config, state):
+def test_real_and_fake_are_augmented_independently(config, state):
   """One image as real and as fake: other draws, so other logits."""
   config = config.replace(loss={'adversarial': 'wgan_gp'})
-  loss = functools.partial(
-    step.discriminator_loss, state.disc, BATCH, BATCH, jax.random.key(0)
-  )
-  _, plain = loss(config=config.replace(diff_augment=''))
-  _, metrics = loss(config=config)
+
+  def loss(config):
+    function = functools.partial(step.discriminator_loss, config=config)
+    return jax.jit(function)(state.disc, BATCH, BATCH, jax.random.key(0))[1]
+
+  plain = loss(config.replace(diff_augment=''))
+  metrics = loss(config)
   assert plain['discriminator/a'] == 0
   assert abs(metrics['discriminator/a']) > 1e-3
 
 
-@pytest.mark.parametrize('adversarial', ['lsgan', 'wgan_gp'])
-def test_a_step_is_finite(adversarial, config, state):
+@pytest.mark.slow
+def test_a_step_is_finite(config, state):
   config = config.replace(
-    loss={'adversarial': adversarial, 'r1': 1.0},
+    loss={'adversarial': 'wgan_gp', 'r1': 1.0},
     discriminator={'dtype': 'bfloat16'},
   )
   after, metrics = cg.train_step(state, BATCH, config=config)
@@ -225,10 +226,7 @@ def test_a_step_is_finite(adversarial, config, state):
   assert all(np.all(np.isfinite(leaf)) for leaf in leaves)
 
 
-def test_an_unknown_change_is_refused():
+def test_an_unknown_augmentation_is_refused():
   with pytest.raises(ConfigError) as caught:
     cg.Config(diff_augment='color,blur')
-  assert str(caught.value) == (
-    "config.diff_augment='color,blur' has 'blur': give some of color, "
-    "translation, cutout with commas between, or '' for none"
-  )
+  assert "config.diff_augment='color,blur'" in str(caught.value)

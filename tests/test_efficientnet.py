@@ -1,15 +1,15 @@
+"""EfficientNet-Lite0 against Pillow and PyTorch."""
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from cyclegan_jax.data.synthetic import drawings
-from cyclegan_jax.errors import WeightsError
 from cyclegan_jax.interop.pth import read_pth
-from cyclegan_jax.metrics import feature_network
-from cyclegan_jax.metrics.efficientnet import (
-  _HEAD,
-  efficientnet,
-  load_efficientnet,
+from cyclegan_jax.metrics.efficientnet import EFFICIENTNET
+from cyclegan_jax.metrics.feature_network import (
+  FeatureExtractor,
+  describe_layers,
 )
 
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
@@ -31,45 +31,40 @@ def draw_images(number, size, *, domain='a'):
   )
 
 
-def test_the_network_is_as_large_as_it_is():
-  convs, shapes = feature_network._describe(efficientnet, (224, 224, 3))
+def test_the_layers_are_those_of_the_paper():
+  convs, shapes = describe_layers(EFFICIENTNET)
   assert len(convs) == 1 + 16 * 3 - 1 + 1
   trained = sum(
     np.prod(shape)
-    for name, shape in {**shapes, **_HEAD}.items()
+    for name, shape in {**shapes, **EFFICIENTNET.classifier}.items()
     if 'running' not in name
   )
   assert trained == 4_652_008  # 4.7 M as published
   assert tuple(each.stride for each in convs if each.is_depthwise) == STRIDES
 
 
-def test_weights_of_another_network_are_refused():
-  with pytest.raises(WeightsError) as caught:
-    load_efficientnet({'weight': np.zeros(3, np.float32)}, what='other.pth')
-  assert str(caught.value) == (
-    'other.pth: the file lacks _conv_stem.weight and 246 more: it is of '
-    'another network'
+@pytest.mark.parametrize('shape', [(40, 64), (9, 100), (300, 21)])
+def test_images_are_resized_as_by_pillow(shape):
+  plane = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+  resized = Image.fromarray(plane.astype(np.float32)).resize(
+    (224, 224), Image.Resampling.BICUBIC
   )
-
-
-def test_features_tell_images_apart(tensors):
-  extractor = load_efficientnet(tensors, batch_size=2)
-  horses = draw_images(2, 64)
-  features = extractor(np.concatenate([horses, horses]))
-  assert features.shape == (4, 1280)
-  np.testing.assert_array_equal(features[:2], features[2:])
-  assert np.abs(features[0] - features[1]).max() > 0.1
+  prepared = EFFICIENTNET.preprocess(
+    np.repeat(plane[None, ..., None], 3, axis=-1)
+  )
+  expected = (np.asarray(resized) - 127) / 128
+  np.testing.assert_allclose(prepared[0, ..., 0], expected, atol=5e-5)
 
 
 @pytest.mark.torch
-def test_features_are_those_of_torch(tensors):
+def test_features_equal_those_of_torch(tensors):
   torch = pytest.importorskip('torch')
   functional = torch.nn.functional
   weights = {name: torch.from_numpy(each) for name, each in tensors.items()}
 
   def convolve(x, name, stride=1):
     kernel = weights[f'{name}.weight']
-    # As TensorFlow pads: so much that nothing is lost, the odd one behind.
+    # As TensorFlow pads, an odd pixel at the end.
     pads = []
     for size, width in zip(x.shape[:1:-1], kernel.shape[:1:-1], strict=True):
       pad = max((-(-size // stride) - 1) * stride + width - size, 0)
@@ -79,7 +74,7 @@ def test_features_are_those_of_torch(tensors):
       functional.pad(x, pads), kernel, stride=stride, groups=groups
     )
 
-  def normalise(x, name):
+  def normalize(x, name):
     mean, variance, weight, bias = (
       weights[f'{name}.{each}']
       for each in ('running_mean', 'running_var', 'weight', 'bias')
@@ -88,21 +83,21 @@ def test_features_are_those_of_torch(tensors):
 
   def network(x):
     x = convolve(x, '_conv_stem', 2)
-    x = functional.relu6(normalise(x, '_bn0'))
+    x = functional.relu6(normalize(x, '_bn0'))
     for block, stride in enumerate(STRIDES):
       name, y = f'_blocks.{block}', x
       if f'{name}._expand_conv.weight' in weights:
-        y = normalise(convolve(y, f'{name}._expand_conv'), f'{name}._bn0')
+        y = normalize(convolve(y, f'{name}._expand_conv'), f'{name}._bn0')
         y = functional.relu6(y)
       y = convolve(y, f'{name}._depthwise_conv', stride)
-      y = functional.relu6(normalise(y, f'{name}._bn1'))
-      y = normalise(convolve(y, f'{name}._project_conv'), f'{name}._bn2')
+      y = functional.relu6(normalize(y, f'{name}._bn1'))
+      y = normalize(convolve(y, f'{name}._project_conv'), f'{name}._bn2')
       x = x + y if x.shape == y.shape else y
-    x = functional.relu6(normalise(convolve(x, '_conv_head'), '_bn1'))
+    x = functional.relu6(normalize(convolve(x, '_conv_head'), '_bn1'))
     return x.mean((2, 3))
 
   pixels = draw_images(2, 100, domain='b')[:, :, 10:90]
-  # Channel by channel, as Pillow rounds only images of bytes.
+  # Pillow rounds to whole levels, except images of floats.
   planes = [
     [
       Image.fromarray(plane).resize((224, 224), Image.Resampling.BICUBIC)
@@ -112,9 +107,7 @@ def test_features_are_those_of_torch(tensors):
   ]
   x = torch.from_numpy(np.stack([np.stack(each) for each in planes]))
   with torch.no_grad():
-    theirs = network((x - 127) / 128).numpy()
-  ours = load_efficientnet(tensors, batch_size=2)(pixels)
-  difference = np.abs(ours - theirs).max()
-  print(f'{difference:.2g} of {theirs.max():.3g}')
-  assert theirs.std() > 0.1
-  assert difference < 1e-4
+    expected = network((x - 127) / 128).numpy()
+  features = FeatureExtractor(EFFICIENTNET, tensors)(pixels)
+  assert expected.std() > 0.1
+  np.testing.assert_allclose(features, expected, atol=1e-4)

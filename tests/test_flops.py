@@ -35,6 +35,7 @@ def patchgan_layers():
   return total + 16 * channels * (side - 1) ** 2, first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('identity', [0.0, 5.0])
 def test_no_work_is_done_twice(identity):
   common = {'filters': FILTERS, 'norm': 'instance', 'affine': False}

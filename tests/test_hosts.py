@@ -16,10 +16,13 @@ import pytest
 from cyclegan_jax.report.metric_writer import read_metrics
 from cyclegan_jax.storage import checkpoint
 
-pytestmark = pytest.mark.skipif(
-  jax.__version_info__ < (0, 10),
-  reason='several processes need a newer JAX',
-)
+pytestmark = [
+  pytest.mark.process,
+  pytest.mark.skipif(
+    jax.__version_info__ < (0, 10),
+    reason='several processes need a newer JAX',
+  ),
+]
 ROOT = pathlib.Path(__file__).parent.parent
 SECONDS = 240
 
@@ -85,7 +88,7 @@ def assert_same(one, other, *, steps):
   names = sorted(path.name for path in (one / 'samples').iterdir())
   assert names == sorted(path.name for path in (other / 'samples').iterdir())
   states = [
-    checkpoint.restore(folder / 'checkpoints' / str(steps)).state
+    checkpoint.load(folder / 'checkpoints' / str(steps)).state
     for folder in (one, other)
   ]
   for x, y in zip(*(jax.tree.leaves(each.gen) for each in states), strict=True):
@@ -151,14 +154,14 @@ def test_a_signal_to_either_stops_both_and_both_go_on(alone, tmp_path, told):
   processes[told].send_signal(signal.SIGTERM)
   outputs, statuses = end(processes)
   assert statuses == [128 + signal.SIGTERM] * 2, ''.join(outputs)
-  stopped = checkpoint.find_steps(workdir / 'checkpoints')[-1]
+  stopped = checkpoint.list_steps(workdir / 'checkpoints')[-1]
   assert f'stopped and saved at step {stopped:,} of 100,000' in outputs[0]
   outputs, statuses = end(
     start_two(workdir, *options, f'--config.steps={stopped + 3}')
   )
   assert statuses == [0, 0], ''.join(outputs)
   assert f'resuming from step {stopped:,}' in outputs[0]
-  assert checkpoint.find_steps(workdir / 'checkpoints')[-1] == stopped + 3
+  assert checkpoint.list_steps(workdir / 'checkpoints')[-1] == stopped + 3
 
 
 def test_the_others_end_with_the_first(tmp_path):

@@ -43,7 +43,7 @@ def assert_same(one, other):
 
 
 def state_at(workdir, step):
-  return checkpoint.restore(workdir / 'checkpoints' / str(step)).state
+  return checkpoint.load(workdir / 'checkpoints' / str(step)).state
 
 
 @pytest.fixture(scope='module')
@@ -91,6 +91,7 @@ def test_generators_alone(config, tuned, source, tmp_path):
   assert_same(state_at(tmp_path / 'run', 0), expected)
 
 
+@pytest.mark.slow
 def test_goes_on_without_the_source(tuned, source, tmp_path):
   moved = tmp_path / 'source'
   shutil.copytree(source[0], moved)
@@ -103,6 +104,7 @@ def test_goes_on_without_the_source(tuned, source, tmp_path):
   assert_same(result.state, straight)
 
 
+@pytest.mark.slow
 def test_another_init_from_is_another_run(config, tuned, tmp_path):
   train(tuned, tmp_path / 'run')
   with pytest.raises(WorkdirError, match=r'another config \(config.init_from'):
@@ -121,6 +123,7 @@ def test_the_checksum_is_of_the_networks_alone(tuned, source, tmp_path):
   assert read_networks(alone).sha256 != before
 
 
+@pytest.mark.slow
 def test_a_source_that_changed_before_the_first_checkpoint(
   tuned, source, tmp_path
 ):
@@ -199,7 +202,7 @@ def test_what_was_trained_is_taken_alone(tuned, config, tmp_path):
   """As an import makes of one generator."""
   state = cg.create_train_state(config, jax.random.key(3))
   with checkpoint.Saver(
-    tmp_path / 'checkpoints', config, directions=('ba',), judges=('b',)
+    tmp_path / 'checkpoints', config, directions=('ba',), discriminators=('b',)
   ) as saver:
     saver.save(state)
   found = read_networks(tuned.replace(init_from=str(tmp_path)))
@@ -274,6 +277,7 @@ def command(*words):
   return done
 
 
+@pytest.mark.process
 def test_training_on_what_was_imported(tmp_path):
   """From our run to .pth files, to a checkpoint, and on from there."""
   options = [

@@ -8,7 +8,8 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.translate.files import translate_files
-from cyclegan_jax.translate.options import RECORD_FILE, Options
+from cyclegan_jax.translate.options import Options
+from cyclegan_jax.translate.output_record import RECORD_FILE
 from cyclegan_jax.translate.translator import load_translator
 
 tifffile = pytest.importorskip('tifffile')

@@ -1,8 +1,9 @@
+"""Batches as a function of (seed, step), and what happens to bad images."""
+
 import collections
 import itertools
 import threading
 import time
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.data.folder_source import images_of_files
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import (
   Decoder,
   TrainBatches,
@@ -19,9 +21,10 @@ from cyclegan_jax.data.loader import (
   read_test_image,
   sample_images,
 )
-from cyclegan_jax.data.resizing import raw_size, resize, resize_to
-from cyclegan_jax.data.sources import ImageError, Images, open_images
+from cyclegan_jax.data.resizing import raw_size, resize
+from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import DataError
+from cyclegan_jax.media.decoding import ImageError
 
 MODES = ('resize_and_crop', 'crop', 'scale_and_crop', 'resize_and_center_crop')
 
@@ -111,11 +114,11 @@ def indices_of(batches, domain):
 # A batch is a function of the seed and the step.
 
 
-@pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('num_workers, prefetch', [(1, 3), (8, 4)])
-def test_threads_and_prefetch_change_nothing(
-  folder, mode, num_workers, prefetch
-):
+@pytest.mark.parametrize(
+  'mode, num_workers, prefetch',
+  [('resize_and_crop', 1, 3), ('crop', 8, 4), ('scale_and_crop', 4, 1)],
+)
+def test_batches_do_not_depend_on_threads(folder, mode, num_workers, prefetch):
   config = config_of(folder, preprocess=mode)
   images = open_images(config.data)
   threaded = config.replace(
@@ -124,9 +127,10 @@ def test_threads_and_prefetch_change_nothing(
   assert_same(take(threaded, images, 7), take(config, images, 7))
 
 
-@pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('start_step', [1, 5])
-def test_start_step_is_skipping(folder, mode, start_step):
+@pytest.mark.parametrize(
+  'mode, start_step', [('resize_and_crop', 1), ('scale_and_crop', 5)]
+)
+def test_batches_do_not_depend_on_the_start_step(folder, mode, start_step):
   config = config_of(folder, preprocess=mode)
   images = open_images(config.data)
   assert_same(
@@ -135,27 +139,14 @@ def test_start_step_is_skipping(folder, mode, start_step):
   )
 
 
-def test_the_seed_changes_the_order():
-  config = config_of('', load_size=16)
-  images = constants(50, 50)
-  orders = [
-    indices_of(take(config.replace(seed=seed), images, 25), 'a')
-    for seed in (0, 1)
-  ]
-  assert (orders[0] != orders[1]).any()
-
-
-def test_domains_are_drawn_independently():
-  batches = take(config_of('', load_size=16), constants(50, 50), 25)
+def test_orders_depend_on_seed_domain_and_epoch():
+  images, config = constants(50, 50), config_of('', load_size=16)
+  batches = take(config, images, 50)
   a, b = indices_of(batches, 'a'), indices_of(batches, 'b')
-  assert sorted(a) == sorted(b)
-  assert (a != b).any()
-
-
-def test_epochs_differ():
-  batches = take(config_of('', load_size=16), constants(50, 50), 50)
-  order = indices_of(batches, 'a')
-  assert (order[:50] != order[50:]).any()
+  other_seed = indices_of(take(config.replace(seed=1), images, 25), 'a')
+  for order in (b[:50], a[50:], other_seed):
+    assert sorted(order) == sorted(a[:50])
+    assert (order != a[:50]).any()
 
 
 @given(
@@ -184,12 +175,12 @@ def test_image_at_is_in_range_far_into_a_run(position, num_images, seed):
   assert 0 <= image_at(position, num_images, seed, 'b') < num_images
 
 
-# Images that can't be read.
+# Unreadable images.
 
 
 @pytest.fixture
 def broken(folder, tmp_path):
-  """As `folder`, with a truncated image and one that is none in trainA."""
+  """Paths as in trainA, with a truncated image and a text file."""
   paths = sorted((folder / 'trainA').iterdir())
   whole = paths[0].read_bytes()
   (tmp_path / 'truncated.png').write_bytes(whole[: len(whole) // 2])
@@ -213,12 +204,8 @@ def images_of(names, folder):
   }
 
 
-def warnings_of(caplog):
-  return [each.getMessage() for each in caplog.records]
-
-
 @pytest.mark.parametrize('num_workers', [0, 1, 8])
-def test_corrupt_images_are_skipped_the_same_by_any_threads(
+def test_the_next_readable_image_replaces_an_unreadable_one(
   folder, broken, num_workers, caplog
 ):
   config = config_of(folder, load_size=16, max_corrupt=2)
@@ -235,32 +222,15 @@ def test_corrupt_images_are_skipped_the_same_by_any_threads(
     )
     for n in sound
   ]
-  # The next sound one stands in: index 1 and 2 give the image of index 3.
-  stands_in = {0: 0, 1: 1, 2: 1, 3: 1, 4: 2}
+  # Index 1 and 2 give the image of index 3.
+  replacement = {0: 0, 1: 1, 2: 1, 3: 1, 4: 2}
   expected = np.stack(
-    [pixels[stands_in[image_at(at, 5, 0, 'a')]] for at in range(24)]
+    [pixels[replacement[image_at(at, 5, 0, 'a')]] for at in range(24)]
   )
   np.testing.assert_array_equal(got, expected)
-  assert len(warnings_of(caplog)) == 2, 'each is told once'
-
-
-def test_warnings_of_corrupt_images(folder, broken, caplog):
-  config = config_of(folder, max_corrupt=2)
-  take(config, images_of(broken, folder), 10)
-  found = {text.split(' can')[0]: text for text in warnings_of(caplog)}
-  first, second = (f'skipped {broken[i]}' for i in (1, 2))
-  assert found.keys() == {first, second}
-  order = list(found)
-  reasons = {
-    first: 'image file is truncated',
-    second: 'not a JPEG, PNG, WebP, BMP or TIFF image',
-  }
-  for number, name in enumerate(order, start=1):
-    # Some versions of Pillow add how many bytes were left.
-    text = found[name].replace(' (0 bytes not processed)', '')
-    assert text == (
-      f"{name} can't be read: {reasons[name]} ({number} of at most 2)"
-    )
+  assert sorted(text.split()[1] for text in caplog.messages) == sorted(
+    broken[1:3]
+  )
 
 
 def test_a_corrupt_image_in_two_threads_counts_once(folder, caplog):
@@ -278,57 +248,32 @@ def test_a_corrupt_image_in_two_threads_counts_once(folder, caplog):
   # Two epochs in one batch, so that two threads ask for the torn one.
   config = config_of(folder, batch_size=4, num_workers=4, max_corrupt=1)
   take(config, images, 1)
-  assert warnings_of(caplog) == [
-    "skipped torn can't be read: it is torn (1 of at most 1)"
-  ]
+  (message,) = caplog.messages
+  assert 'torn' in message
+  assert '(1 of at most 1)' in message
 
 
 @pytest.mark.parametrize('num_workers', [0, 4])
-def test_more_corrupt_images_than_the_budget(folder, broken, num_workers):
+def test_too_many_unreadable_images(folder, broken, num_workers):
   config = config_of(folder, max_corrupt=0, num_workers=num_workers)
   images = images_of([broken[2]], folder)
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match=rf'max_corrupt=0: {broken[2]} '):
     take(config, images, 1)
-  assert str(caught.value) == (
-    '1 images can not be read, more than config.data.max_corrupt=0: '
-    f"{broken[2]} can't be read: not a JPEG, PNG, WebP, BMP or TIFF image: "
-    'mend or remove it, or raise the budget'
-  )
 
 
-def test_the_budget_is_exceeded_again_and_again(folder, broken):
-  """Whichever thread met the image first may have been reading far ahead."""
+def test_the_limit_is_exceeded_repeatedly(folder, broken):
+  """The thread that met the image first may have been reading far ahead."""
   config = config_of(folder, max_corrupt=0)
   decoder = Decoder(config.data, images_of([broken[2]], folder))
   for _ in range(2):
-    with pytest.raises(DataError, match=r'^1 images can not be read'):
+    with pytest.raises(DataError, match='max_corrupt=0'):
       decoder.submit('a', 0, 0)
 
 
-def test_no_image_can_be_read(folder, broken):
+def test_no_image_is_readable(folder, broken):
   config = config_of(folder)
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match='train_a'):
     take(config, images_of(broken[1:3], folder), 1)
-  assert str(caught.value) == 'none of the 2 images of train_a can be read'
-
-
-def test_an_image_over_the_pixel_cap_is_skipped_undecoded(
-  folder, tmp_path, caplog
-):
-  path = tmp_path / 'huge.png'
-  # A header of 60000 x 60000 pixels without the pixels: decoding it fails.
-  Image.fromarray(noise(8, 8, 3)).save(path)
-  data = bytearray(path.read_bytes())
-  data[16:24] = (60_000).to_bytes(4, 'big') * 2
-  data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, 'big')
-  path.write_bytes(data)
-  sound = str(next(iter((folder / 'trainB').iterdir())))
-  config = config_of(folder)
-  take(config, images_of([str(path), sound], folder), 2)
-  assert warnings_of(caplog) == [
-    f"skipped {path} can't be read: 60000 x 60000 = 3600000000 pixels, more "
-    'than config.data.max_pixels=10000 (1 of at most 10)'
-  ]
 
 
 def test_an_image_smaller_than_the_crop(folder, tmp_path):
@@ -336,17 +281,13 @@ def test_an_image_smaller_than_the_crop(folder, tmp_path):
   Image.fromarray(noise(15, 40, 3)).save(path)
   images = images_of([str(path)], folder)
   config = config_of(folder, preprocess='crop')
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match=rf'{path}.*config\.data\.size=16'):
     take(config, images, 1)
-  assert str(caught.value) == (
-    f'{path} is 40 x 15, smaller than the crop config.data.size=16: lower it, '
-    'or let config.data.preprocess=scale_and_crop enlarge the image'
-  )
   enlarged = config.replace(data={'preprocess': 'scale_and_crop'})
   assert take(enlarged, images, 1)[0]['a'].shape == (2, 16, 16, 3)
 
 
-# What is kept, what is read again, and what is read ahead.
+# Caching and reading ahead.
 
 
 def reads_of(config, num_batches):
@@ -356,16 +297,13 @@ def reads_of(config, num_batches):
   return counted['train_a'].reads, counted['train_b'].reads
 
 
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('mode', ['resize_and_crop', 'scale_and_crop'])
 def test_each_image_is_read_once_with_a_cache(folder, mode):
   config = config_of(folder, preprocess=mode)
   a, b = reads_of(config, 12)  # six epochs of a, eight of b
   assert a == dict.fromkeys(range(4), 1)
   assert b == dict.fromkeys(range(3), 1)
-
-
-def test_images_are_read_again_without_a_cache(folder):
-  a, b = reads_of(config_of(folder, cache_gib=0.0), 12)
+  a, b = reads_of(config.replace(data={'cache_gib': 0.0}), 12)
   assert a == dict.fromkeys(range(4), 6)
   assert b == dict.fromkeys(range(3), 8)
 
@@ -380,13 +318,13 @@ def test_the_cache_holds_what_fits(folder, mode):
   assert {*a.values(), *b.values()} == {1, 6, 8}
 
 
-def test_the_cache_keeps_no_more_than_the_centre(folder):
+def test_the_cache_keeps_only_the_center(folder):
   config = config_of(folder, preprocess='resize_and_center_crop', load_size=90)
   assert resize(noise(50, 60, 3), config.data).base is None
 
 
 @pytest.mark.parametrize('num_workers', [0, 3])
-def test_no_more_is_read_ahead_than_asked_for(folder, num_workers):
+def test_no_more_is_read_ahead_than_requested(folder, num_workers):
   config = config_of(
     folder, num_workers=num_workers, prefetch_batches=3, cache_gib=0.0
   )
@@ -397,7 +335,7 @@ def test_no_more_is_read_ahead_than_asked_for(folder, num_workers):
   ) as batches:
     for taken in (1, 2, 3):
       next(batches)
-      time.sleep(0.05)  # for threads that would run away
+      time.sleep(0.05)  # for threads that would read too far
       for each in counted.values():
         assert each.reads.total() <= 2 * (taken + 3)
     names = set().union(*(each.threads for each in counted.values()))
@@ -416,7 +354,7 @@ def test_closing_ends_the_threads(folder):
 
 
 def assert_ended(threads):
-  # Nobody waits for them, as their disk may hang.
+  # Closing does not wait for them, as their disk may hang.
   for thread in threads:
     thread.join(timeout=10)
     assert not thread.is_alive()
@@ -433,61 +371,61 @@ def test_an_error_ends_the_threads(folder, broken):
 # Waiting.
 
 
-class Held:
-  """Images of which one can't be read until it is let go."""
+class Blocked:
+  """Images of which one blocks until it is released."""
 
   def __init__(self, index):
-    self.let_go = threading.Event()
+    self.released = threading.Event()
     self._index = index
 
   def read(self, index):
     if index == self._index:
-      self.let_go.wait(timeout=60)
+      self.released.wait(timeout=60)
     return np.full((16, 16, 3), index, np.uint8)
 
   def images(self, count):
     return Images(tuple(f'a{i}' for i in range(count)), self.read, None)
 
 
-def test_who_waits_for_an_image_is_told_so_and_gets_it(folder):
+def test_waiting_is_reported(folder):
   config = config_of(folder, num_workers=2, load_size=16, batch_size=3)
   expected = take(config, constants(3, 3), 2)
-  held = Held(1)
-  told = []
+  blocked = Blocked(1)
+  calls = []
 
   def on_wait(seconds, reading):
-    told.append((seconds, reading))
-    if len(told) == 3:
-      held.let_go.set()
+    calls.append((seconds, reading))
+    if len(calls) == 3:
+      blocked.released.set()
 
-  images = constants(3, 3) | {'train_a': held.images(3)}
+  images = constants(3, 3) | {'train_a': blocked.images(3)}
   with TrainBatches(config, images, on_wait=on_wait) as batches:
     taken = [next(batches), next(batches)]
-    assert batches.waited > told[-1][0]
+    assert batches.waited > calls[-1][0]
   assert_same(taken, expected)
-  assert [reading for _, reading in told[:3]] == ['reading a1'] * 3
-  seconds = [each for each, _ in told]
+  assert [reading for _, reading in calls[:3]] == ['reading a1'] * 3
+  seconds = [each for each, _ in calls]
   assert seconds == sorted(seconds)
   assert seconds[0] > 0.1
 
 
-def test_a_wait_can_be_given_up(folder):
+def test_a_wait_can_be_interrupted(folder):
   config = config_of(folder, num_workers=1, load_size=16, batch_size=3)
   before = set(threading.enumerate())
-  held = Held(1)
+  blocked = Blocked(1)
 
   def on_wait(seconds, reading):
     raise InterruptedError
 
-  images = constants(3, 3) | {'train_a': held.images(3)}
+  images = constants(3, 3) | {'train_a': blocked.images(3)}
   with (
     pytest.raises(InterruptedError),
     TrainBatches(config, images, on_wait=on_wait) as batches,
   ):
     next(batches)
   threads = set(threading.enumerate()) - before
-  assert any(thread.is_alive() for thread in threads), 'it hangs for long yet'
-  held.let_go.set()
+  assert any(thread.is_alive() for thread in threads)
+  blocked.released.set()
   assert_ended(threads)
 
 
@@ -503,7 +441,7 @@ def test_names_of_a_batch(folder):
       }
 
 
-def test_names_of_what_took_the_place_of_the_unreadable(folder):
+def test_names_of_replacements(folder):
   def read(index):
     if index == 1:
       raise ImageError('a1', 'broken')
@@ -521,8 +459,9 @@ def test_names_of_what_took_the_place_of_the_unreadable(folder):
 # Sizes.
 
 
-@pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+@pytest.mark.parametrize(
+  'mode, channels', list(zip(MODES, (1, 2, 3, 4), strict=True))
+)
 def test_shapes_of_batches_and_samples(folder, mode, channels):
   config = config_of(
     folder, preprocess=mode, channels_a=channels, num_workers=0
@@ -535,7 +474,7 @@ def test_shapes_of_batches_and_samples(folder, mode, channels):
     assert batch['b'].shape == (2, height, width, 3)
     assert batch['a'].dtype == batch['b'].dtype == np.uint8
   samples = sample_images(config, images)
-  # As many of each as the smaller side has.
+  # As many of each as the smaller test set has.
   assert samples['a'].shape == (3, 16, 16, channels)
   assert samples['b'].shape == (3, 16, 16, 3)
 
@@ -555,24 +494,21 @@ def test_samples_are_spread_over_the_test_set():
   assert samples['b'][:, 0, 0, 0].tolist() == [0, 2, 4]
 
 
-def test_samples_pass_over_a_corrupt_test_image(folder, broken, caplog):
+def test_samples_skip_an_unreadable_test_image(folder, broken, caplog):
   config = config_of(folder, load_size=16).replace(log={'num_samples': 5})
   images = images_of(broken, folder)
   images = {'test_a': images['train_a'], 'test_b': images['train_a']}
   samples = sample_images(config, images)['a']
   np.testing.assert_array_equal(samples[1], samples[3])
   np.testing.assert_array_equal(samples[2], samples[3])
-  reason = 'not a JPEG, PNG, WebP, BMP or TIFF image'
-  told = f"skipped {broken[2]} can't be read: {reason}"
-  assert told in warnings_of(caplog)
+  assert any(broken[2] in message for message in caplog.messages)
 
 
-def test_no_test_image_can_be_read(folder, broken):
+def test_no_test_image_is_readable(folder, broken):
   images = images_of(broken[2:3], folder)
   images = {'test_a': images['train_a'], 'test_b': images['train_b']}
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError):
     sample_images(config_of(folder), images)
-  assert str(caught.value) == 'none of 1 test images can be read'
 
 
 def test_a_test_image_smaller_than_the_crop(tmp_path):
@@ -580,82 +516,8 @@ def test_a_test_image_smaller_than_the_crop(tmp_path):
   Image.fromarray(noise(40, 15, 3)).save(path)
   images = images_of_files([str(path)], channels=3, max_pixels=10_000)
   data = DataConfig(size=16, load_size=16, preprocess='crop')
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(DataError, match=rf'{path}.*config\.data\.size=16'):
     read_test_image(data, images, 0)
-  assert str(caught.value) == (
-    f'{path} is 15 x 40, smaller than the crop config.data.size=16: lower it, '
-    'or let config.data.preprocess=scale_and_crop enlarge the image'
-  )
-
-
-PIL_METHODS = {
-  'bilinear': Image.Resampling.BILINEAR,
-  'bicubic': Image.Resampling.BICUBIC,
-  'lanczos': Image.Resampling.LANCZOS,
-}
-
-
-@pytest.mark.parametrize('method', PIL_METHODS)
-@pytest.mark.parametrize('channels, mode', [(1, 'L'), (3, 'RGB'), (4, 'CMYK')])
-def test_resized_values_are_those_of_pillow(method, channels, mode):
-  image = noise(13, 29, channels)
-  config = DataConfig(interpolation=method)
-  # CMYK stands for four channels of equal rank: of RGBA, Pillow would weigh
-  # the colours by alpha.
-  expected = Image.frombytes(mode, (29, 13), image.tobytes()).resize(
-    (17, 40), PIL_METHODS[method]
-  )
-  np.testing.assert_array_equal(
-    resize_to(image, 40, 17, config),
-    np.asarray(expected).reshape(40, 17, channels),
-  )
-
-
-def test_two_channels_are_resized_apart():
-  image = noise(13, 29, 2)
-  config = DataConfig()
-  resized = resize_to(image, 40, 17, config)
-  for i in range(2):
-    np.testing.assert_array_equal(
-      resized[..., i : i + 1], resize_to(image[..., i : i + 1], 40, 17, config)
-    )
-
-
-@pytest.mark.parametrize(
-  'mode, is_test, shape',
-  [
-    ('resize_and_crop', False, (18, 18)),
-    ('resize_and_crop', True, (16, 16)),
-    ('crop', False, (20, 50)),
-    ('crop', True, (16, 16)),
-    ('scale_and_crop', False, (18, 45)),  # the shorter side to load_size
-    ('scale_and_crop', True, (16, 16)),
-    ('resize_and_center_crop', False, (16, 16)),
-    ('resize_and_center_crop', True, (16, 16)),
-  ],
-)
-@pytest.mark.parametrize('is_tall', [False, True])
-def test_what_resize_leaves(mode, is_test, shape, is_tall):
-  image = noise(20, 50, 3)
-  if is_tall:
-    image, shape = image.swapaxes(0, 1), shape[::-1]
-  config = DataConfig(size=16, load_size=18, preprocess=mode)
-  resized = resize(np.ascontiguousarray(image), config, is_test=is_test)
-  assert resized.shape == (*shape, 3)
-
-
-def test_centre_crops():
-  image = noise(20, 50, 3)
-  config = DataConfig(size=16, load_size=18, preprocess='crop')
-  np.testing.assert_array_equal(
-    resize(image, config, is_test=True), image[2:18, 17:33]
-  )
-  config = DataConfig(
-    size=16, load_size=18, preprocess='resize_and_center_crop'
-  )
-  np.testing.assert_array_equal(
-    resize(image, config), resize_to(image, 18, 18, config)[1:17, 1:17]
-  )
 
 
 def test_random_crops_reach_every_place():

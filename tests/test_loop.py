@@ -84,7 +84,7 @@ def test_the_steps_that_lose_it_are_left_out_and_written_down(
   assert steps == sorted({*range(2, STEPS + 1, 2), *lost})
   for record in records:
     assert all(np.isfinite(value) for value in record.values())
-    assert (record['step'] in lost) == ('doctor/not_finite' in record)
+    assert (record['step'] in lost) == ('diagnostics/not_finite' in record)
   output = capfd.readouterr().err
   for number, step in enumerate(lost, start=1):
     assert f'not finite at step {step}' in output
@@ -171,7 +171,7 @@ def test_more_are_lost_than_the_budget(config, tmp_path):
   assert f'{tmp_path}/skipped.jsonl' in str(caught.value)
   assert [each['step'] for each in read_skipped(tmp_path)] == lost[:2]
   # The last good checkpoint is there, and a larger budget goes on from it.
-  last = checkpoint.find_steps(tmp_path / 'checkpoints')[-1]
+  last = checkpoint.list_steps(tmp_path / 'checkpoints')[-1]
   assert 0 < last < lost[1]
   assert int(train(config, tmp_path).state.step) == STEPS
 
@@ -188,7 +188,7 @@ def test_a_gradient_that_overflows_while_the_loss_does_not(config, tmp_path):
   with pytest.raises(TrainingError, match='not finite at 1 steps'):
     train(config, tmp_path)
   assert [each['step'] for each in read_skipped(tmp_path)] == [1]
-  assert checkpoint.find_steps(tmp_path / 'checkpoints') == [0]
+  assert checkpoint.list_steps(tmp_path / 'checkpoints') == [0]
 
 
 def test_a_rate_that_is_far_too_high_ends_soon(config, tmp_path):
@@ -199,7 +199,7 @@ def test_a_rate_that_is_far_too_high_ends_soon(config, tmp_path):
   )
   with pytest.raises(TrainingError, match='not finite at 3 steps'):
     train(config, tmp_path)
-  assert checkpoint.find_steps(tmp_path / 'checkpoints') == [0]
+  assert checkpoint.list_steps(tmp_path / 'checkpoints') == [0]
 
 
 def test_a_machine_that_errs_once(config, tmp_path, monkeypatch, capfd):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -120,20 +121,9 @@ def test_presets(
   assert count(variables) == num_discriminator
 
 
-def test_the_tiny_preset_fits_its_networks(load_preset):
-  config = load_preset('tiny')
-  x = image(2, config.data.size, config.data.size, 3)
-  out, _ = shapes(make_generator(config.generator), x)
-  assert out.shape == x.shape
-  logits, _ = shapes(make_discriminator(config.discriminator), x)
-  assert logits.size > 0
-
-
 @pytest.mark.parametrize(
   'options, size, expected',
   [
-    ({'name': 'keras_unet', 'isize': 128, 'filters': 64}, 128, 41_829_571),
-    ({'name': 'resnet', 'blocks': 9, **PAPER}, 256, 11_378_179),
     ({'name': 'resnet', 'blocks': 6, **PAPER}, 128, 7_837_699),
     ({'name': 'torch_unet', 'isize': 128, 'filters': 64}, 128, 41_828_995),
     ({'name': 'torch_unet', 'isize': 256, 'filters': 64}, 256, 54_413_955),
@@ -149,7 +139,6 @@ def test_generators_by_count(options, size, expected):
 @pytest.mark.parametrize(
   'options, size, patches, expected',
   [
-    ({'name': 'keras_patchgan', 'filters': 64}, 128, 16, 2_765_633),
     (
       {'name': 'keras_patchgan', 'filters': 64, 'last_layers': 'valid'},
       128,
@@ -158,7 +147,6 @@ def test_generators_by_count(options, size, expected):
     ),
     # Of odd maps 'same' keeps the larger half: 20, 10, 5, 3.
     ({'name': 'keras_patchgan', 'filters': 64}, 20, 3, 2_765_633),
-    ({'name': 'patchgan', **PAPER}, 256, 30, 2_764_737),
     ({'name': 'patchgan', **PAPER}, 128, 14, 2_764_737),
     # One layer judges 16 x 16 pixels: 64, 128 and a logit.
     ({'name': 'patchgan', 'layers': 1, **PAPER}, 256, 126, 136_385),
@@ -179,13 +167,21 @@ def test_discriminators_by_count(options, size, patches, expected):
 # Options.
 
 
-@pytest.mark.parametrize('name', GENERATORS)
-@pytest.mark.parametrize('norm', ['batch', 'instance', 'none'])
-@pytest.mark.parametrize('affine', [True, False])
-@pytest.mark.parametrize(
-  'upsample, padding', [('transpose', 'reflect'), ('resize', 'zero')]
-)
-def test_every_option_builds(name, norm, affine, upsample, padding):
+NORMS = ('batch', 'instance', 'none')
+
+
+def pairs_of_options(networks):
+  """(name, norm, bool): each network with each norm, and each with the bool."""
+  return [
+    (name, norm, (row + column) % 2 == 0)
+    for row, name in enumerate(networks)
+    for column, norm in enumerate(NORMS)
+  ]
+
+
+@pytest.mark.parametrize('name, norm, affine', pairs_of_options(GENERATORS))
+def test_every_option_builds(name, norm, affine):
+  upsample = 'resize' if norm == 'instance' else 'transpose'
   config = GeneratorConfig(
     name=name,
     filters=2,
@@ -194,7 +190,7 @@ def test_every_option_builds(name, norm, affine, upsample, padding):
     norm=norm,
     affine=affine,
     upsample=upsample,
-    padding=padding,
+    padding='zero' if affine else 'reflect',
   )
   network = make_generator(config, channels=2)
   out, variables = shapes(network, image(3, 16, 16, 1))
@@ -210,9 +206,7 @@ def test_every_option_builds(name, norm, affine, upsample, padding):
   assert is_transposed == (upsample == 'transpose')
 
 
-@pytest.mark.parametrize('name', DISCRIMINATORS)
-@pytest.mark.parametrize('norm', ['batch', 'instance', 'none'])
-@pytest.mark.parametrize('affine', [True, False])
+@pytest.mark.parametrize('name, norm, affine', pairs_of_options(DISCRIMINATORS))
 def test_every_option_of_a_discriminator_builds(name, norm, affine):
   config = DiscriminatorConfig(name=name, filters=2, norm=norm, affine=affine)
   logits, variables = shapes(make_discriminator(config), image(3, 32, 32, 4))
@@ -233,8 +227,8 @@ def test_no_bias_is_lost_before_a_norm(norm):
   assert 'head/bias' in paths
 
 
-@pytest.mark.parametrize('filters, deepest', [(1, 8), (3, 24)])
-def test_filters_double_inward_up_to_eight_times(filters, deepest):
+def test_filters_double_inward_up_to_eight_times():
+  filters, deepest = 3, 24
   for name in ('keras_unet', 'torch_unet'):
     config = GeneratorConfig(name=name, filters=filters, isize=64)
     _, variables = shapes(make_generator(config), image(1, 64, 64, 3))
@@ -253,35 +247,25 @@ def test_filters_double_inward_up_to_eight_times(filters, deepest):
 
 
 @pytest.mark.parametrize(
-  'options, size, message',
+  'options, size, wanted',
   [
-    ({'isize': 16}, (32, 32), 'takes 16 x 16, not (32, 32)'),
-    ({'isize': 16}, (16, 32), 'takes 16 x 16, not (16, 32)'),
-    (
-      {'isize': 16, 'fixed_input_size': False},
-      (32, 24),
-      'takes multiples of 16, not (32, 24)',
-    ),
-    (
-      {'name': 'torch_unet', 'isize': 16},
-      (24, 32),
-      'takes multiples of 16, not (24, 32)',
-    ),
-    ({'name': 'resnet'}, (18, 16), 'takes multiples of 4, not (18, 16)'),
-    ({'name': 'vit_unet'}, (24, 16), 'takes multiples of 16, not (24, 16)'),
+    ({'isize': 16}, (16, 32), '16 x 16'),
+    ({'isize': 16, 'fixed_input_size': False}, (32, 24), 'multiples of 16'),
+    ({'name': 'torch_unet', 'isize': 16}, (24, 32), 'multiples of 16'),
+    ({'name': 'resnet'}, (18, 16), 'multiples of 4'),
+    ({'name': 'vit_unet'}, (24, 16), 'multiples of 16'),
   ],
 )
-def test_a_size_that_is_refused(options, size, message):
+def test_a_size_that_is_refused(options, size, wanted):
   network = make_generator(GeneratorConfig(filters=2, blocks=1, **options))
-  with pytest.raises(ValueError) as caught:  # noqa: PT011
+  message = f'{wanted}, not {size}'
+  with pytest.raises(ValueError, match=re.escape(message)):
     shapes(network, image(1, *size, 3))
-  assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
   'options, size',
   [
-    ({'isize': 16, 'fixed_input_size': False}, (16, 16)),
     ({'isize': 16, 'fixed_input_size': False}, (48, 32)),
     ({'name': 'torch_unet', 'isize': 16}, (32, 48)),
     ({'name': 'resnet'}, (20, 36)),
@@ -304,7 +288,17 @@ def test_parameters_do_not_depend_on_the_size_of_the_input():
 # Computation in bfloat16.
 
 
-@pytest.mark.parametrize('name', GENERATORS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'resnet',
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in GENERATORS
+      if name != 'resnet'
+    ),
+  ],
+)
 def test_bfloat16_is_close_to_float32(name):
   options = {'name': name, 'filters': 4, 'isize': 16, 'blocks': 1}
   options |= {'norm': 'instance', 'dropout': 0.0}
@@ -323,9 +317,8 @@ def test_bfloat16_is_close_to_float32(name):
   assert 0 < np.mean(error) < 0.05
 
 
-@pytest.mark.parametrize('name', DISCRIMINATORS)
-def test_bfloat16_discriminators(name):
-  config = DiscriminatorConfig(name=name, filters=2, dtype='bfloat16')
+def test_a_bfloat16_discriminator():
+  config = DiscriminatorConfig(filters=2, dtype='bfloat16')
   logits, variables = shapes(make_discriminator(config), image(1, 32, 32, 3))
   assert logits.dtype == jnp.bfloat16
   dtypes = {leaf.dtype for leaf in jax.tree.leaves(variables)}
@@ -465,7 +458,7 @@ def test_a_large_mean_costs_no_digits():
   ids=lambda each: getattr(each, 'name', None),
 )
 def test_the_norms_of_a_network(network, epsilon):
-  """Keras's epsilon in the seed's, PyTorch's elsewhere; all of the batch."""
+  """Keras's epsilon in its networks, else PyTorch's; all of the batch."""
   is_generator = isinstance(network, GeneratorConfig)
   make = make_generator if is_generator else make_discriminator
   norms = []

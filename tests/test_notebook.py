@@ -15,6 +15,8 @@ nbclient = pytest.importorskip('nbclient')
 pytest.importorskip('ipykernel')
 pytest.importorskip('onnxruntime')
 
+pytestmark = pytest.mark.process
+
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCE = ROOT / 'experiments' / 'colab_tpu.py'
 TINY = [

@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 
@@ -108,29 +106,13 @@ def test_float32_is_scored_in_float64(metric):
 
 
 @pytest.mark.parametrize(
-  'metric, x, y, message',
+  'metric, x, y',
   [
-    (
-      paired.l1,
-      flat(0.0),
-      flat(0.0, size=13),
-      'paired images must both be [N, H, W, C], not [1, 12, 12, 3] and '
-      '[1, 13, 13, 3]',
-    ),
-    (
-      paired.psnr,
-      flat(0.0),
-      flat(0.0).astype(np.uint8),
-      'paired images must be floats in [-1, 1], not uint8',
-    ),
-    (
-      paired.ssim,
-      flat(0.0, size=10),
-      flat(0.0, size=10),
-      'SSIM needs images of at least 11 x 11 pixels, not 10 x 10',
-    ),
+    (paired.l1, flat(0.0), flat(0.0, size=13)),
+    (paired.psnr, flat(0.0), flat(0.0).astype(np.uint8)),
+    (paired.ssim, flat(0.0, size=10), flat(0.0, size=10)),
   ],
 )
-def test_errors(metric, x, y, message):
-  with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+def test_invalid_images(metric, x, y):
+  with pytest.raises(ValueError, match='images'):
     metric(x, y)

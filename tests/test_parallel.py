@@ -1,7 +1,6 @@
-"""N devices give what one device gives at the same global batch."""
+"""N devices match a single device at the same global batch."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from cyclegan_jax.config import Config
 GLOBAL_BATCH = 8
 NUM_STEPS = 10
 
-SEED_NETS = {
+KERAS_NETS = {
   'generator': {'filters': 2, 'isize': 8},
   'discriminator': {'filters': 2, 'layers': 1},
 }
@@ -44,8 +43,8 @@ PAPER_NETS = {
 }
 
 
-CRITIC = SEED_NETS | {'loss': {'adversarial': 'wgan_gp', 'r1': 0.5}}
-# All that may be added to a recipe, at once.
+CRITIC = KERAS_NETS | {'loss': {'adversarial': 'wgan_gp', 'r1': 0.5}}
+# All further options at once.
 LADDER = {
   'diff_augment': 'color,translation,cutout',
   'data': {'size': 16, 'load_size': 16},
@@ -61,7 +60,7 @@ LADDER = {
   'optimizer': {'learning_rate': 1e-3, 'disc_learning_rate_ratio': 2.0},
 }
 RECIPES = {
-  'seed': SEED_NETS,
+  'keras': KERAS_NETS,
   'paper': PAPER_NETS,
   'critic': CRITIC,
   'ladder': LADDER,
@@ -70,9 +69,9 @@ RECIPES = {
 
 @pytest.fixture
 def float64():
-  # Sums in another order differ by rounding, which Adam blows up where a
-  # gradient is zero but for rounding. In float64 that stays below any bound
-  # of interest, so what is left to differ is the algebra.
+  # Sums in another order differ by rounding, which Adam amplifies where a
+  # gradient is zero up to rounding. In float64 that is negligible, so any
+  # difference is in the algebra.
   jax.config.update('jax_enable_x64', True)
   yield
   jax.config.update('jax_enable_x64', False)
@@ -135,9 +134,12 @@ def single_device_run(name):
 @pytest.mark.parametrize(
   'name, num_devices',
   [
-    *itertools.product(('seed', 'paper'), (1, 2, 4, 8)),
-    ('critic', 2),
-    ('ladder', 2),
+    ('keras', 2),
+    ('paper', 4),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in (('paper', 1), ('keras', 8), ('critic', 2), ('ladder', 2))
+    ),
   ],
 )
 def test_devices_equal_one_device(name, num_devices):
@@ -164,7 +166,7 @@ def test_devices_equal_one_device(name, num_devices):
 
 @pytest.mark.usefixtures('float64')
 def test_state_comes_back_unstacked_and_on_every_device():
-  config = make_config(SEED_NETS)
+  config = make_config(KERAS_NETS)
   state = widened(create_train_state(config, jax.random.key(0)))
   step = parallel.data_parallel(
     functools.partial(train_step, config=config, axis_name=parallel.AXIS),
@@ -197,7 +199,7 @@ def test_gather_and_local_slice_undo_each_other():
   assert difference == 0
 
 
-# Older versions of JAX tell that the key, which is donated, was not of use.
+# Older versions of JAX warn that the donated key was not used.
 @pytest.mark.filterwarnings('ignore:Some donated buffers')
 def test_example_keys_do_not_depend_on_the_number_of_devices():
   expected = jax.random.key_data(
@@ -208,9 +210,9 @@ def test_example_keys_do_not_depend_on_the_number_of_devices():
     keys = parallel.example_keys(key, x.shape[0], parallel.AXIS)
     return parallel.gather(jax.random.key_data(keys), parallel.AXIS), x.sum()
 
-  for num_devices in (1, 2, 4):
+  for num_devices in (2, 4):
     parts = jnp.zeros((num_devices, 8 // num_devices))
-    # The key is donated: each call takes one of its own.
+    # The key is donated, so each call needs a new one.
     keys, _ = parallel.data_parallel(step, num_devices=num_devices)(
       jax.random.key(3), parts
     )

@@ -1,4 +1,4 @@
-"""The pool against a plain implementation, and what holds of any of them."""
+"""The pool against a plain implementation, and its invariants."""
 
 import collections
 import functools
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures('strict')
 SHAPE = (2, 1, 3)
 
 # Few shapes, as each compiles; any keys and numbers of queries.
-SIZES = st.sampled_from([1, 2, 5])
+SIZES = st.sampled_from([1, 5])
 BATCHES = st.sampled_from([1, 3])
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -25,7 +25,7 @@ query = jax.jit(query_pool)
 
 
 def numbered(start, count):
-  """Images that are told apart by their value, none of them 0."""
+  """Images identified by their value, none of which is 0."""
   numbers = np.arange(start + 1, start + count + 1, dtype=np.float32)
   return np.broadcast_to(numbers[:, None, None, None], (count, *SHAPE))
 
@@ -78,7 +78,7 @@ def reference_query(stored, size, coins, slots, images):
 
 
 @given(SIZES, BATCHES, st.integers(1, 8), SEEDS)
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_queries_equal_the_reference(size, batch, num_queries, seed):
   pool, stored = init_pool(size, SHAPE), []
   for i in range(num_queries):
@@ -107,7 +107,7 @@ def test_until_full_it_stores_and_returns(size, batch, seed):
 
 
 @given(SIZES, BATCHES, SEEDS)
-def test_a_full_pool_loses_and_invents_nothing(size, batch, seed):
+def test_a_full_pool_keeps_all_images(size, batch, seed):
   before = full_pool(size)
   fresh = numbered(100, batch)
   after, returned = query(before, jax.random.key(seed), fresh)
@@ -136,26 +136,16 @@ def test_half_of_the_images_are_swapped_with_any_slot():
     assert abs(count - num_images / 10) < 4 * (num_images * 0.09) ** 0.5
 
 
-def test_images_of_one_batch_draw_apart():
-  _, returned = query(full_pool(5), jax.random.key(2), numbered(100, 64))
-  swapped = [n != 101 + i for i, n in enumerate(numbers_of(returned))]
-  assert 16 < sum(swapped) < 48
-
-
-def test_the_key_decides():
+def test_draws_depend_on_the_key():
   pool, images = full_pool(5), numbered(100, 3)
-  first, again = (
-    numbers_of(query(pool, jax.random.key(1), images)[1]) for _ in range(2)
-  )
-  assert first == again
-  others = {
+  returned = {
     tuple(numbers_of(query(pool, jax.random.key(i), images)[1]))
-    for i in range(8)
+    for i in (*range(8), *range(8))
   }
-  assert len(others) > 1
+  assert 1 < len(returned) <= 8
 
 
-def test_a_pool_of_size_0_lets_all_pass():
+def test_a_pool_of_size_0_returns_all_images():
   pool = init_pool(0, SHAPE)
   assert pool.images is None
   images = numbered(0, 3)
@@ -173,34 +163,3 @@ def test_a_fresh_pool():
   assert pool.count.shape == ()
   assert pool.count.dtype == jnp.int32
   assert int(pool.count) == 0
-
-
-def test_a_batch_larger_than_the_pool():
-  pool, returned = query(init_pool(2, SHAPE), jax.random.key(0), numbered(0, 9))
-  assert numbers_of(returned)[:2] == [1, 2]
-  assert int(pool.count) == 2
-
-
-def test_without_jit_it_is_the_same():
-  pool, key, images = full_pool(5), jax.random.key(3), numbered(100, 3)
-  jitted, plain = query(pool, key, images), query_pool(pool, key, images)
-  jax.tree.map(np.testing.assert_array_equal, jitted, plain)
-
-
-def test_the_given_pool_is_not_changed():
-  pool = full_pool(5)
-  before = np.array(pool.images)
-  query(pool, jax.random.key(0), numbered(100, 3))
-  np.testing.assert_array_equal(pool.images, before)
-
-
-def test_it_goes_through_scan_as_it_is():
-  """The new pool has the old one's structure, shapes and dtypes."""
-
-  def step(pool, images):
-    return query_pool(pool, jax.random.key(0), images)
-
-  images = jnp.asarray(numbered(0, 12)).reshape(4, 3, *SHAPE)
-  pool, returned = jax.lax.scan(step, init_pool(5, SHAPE), images)
-  assert returned.shape == images.shape
-  assert int(pool.count) == 5

@@ -1,13 +1,16 @@
-"""The progress display, on a terminal and in a log."""
+"""Progress display on a terminal and in a log."""
 
 import contextlib
 import io
+import itertools
 
 import jax.numpy as jnp
 import pytest
 import rich.console
 
 from cyclegan_jax.report.progress import Progress
+
+METRICS = {'gen': 3.2123, 'disc': 0.6012}
 
 
 class Clock:
@@ -20,99 +23,88 @@ class Clock:
     return self.now
 
 
-def plain_console() -> rich.console.Console:
-  return rich.console.Console(file=io.StringIO(), force_terminal=False)
+class Terminal(io.StringIO):
+  def isatty(self) -> bool:
+    return True
 
 
-def lines_of(console: rich.console.Console) -> list[str]:
-  return console.file.getvalue().splitlines()
+def make_console(file, *, width=80, **environ):
+  return rich.console.Console(
+    file=file,
+    width=width,
+    height=20,
+    legacy_windows=False,
+    _environ={'TERM': 'xterm', **environ},
+  )
 
 
-def run(steps, *, total, start=0, seconds=1.0, first=None, **options):
-  """The lines of a run whose steps take `seconds`, the first one `first`."""
-  console, clock = plain_console(), Clock()
+def run(steps, *, total, start=0, seconds=1.0, console=None, **options):
+  """The output of a run whose steps take `seconds` each."""
+  console = console or make_console(io.StringIO())
+  seconds = itertools.repeat(seconds) if isinstance(seconds, float) else seconds
+  clock = Clock()
   with Progress(
     total, start, console=console, clock=clock, **options
   ) as progress:
-    for index, step in enumerate(steps):
-      clock.now += first if index == 0 and first else seconds
-      progress.update(step, {'generator': 3.2123, 'discriminator': 0.6})
-  return lines_of(console)
+    for step, duration in zip(steps, seconds, strict=False):
+      clock.now += duration
+      progress.update(step, METRICS)
+  return console.file.getvalue()
 
 
-def test_plain_lines():
-  lines = run(range(1, 781), total=780, seconds=0.325, images_per_step=4)
-  assert lines[0] == 'step 1/780    0%  generator 3.21  discriminator 0.6'
+def test_lines_in_a_log():
+  lines = run(
+    range(1, 781), total=780, seconds=0.325, pairs_per_step=4
+  ).splitlines()
+  assert lines[0] == 'step    1/780    0%  --:--  gen 3.21  disc 0.601'
   assert lines[4] == (
-    'step 125/780   16%  12.3 images/s  left 03:33  '
-    'generator 3.21  discriminator 0.6'
+    'step  125/780   16%  12.3 pairs/s  03:33  gen 3.21  disc 0.601'
   )
-  assert lines[-1] == (
-    'step 780/780  100%  12.3 images/s  generator 3.21  discriminator 0.6'
-  )
-  # 780 steps of 0.325 s: a line each ten seconds, the first and the last.
+  assert lines[-1].startswith('step  780/780  100%  12.3 pairs/s  ')
+  # 780 steps of 0.325 s: a line every ten seconds, the first and the last.
   assert len(lines) == 1 + int(780 * 0.325 / 10.075) + 1
 
 
-def test_compilation_does_not_count():
-  lines = run([1, 2], total=10, first=90.0, every_seconds=0)
-  assert lines[0].startswith('step 1/10   10%  generator')
-  assert '  1 steps/s  left 00:08  ' in lines[1]
+def test_the_rate_excludes_the_compilation():
+  output = run([1, 2], total=10, seconds=[90.0, 1.0], every_seconds=0)
+  assert '  1 pairs/s  00:08  ' in output
 
 
-def test_the_rate_is_of_the_last_half_minute():
-  console, clock = plain_console(), Clock()
-  with Progress(200, console=console, clock=clock, every_seconds=0) as progress:
-    for step in range(1, 101):
-      clock.now += 2.0 if step <= 60 else 1.0
-      progress.update(step)
-  lines = lines_of(console)
-  assert lines[59].endswith('0.5 steps/s  left 04:40')
-  assert lines[99].endswith('1 steps/s  left 01:40')
+def test_the_rate_is_that_of_the_last_minutes():
+  seconds = [*[10.0] * 100, *[2.0] * 160]
+  output = run(range(1, 261), total=300, seconds=seconds, every_seconds=0)
+  assert '  0.1 pairs/s  33:20  ' in output.splitlines()[99]
+  assert '  0.5 pairs/s  01:20  ' in output.splitlines()[259]
 
 
-def test_steps_longer_than_the_window():
-  lines = run([1, 2, 3], total=100, seconds=120.0)
-  assert '  left 3:14:00  ' in lines[-1]
+def test_a_resumed_run_counts_its_own_steps():
+  output = run([101, 102], total=200, start=100, every_seconds=0)
+  assert 'step  102/200   51%  1 pairs/s  01:38  ' in output
 
 
-def test_resumed_run_counts_its_own_steps():
-  lines = run([101, 102], total=200, start=100, every_seconds=0)
-  assert '  1 steps/s  left 01:38  ' in lines[1]
-  assert lines[1].startswith('step 102/200   51%')
+def test_a_finished_run_prints_nothing():
+  assert run([], total=200, start=200) == ''
 
 
-def test_a_resumed_run_that_is_done_says_nothing():
-  assert run([], total=200, start=200) == []
-
-
-def test_interrupted_run_says_how_far_it_came():
-  console, clock = plain_console(), Clock()
+def test_an_interrupted_run_prints_its_last_step():
+  console = make_console(io.StringIO())
 
   def train():
-    with Progress(100, console=console, clock=clock) as progress:
+    with Progress(100, console=console, clock=Clock()) as progress:
       for step in (1, 2, 3):
         progress.update(step)
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
     train()
-  assert lines_of(console) == ['step 1/100    1%', 'step 3/100    3%']
-
-
-def test_the_end_is_shown_once():
-  assert run([1, 1], total=1, seconds=100.0, first=1.0)[:1] == [
-    'step 1/1  100%  generator 3.21  discriminator 0.6'
+  lines = console.file.getvalue().splitlines()
+  assert [line.split('%')[0] for line in lines] == [
+    'step    1/100    1',
+    'step    3/100    3',
   ]
-  assert len(run([1, 1], total=1, seconds=0.1)) == 1
 
 
-def test_units_of_other_work():
-  lines = run([1, 2], total=8, unit='image', every_seconds=0, seconds=0.25)
-  assert lines[1].startswith('image 2/8   25%  4 images/s  left 00:02')
-
-
-def test_metrics_are_converted_only_when_shown():
+def test_metrics_are_converted_only_when_they_are_shown():
   class Counted:
     count = 0
 
@@ -120,90 +112,88 @@ def test_metrics_are_converted_only_when_shown():
       Counted.count += 1
       return 1.0
 
-  console, clock = plain_console(), Clock()
-  with Progress(100, console=console, clock=clock) as progress:
+  console = make_console(io.StringIO())
+  with Progress(100, console=console, clock=Clock()) as progress:
     for step in range(1, 101):
       progress.update(step, {'loss': Counted()})
   assert Counted.count == 2
 
 
-def test_metrics_that_are_arrays_or_not_finite():
-  console = plain_console()
+def test_arrays_and_values_that_are_not_finite():
+  console = make_console(io.StringIO())
   with Progress(1, console=console, clock=Clock()) as progress:
     progress.update(1, {'a': jnp.float32(0.12345), 'b': float('nan')})
-  assert lines_of(console) == ['step 1/1  100%  a 0.123  b nan']
+  assert console.file.getvalue().endswith('  a 0.123  b nan\n')
 
 
-def test_messages_of_a_plain_run_are_lines_of_any_length():
-  console = plain_console()
-  text = '[bold] checkpoint ' + 'x' * 200
-  with Progress(1, console=console, clock=Clock()) as progress:
-    progress.print(text)
-  assert lines_of(console) == [text]
-
-
-def terminal_console(width: int) -> rich.console.Console:
-  return rich.console.Console(
-    file=io.StringIO(),
-    force_terminal=True,
-    width=width,
-    height=20,
-    color_system=None,
-    legacy_windows=False,
-    _environ={'TERM': 'xterm'},
-  )
-
-
+@pytest.mark.parametrize('total', [780, 123_456])
 @pytest.mark.parametrize('width', [40, 80, 160])
-def test_bar_on_a_terminal(width):
-  console, clock = terminal_console(width), Clock()
-  with Progress(
-    780, 100, images_per_step=4, console=console, clock=clock
-  ) as progress:
-    for step in (101, 102, 390):
-      clock.now += 20.0
-      progress.update(step, {'generator': 3.21})
-    progress.print('[a] checkpoint of step 390')
-  screen = console.file.getvalue()
-  last = screen.split('\x1b[2K')[-1].splitlines()
-  assert 'step 390/780' in last[0]
-  assert all(len(line) <= width for line in last if '\x1b' not in line)
+def test_everything_fits_on_a_terminal(width, total):
+  screen = run(
+    [1, 2, total // 2],
+    total=total,
+    seconds=20.0,
+    pairs_per_step=4,
+    console=make_console(Terminal(), width=width, NO_COLOR='1'),
+  )
+  line = screen.split('\x1b[2K')[-1].splitlines()[0]
+  assert len(line) <= width
+  assert f' {total // 2}/{total} ' in f' {line}'
+  assert '…' not in line
+  assert ' pairs/s ' in line
   if width >= 80:
-    assert ' 50%  28.9 images/s  left 00:54  generator 3.21' in last[0]
-  assert '[a] checkpoint of step 390\n' in screen
-  assert screen.count('\x1b[?25l') == screen.count('\x1b[?25h') == 1  # cursor
+    assert '━━━━━' in line
+    assert line.rstrip().endswith('gen 3.21  disc 0.601')
+  # The cursor is hidden and shown again.
+  assert screen.count('\x1b[?25l') == screen.count('\x1b[?25h') == 1
 
 
-def test_cursor_comes_back_when_a_metric_fails():
+def test_messages_appear_above_the_bar_and_as_lines():
+  text = '[bold] checkpoint ' + 'x' * 200
+  for file in (Terminal(), io.StringIO()):
+    with Progress(1, console=make_console(file), clock=Clock()) as progress:
+      progress.print(text)
+    assert text + '\n' in file.getvalue()
+
+
+@pytest.mark.parametrize(
+  'kind', ['pipe', 'forced color', 'dumb terminal', 'notebook']
+)
+def test_no_animation_without_a_real_terminal(kind, monkeypatch):
+  environ = {}
+  if kind == 'forced color':
+    environ = {'FORCE_COLOR': '1'}
+  elif kind == 'dumb terminal':
+    environ = {'TERM': 'dumb'}
+  elif kind == 'notebook':  # which runs commands in a pseudo-terminal
+    monkeypatch.setenv('JPY_PARENT_PID', '1')
+  is_terminal = kind in ('dumb terminal', 'notebook')
+  file = Terminal() if is_terminal else io.StringIO()
+  output = run([1, 2], total=2, console=make_console(file, **environ))
+  assert '\x1b' not in output
+  assert len(output.splitlines()) == 2
+
+
+def test_the_cursor_comes_back_after_an_error():
   class Bad:
     def __float__(self) -> float:
-      raise RuntimeError('lost')
+      raise RuntimeError('bad metric')
 
-  console, clock = terminal_console(80), Clock()
+  console = make_console(Terminal())
 
   def train():
-    with Progress(10, console=console, clock=clock) as progress:
+    with Progress(10, console=console, clock=Clock()) as progress:
       progress.update(1)
-      progress.update(2, {'a': Bad()})
+      progress.update(10, {'a': Bad()})
 
-  with pytest.raises(RuntimeError, match=r'^lost$'):
+  with pytest.raises(RuntimeError, match=r'^bad metric$'):
     train()
   assert '\x1b[?25h' in console.file.getvalue()
 
 
-def test_dumb_terminal_gets_plain_lines():
-  console = rich.console.Console(
-    file=io.StringIO(), force_terminal=True, _environ={'TERM': 'dumb'}
-  )
-  with Progress(1, console=console, clock=Clock()) as progress:
-    progress.update(1)
-  assert lines_of(console) == ['step 1/1  100%']
-
-
-def test_a_log_on_a_full_disk_ends_nothing():
+def test_a_log_on_a_full_disk_does_not_end_a_run():
   with open('/dev/full', 'w') as full:
-    progress = Progress(3, console=rich.console.Console(file=full))
-    with progress:
+    with Progress(3, console=rich.console.Console(file=full)) as progress:
       progress.print('a text')
       for step in (1, 2, 3):
         progress.update(step, {'loss': 0.5})

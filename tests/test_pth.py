@@ -1,44 +1,34 @@
 """Files of torch.save: good ones are read, and attacks are not carried out."""
 
-import ast
 import builtins
 import io
-import json
 import os
 import pathlib
 import pickle
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 import zipfile
 
-import hypothesis
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cyclegan_jax.errors import WeightsError
-from cyclegan_jax.interop import pickle_machine, pth
-from cyclegan_jax.interop.pickle_writer import write_program
+from cyclegan_jax.interop import torch_container, torch_pickle
 from cyclegan_jax.interop.pth import read_pth, write_pth
+from cyclegan_jax.interop.torch_pickle import dump_program
 
-ROOT = pathlib.Path(pth.__file__).parent.parent.parent
-DAMAGED = 'g.pth is damaged ({}): get it from its source again'
-REFUSED = (
-  'g.pth is refused, as it {}: if you trust its source, load it there and '
-  'save the state_dict() alone'
-)
 ARRAYS = {
   'a.weight': np.arange(12, dtype=np.float32).reshape(3, 4),
   'a.bias': np.array([1.5, -2], np.float64),
   'count': np.array(7),
 }
-PROGRAM = write_program(
-  {name: (each.shape, each.dtype.name) for name, each in ARRAYS.items()}
+PROGRAM = dump_program(
+  {name: (array.shape, array.dtype.name) for name, array in ARRAYS.items()}
 )
-STORAGES = [each.tobytes() for each in ARRAYS.values()]
+STORAGES = [array.tobytes() for array in ARRAYS.values()]
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 SYSTEM = {
   'protocol_version': 1001,
@@ -47,16 +37,45 @@ SYSTEM = {
 }
 
 
+class Auditor:
+  """Context that fails where something may have been executed in it."""
+
+  def __init__(self):
+    self.events, self.is_on, self.is_installed = [], False, False
+
+  def note(self, event, arguments):
+    is_harmless = event == 'object.__getattr__' or (
+      event == 'open' and arguments[1] in (None, 'r', 'rb')
+    )
+    if self.is_on and not is_harmless:
+      self.events.append((event, str(arguments)))
+
+  def __enter__(self):
+    if not self.is_installed:  # a hook cannot be removed
+      sys.addaudithook(self.note)
+    self.events, self.is_on, self.is_installed = [], True, True
+
+  def __exit__(self, *_):
+    self.is_on = False
+    if self.events:
+      raise AssertionError(f'executed: {self.events}')
+
+
+AUDITOR = Auditor()
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-  """Messages name the file as it was given: 'g.pth'."""
+  """Messages name the file by its relative path: 'g.pth'."""
   monkeypatch.chdir(tmp_path)
+  read(zipped())  # imports whatever is imported late
+  pathlib.Path('g.pth').unlink()
   return tmp_path
 
 
 def zipped(program=PROGRAM, storages=STORAGES, root='g', **others):
   members = {'data.pkl': program, 'byteorder': b'little', 'version': b'3\n'}
-  members |= {f'data/{i}': each for i, each in enumerate(storages)}
+  members |= {f'data/{i}': storage for i, storage in enumerate(storages)}
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w') as archive:
     for name, content in (members | others).items():
@@ -70,8 +89,8 @@ def legacy(
   counts = [12, 2, 1] if counts is None else counts
   parts = [MAGIC, pickle.dumps(1001, 2), pickle.dumps(system, 2), program]
   parts.append(pickle.dumps(list(keys), 2))
-  for count, each in zip(counts, storages, strict=True):
-    parts += [struct.pack('<q', count), each]
+  for count, storage in zip(counts, storages, strict=True):
+    parts += [struct.pack('<q', count), storage]
   return b''.join(parts)
 
 
@@ -83,11 +102,13 @@ def read(data, **options):
   return read_pth('g.pth', **options)
 
 
-def message_of(data, **options):
-  with pytest.raises(WeightsError) as caught:
-    read(data, **options)
+def refusal(data, **options):
+  """The one-line message with which a file is not read."""
+  pathlib.Path('g.pth').write_bytes(data)
+  with AUDITOR, pytest.raises(WeightsError) as caught:
+    read_pth('g.pth', **options)
   message = str(caught.value)
-  assert len(message.splitlines()) == 1
+  assert message.startswith(('g.pth is damaged (', 'g.pth is refused, as it '))
   assert message.isprintable()
   assert len(message) < 400
   return message
@@ -95,19 +116,19 @@ def message_of(data, **options):
 
 def assert_same(got, expected):
   assert list(got) == list(expected)
-  for name, each in expected.items():
-    assert got[name].dtype == each.dtype
-    assert got[name].shape == each.shape
-    np.testing.assert_array_equal(got[name], each)
+  for name, array in expected.items():
+    assert got[name].dtype == array.dtype
+    assert got[name].shape == array.shape
+    np.testing.assert_array_equal(got[name], array)
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_good_file(kind):
   got = read(KINDS[kind]())
   assert_same(got, ARRAYS)
-  for each in got.values():
-    assert each.flags.writeable
-    assert each.flags.owndata or each.base.flags.owndata
+  for array in got.values():
+    assert array.flags.writeable
+    assert array.flags.owndata or array.base.flags.owndata
 
 
 # Programs by hand.
@@ -122,7 +143,7 @@ def number(value):
 
 
 def numbers(*values):
-  return b'(' + b''.join(number(each) for each in values) + b't'
+  return b'(' + b''.join(map(number, values)) + b't'
 
 
 def storage(key='0', kind='torch\nFloatStorage', size=12, more=b''):
@@ -144,25 +165,22 @@ def alone(value):
   return b'\x80\x02}' + text('w') + value + b's.'
 
 
-DTYPES = {
-  'Float': np.arange(6, dtype=np.float32),
-  'Double': np.arange(6, dtype=np.float64),
-  'Half': np.arange(6, dtype=np.float16),
-  'Long': -np.arange(6, dtype=np.int64),
-  'Int': -np.arange(6, dtype=np.int32),
-  'Short': -np.arange(6, dtype=np.int16),
-  'Char': -np.arange(6, dtype=np.int8),
-  'Byte': np.arange(6, dtype=np.uint8),
-  'Bool': np.array([True, False, True, True, False, False]),
-}
-
-
-@pytest.mark.parametrize('name', DTYPES)
-def test_dtypes(name):
-  expected = DTYPES[name]
-  of = storage(kind=f'torch\n{name}Storage', size=6)
-  program = alone(tensor(0, (6,), (1,), of))
-  assert_same(read(zipped(program, [expected.tobytes()])), {'w': expected})
+def test_dtypes():
+  for name, dtype in {
+    'Float': 'float32',
+    'Double': 'float64',
+    'Half': 'float16',
+    'Long': 'int64',
+    'Int': 'int32',
+    'Short': 'int16',
+    'Char': 'int8',
+    'Byte': 'uint8',
+    'Bool': 'bool',
+  }.items():
+    expected = np.array([1, 0, 1, 3, 0, 100]).astype(dtype)
+    of = storage(kind=f'torch\n{name}Storage', size=6)
+    program = alone(tensor(0, (6,), (1,), of))
+    assert_same(read(zipped(program, [expected.tobytes()])), {'w': expected})
 
 
 def test_bfloat16_becomes_float32():
@@ -171,7 +189,6 @@ def test_bfloat16_becomes_float32():
   half = expected.view(np.uint16)[1::2].tobytes()
   of = storage(kind='torch\nBFloat16Storage', size=4)
   for shape, strides, want in (
-    ((4,), (1,), expected),
     ((2, 2), (1, 2), expected.reshape(2, 2).T),
     ((), (), expected[0]),
   ):
@@ -193,13 +210,13 @@ def test_bfloat16_becomes_float32():
   ],
 )
 def test_views(view, expected):
-  numbers = np.arange(13, dtype=np.float32)
+  values = np.arange(13, dtype=np.float32)
   program = alone(tensor(*view, of=storage(size=13)))
-  got = read(zipped(program, [numbers.tobytes()]))
+  got = read(zipped(program, [values.tobytes()]))
   assert_same(got, {'w': np.asarray(expected, np.float32)})
 
 
-def test_nested_names_and_what_is_no_tensor():
+def test_names_are_joined_and_other_values_are_left_out():
   program = (
     b'\x80\x02}('
     + text('epoch') + b'K\x03'
@@ -213,7 +230,7 @@ def test_nested_names_and_what_is_no_tensor():
     + b'u.'
   )  # fmt: skip
   got = read(zipped(program))
-  assert {name: each.tolist()[:2] for name, each in got.items()} == {
+  assert {name: array.tolist()[:2] for name, array in got.items()} == {
     'model.w': [0, 1],
     'both.0.0': [1, 2],
     'both.0.1': [2, 3],
@@ -233,8 +250,8 @@ def test_an_ordered_dict_of_python_2_and_a_view_of_an_old_storage():
   got = read(legacy(program, STORAGES[:1], '0', counts=[12]))
   assert_same(got, {'w': np.array([5, 6], np.float32)})
   beyond = program.replace(numbers(2), numbers(3))
-  assert message_of(legacy(beyond, STORAGES[:1], '0', counts=[12])) == (
-    DAMAGED.format("'w' reaches beyond its storage")
+  assert "'w' reaches beyond its storage" in refusal(
+    legacy(beyond, STORAGES[:1], '0', counts=[12])
   )
 
 
@@ -242,7 +259,7 @@ def test_an_ordered_dict_of_python_2_and_a_view_of_an_old_storage():
 
 
 class Evil:
-  """Runs a command wherever it is unpickled."""
+  """Calls a function wherever it is unpickled."""
 
   def __init__(self, function, *values):
     self.function, self.values = function, values
@@ -255,228 +272,155 @@ def pickled(function, *values, protocol=2):
   return pickle.dumps({'w': Evil(function, *values)}, protocol)
 
 
-def asks_for(name):
-  return REFUSED.format(f"asks for '{name}', which no weights need")
-
-
-def opcode(code):
-  return REFUSED.format(
-    f'uses opcode 0x{code}, which torch.save does not write'
-  )
+def doubled(value, count, end):
+  """A program that makes pairs of pairs of ... of a value."""
+  pairs = b''.join(b'q%ch%c\x86' % (i, i) for i in range(count))
+  return b'\x80\x02' + value + pairs + end
 
 
 MARKER = 'executed'
+MANY_BYTES = 'more than 2,147,483,648 bytes'
 TOUCH = f'touch {MARKER}'
 OPEN = f"open({MARKER!r}, 'w').close()"
+ORDERED_DICT = b'ccollections\nOrderedDict\n'
+REBUILD = b'ctorch._utils\n_rebuild_tensor_v2\n'
+STATE = b'}' + text('offset') + b'K\x01s'  # of BUILD, which sets attributes
+SLOTS = b'N}' + text('function') + b'K\x01s\x86'  # likewise
+# Programs by what they try, with a part of the message.
 ATTACKS = {
-  'os.system': (pickled(os.system, TOUCH), asks_for('posix.system')),
-  'eval': (pickled(eval, OPEN), asks_for('__builtin__.eval')),
-  'exec': (pickled(exec, OPEN), asks_for('__builtin__.exec')),
-  'import': (
-    pickled(builtins.__import__, 'antigravity'),
-    asks_for('__builtin__.__import__'),
-  ),
-  'getattr': (
-    pickled(getattr, 'text', '__class__'),
-    asks_for('__builtin__.getattr'),
-  ),
-  'open': (pickled(open, MARKER, 'w'), asks_for(f'{open.__module__}.open')),
-  'subprocess': (
-    pickled(subprocess.call, TOUCH, True),
-    asks_for('commands.call'),  # as Python 2 called the module
-  ),
-  'the name of a name': (
-    alone(b'ctorch._utils\n_rebuild_tensor_v2.__globals__\n'),
-    asks_for('torch._utils._rebuild_tensor_v2.__globals__'),
-  ),
-  'a name cut elsewhere': (
-    alone(b'ctorch\n_utils._rebuild_tensor_v2\n'),
-    asks_for('torch._utils._rebuild_tensor_v2'),
-  ),
-  'torch.load': (alone(b'ctorch\nload\n'), asks_for('torch.load')),
-  'a name of control characters': (
-    alone(b'cos\x1b[2J\nsystem\n'),
-    asks_for(r'os\x1b[2J.system'),
-  ),
-  'a name without an end': (
-    alone(b'c' + b'o' * 10_000),
-    DAMAGED.format('its program has a name without an end'),
-  ),
-  'protocol 4 and STACK_GLOBAL': (
-    pickled(os.system, TOUCH, protocol=4),
-    REFUSED.format(
-      'was saved with pickle_protocol=4, and 2 is what is read'
-    ),
-  ),
-  'STACK_GLOBAL in protocol 2': (
+  # Calls.
+  'os.system': (pickled(os.system, TOUCH), "'posix.system'"),
+  'eval': (pickled(eval, OPEN), "'__builtin__.eval'"),
+  'exec': (pickled(exec, OPEN), "'__builtin__.exec'"),
+  'import': (pickled(builtins.__import__, 'antigravity'), "__import__'"),
+  'getattr': (pickled(getattr, 'x', '__class__'), "'__builtin__.getattr'"),
+  'open': (pickled(open, MARKER, 'w'), '.open'),
+  # Python 2 called the module so.
+  'subprocess': (pickled(subprocess.call, TOUCH, True), "'commands.call'"),
+  'torch.load': (alone(b'ctorch\nload\n'), "'torch.load'"),
+  'attribute': (alone(REBUILD[:-1] + b'.__globals__\n'), ".__globals__'"),
+  'name split elsewhere': (alone(b'ctorch\n_utils._rebuild_tensor\n'), 'asks'),
+  'control characters': (alone(b'cos\x1b[2J\nsystem\n'), r"'os\x1b[2J.system'"),
+  'name not in ASCII': (alone(b'cos\xff\nsystem\n'), ''),
+  'name with a backslash': (alone(b'cos\\z\nsystem\n'), ''),
+  'name without an end': (alone(b'c' + b'o' * 10_000), ''),
+  'storage type called': (alone(b'ctorch\nFloatStorage\n)R'), ''),
+  'text called': (alone(text('os.system') + text(TOUCH) + b'\x85R'), ''),
+  'call of a list': (alone(ORDERED_DICT + b']R'), ''),
+  'many arguments': (alone(ORDERED_DICT + b'(' + b'N' * 99 + b'tR'), '99'),
+  # Opcodes.
+  'protocol 4': (pickled(os.system, TOUCH, protocol=4), 'pickle_protocol=4'),
+  'protocol 0': (pickled(os.system, TOUCH, protocol=0), ' DICT,'),
+  'STACK_GLOBAL': (
     alone(text('os') + text('system') + b'\x93' + text(TOUCH) + b'\x85R'),
-    opcode('93'),
+    'STACK_GLOBAL',
   ),
-  'protocol 0': (pickled(os.system, TOUCH, protocol=0), opcode('64')),
-  'INST': (
-    alone(b'(' + text(TOUCH) + b'ios\nsystem\n'),
-    opcode('69'),
-  ),
-  'OBJ': (alone(b'(cos\nsystem\n' + text(TOUCH) + b'o'), asks_for('os.system')),
-  'OBJ of what is known': (
-    alone(b'(ccollections\nOrderedDict\no'),
-    opcode('6f'),
-  ),
-  'NEWOBJ': (alone(b'ccollections\nOrderedDict\n)\x81'), opcode('81')),
-  'EXT1': (alone(b'\x82\x01'), opcode('82')),
-  'EXT2': (alone(b'\x83\x01\x00'), opcode('83')),
-  'EXT4': (alone(b'\x84\x01\x00\x00\x00'), opcode('84')),
-  'PERSID': (alone(b'P0\n'), opcode('50')),
-  'FRAME': (alone(b'\x95' + b'\xff' * 8), opcode('95')),
-  'BUILD of a tensor': (
-    alone(tensor() + b'}b'),
-    DAMAGED.format('its program has a Tensor where a dict belongs'),
-  ),
-  'BUILD of a symbol': (
-    alone(b'ccollections\nOrderedDict\n}' + text('x') + b'K\x01sb'),
-    DAMAGED.format('its program has a Symbol where a dict belongs'),
-  ),
-  'REDUCE of a storage type': (
-    alone(b'ctorch\nFloatStorage\n)R'),
-    REFUSED.format('calls torch.FloatStorage'),
-  ),
-  'REDUCE of a text': (
-    alone(text('os.system') + text(TOUCH) + b'\x85R'),
-    DAMAGED.format('its program has a str where a Symbol belongs'),
-  ),
-  # Too much.
-  'a text of 4 GB': (
-    alone(b'X\xff\xff\xff\xff'),
-    REFUSED.format('has a text of 4,294,967,295 bytes, more than 1,048,576'),
-  ),
-  'a number of 255 bytes': (
-    alone(b'\x8a\xff' + b'\x7f' * 255),
-    REFUSED.format('has a number of 255 bytes'),
-  ),
-  'LONG4': (alone(b'\x8b\xff\xff\xff\x7f'), opcode('8b')),
-  'a stride of zero': (
-    alone(tensor(0, (2**20, 2**16), (0, 0))),
-    REFUSED.format('has tensors of more than 2,147,483,648 bytes'),
-  ),
+  'INST': (alone(b'(' + text(TOUCH) + b'ios\nsystem\n'), ' INST,'),
+  'OBJ': (alone(b'(' + ORDERED_DICT + b'o'), ' OBJ,'),
+  'NEWOBJ': (alone(ORDERED_DICT + b')\x81'), 'NEWOBJ'),
+  'EXT1': (alone(b'\x82\x01'), 'EXT1'),
+  'EXT2': (alone(b'\x83\x01\x00'), 'EXT2'),
+  'EXT4': (alone(b'\x84\x01\x00\x00\x00'), 'EXT4'),
+  'PERSID': (alone(b'P0\n'), ' PERSID,'),
+  'FRAME': (alone(b'\x95' + b'\xff' * 8), 'FRAME'),
+  'DUP': (alone(b'N2'), ' DUP,'),
+  'unknown opcode': (alone(b'\xff'), ''),
+  # State, by which a program could change checked values and functions.
+  'state of a tensor': (alone(tensor() + STATE + b'b'), 'AttributeError'),
+  'slots of a tensor': (alone(tensor() + SLOTS + b'b'), 'AttributeError'),
+  'state of a storage': (alone(storage() + STATE + b'b'), 'AttributeError'),
+  'state of a function': (alone(REBUILD + STATE + b'b'), 'AttributeError'),
+  'slots of a function': (alone(REBUILD + SLOTS + b'b'), 'AttributeError'),
+  'state of a list': (alone(b']' + STATE + b'b'), 'AttributeError'),
+  'append to a dict': (alone(ORDERED_DICT + b')RNa'), 'AttributeError'),
+  # Sizes.
+  'text of 4 GB': (alone(b'X\xff\xff\xff\xff'), ''),
+  'bytes of 2**63': (alone(b'\x8e' + b'\xff' * 7 + b'\x7f'), ''),
+  'integer of 255 bytes': (alone(b'\x8a\xff' + b'\x7f' * 255), '63 bits'),
+  'LONG4': (alone(b'\x8b\xff\xff\xff\x7f'), ''),
+  'memo index of 2**32': (alone(b'Nr\xff\xff\xff\xff'), '4,294,967,295'),
+  'memo index of 255': (b'\x80\x02Nq\xff.', '255'),
+  'stride of zero': (alone(tensor(0, (2**20, 2**16), (0, 0))), MANY_BYTES),
   'many strides of zero': (
     b'\x80\x02](' + tensor(0, (2**27,), (0,)) * 5 + b'e.',
-    REFUSED.format('has tensors of more than 2,147,483,648 bytes'),
+    MANY_BYTES,
   ),
-  'a shape beyond 64 bits': (
+  'storage of 2**62': (alone(tensor(0, (1,), of=storage(size=2**62))), ''),
+  'shape beyond 64 bits': (
     alone(tensor(0, (2**62, 2**62, 0), (1, 1, 1))),
-    REFUSED.format(
-      "has a tensor 'w' of shape (4611686018427387904, 4611686018427387904, 0)"
-    ),
+    "'(4611686018427387904, 4611686018427387904, 0)'",
   ),
-  'many dimensions': (
-    alone(tensor(0, (1,) * 17, (1,) * 17)),
-    DAMAGED.format('a tensor has 17 dimensions and 17 strides'),
-  ),
-  'few strides': (
-    alone(tensor(0, (1, 1), (1,))),
-    DAMAGED.format('a tensor has 2 dimensions and 1 strides'),
-  ),
-  'a view beyond the storage': (
-    alone(tensor(1, (12,), (1,))),
-    DAMAGED.format("'w' reaches beyond its storage"),
-  ),
-  'an offset before the storage': (
-    alone(tensor(-1, (2,), (1,))),
-    DAMAGED.format("'w' reaches beyond its storage"),
-  ),
-  'a negative stride': (
-    alone(tensor(11, (12,), (-1,))),
-    DAMAGED.format('a tensor has a negative size or stride'),
-  ),
-  'a negative size': (
-    alone(tensor(0, (-1,), (1,))),
-    DAMAGED.format('a tensor has a negative size or stride'),
-  ),
-  'a storage of negative size': (
-    alone(tensor(of=storage(size=-5))),
-    DAMAGED.format("storage '0' has a part outside of it"),
-  ),
-  'one storage in two ways': (
+  'many dimensions': (alone(tensor(0, (1,) * 17, (1,) * 17)), '17 dimensions'),
+  'few strides': (alone(tensor(0, (1, 1), (1,))), ''),
+  'view beyond the storage': (alone(tensor(1, (12,), (1,))), "'w'"),
+  'offset before the storage': (alone(tensor(-1, (2,), (1,))), 'negative'),
+  'negative stride': (alone(tensor(11, (12,), (-1,))), 'negative'),
+  'negative size': (alone(tensor(0, (-1,), (1,))), 'negative'),
+  'negative storage': (alone(tensor(of=storage(size=-5))), "storage '0'"),
+  'storage in two ways': (
     b'\x80\x02](' + tensor() + tensor(of=storage(size=13)) + b'e.',
-    DAMAGED.format("storage '0' is described in two ways"),
+    "storage '0' has two descriptions",
   ),
-  'a storage that is no type': (
-    alone(tensor(of=storage(kind='collections\nOrderedDict'))),
-    DAMAGED.format('a storage has a type that is none'),
+  'list in itself': (b'\x80\x02]q\x00h\x00a.', 'deeper'),
+  'list twice in each next': (doubled(b')', 30, b'.'), '100,000 entries'),
+  # The hash of pairs of pairs of ... takes forever.
+  'key': (b'\x80\x02}' + doubled(b')', 100, b'Ns.')[2:], 'of type tuple'),
+  'second key': (
+    b'\x80\x02}(' + text('w') + b'N' + doubled(b')', 100, b'Nu.')[2:],
+    'of type tuple',
   ),
-  'true for a number': (
-    alone(tensor(0, (12,), (1,)).replace(numbers(12), b'\x88\x85')),
-    DAMAGED.format('its program has a bool where a int belongs'),
+  'noted key': (
+    doubled(b')', 100, b'r\x90\x00\x00\x00}j\x90\x00\x00\x00Ns.'),
+    'of type tuple',
   ),
-  'deep nesting': (
-    b'\x80\x02' + b']' * 1000 + b'a' * 999 + b'.',
-    REFUSED.format('has more than 100,000 entries, or deeper than 32'),
+  'key of an OrderedDict': (
+    b'\x80\x02' + ORDERED_DICT + b']' + doubled(b')', 100, b'N\x86a\x85R.')[2:],
+    'a tuple in place of a str',
   ),
-  'a list in itself': (
-    b'\x80\x02]q\x00h\x00a.',
-    REFUSED.format('has more than 100,000 entries, or deeper than 32'),
+  'storage key': (  # as its text would
+    b'\x80\x02(' + text('storage') + b'ctorch\nFloatStorage\n'
+    + doubled(b']', 100, b'')[2:] + text('cpu') + number(12) + b'tQ.',
+    'a tuple in place of a str',
   ),
-  'a list twice in each next': (
-    b'\x80\x02)' + b''.join(b'q%ch%c\x86' % (i, i) for i in range(30)) + b'.',
-    REFUSED.format('has more than 100,000 entries, or deeper than 32'),
-  ),
-  'a key that takes for ever to hash': (
-    b'\x80\x02})'
-    + b''.join(b'q%ch%c\x86' % (i, i) for i in range(100))
-    + b'Ns.',
-    DAMAGED.format('its program has a tuple where a str belongs'),
-  ),
-  'an endless program': (
-    b'\x80\x02' + b'N' * 21_000 + b'.',
-    REFUSED.format('has a program of more than 20,000 steps'),
-  ),
-  'an OrderedDict of many, again and again': (
+  'endless program': (b'\x80\x02' + b'N' * 21_000 + b'.', '20,000 steps'),
+  'OrderedDict of many, again and again': (
     b'\x80\x02](' + b'U\x01kN\x86' * 1000
-    + b'eq\x00'
-    + b'ccollections\nOrderedDict\nh\x00\x85R' * 100
-    + b'.',
-    REFUSED.format('has a program of more than 20,000 steps'),
+    + b'eq\x00' + (ORDERED_DICT + b'h\x00\x85R') * 100 + b'.',
+    '20,000 steps',
   ),
-  'much memo': (
-    b'\x80\x02N' + b'r\xff\xff\xff\xff' * 21_000 + b'.',
-    REFUSED.format('has a program of more than 20,000 steps'),
-  ),
-  'a long name': (
+  'long name': (
     b'\x80\x02' + (b'}' + text('k' * 100)) * 8 + tensor() + b's' * 8 + b'.',
-    REFUSED.format('has a name of more than 512 characters'),
+    '512 characters',
   ),
   'one name twice': (
     b'\x80\x02}(' + text('a') + b'}' + text('b') + tensor() + b's'
     + text('a.b') + tensor() + b'u.',
-    REFUSED.format("has two tensors of the name 'a.b'"),
+    "'a.b'",
   ),
-  # Broken.
-  'an empty stack': (
-    b'\x80\x02s.',
-    DAMAGED.format('its program takes from an empty stack'),
+  # Types.
+  'storage of no type': (
+    alone(tensor(of=storage(kind='collections\nOrderedDict'))),
+    '_Function',
   ),
-  'beyond a mark': (
-    b'\x80\x02}(s.',
-    DAMAGED.format('its program takes from an empty stack'),
+  'storage of few parts': (alone(text('storage') + b'\x85Q'), ''),
+  'other storage': (alone(storage().replace(b'storage', b'module!')), ''),
+  'text for a storage': (alone(text('0') + b'Q'), 'str'),
+  'tensor of a text': (alone(tensor(of=text('storage'))), 'str'),
+  'true for a number': (
+    alone(tensor().replace(numbers(12), b'\x88\x85')),
+    'bool',
   ),
-  'no mark': (b'\x80\x02}u.', DAMAGED.format('its program misses a mark')),
-  'no value': (
-    b'\x80\x02}(Nu.',
-    DAMAGED.format('its program has a key without a value'),
-  ),
-  'no memo': (
-    b'\x80\x02h\x07.',
-    DAMAGED.format('its program recalls what it never noted'),
-  ),
-  'no UTF-8': (
-    b'\x80\x02X\x01\x00\x00\x00\xff.',
-    DAMAGED.format('a text of its program is not UTF-8'),
-  ),
-  'too much left': (
-    b'\x80\x02NN.',
-    DAMAGED.format('its program ends half-way'),
-  ),
-  'no tensors': (b'\x80\x02}.', REFUSED.format('holds no tensors')),
+  'list for a shape': (alone(tensor().replace(numbers(12), b']')), 'list'),
+  # Broken programs.
+  'empty stack': (b'\x80\x02s.', ''),
+  'beyond a mark': (b'\x80\x02}(s.', ''),
+  'no mark': (b'\x80\x02}u.', ''),
+  'half a pair': (b'\x80\x02}(' + text('w') + b'u.', ''),
+  'no memo': (b'\x80\x02h\x07.', ''),
+  'text not in UTF-8': (b'\x80\x02X\x01\x00\x00\x00\xff.', ''),
+  'too much left': (b'\x80\x02NN.', ''),
+  'mark left': (b'\x80\x02(N.', ''),
+  'no tensors': (b'\x80\x02}.', 'holds no tensors'),
 }  # fmt: skip
 
 
@@ -488,103 +432,71 @@ def contained(kind, program):
   return legacy(program, STORAGES[:known], '0' * known, counts=[12][:known])
 
 
-@pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('name', ATTACKS)
-def test_attacks_are_refused(name, kind, monkeypatch):
-  monkeypatch.setattr(pickle_machine, 'MAX_OPCODES', 20_000)
-  program, expected = ATTACKS[name]
-  assert message_of(contained(kind, program)) == expected
-  assert not pathlib.Path(MARKER).exists()
+def test_attacks_are_refused(name, monkeypatch):
+  monkeypatch.setattr(torch_pickle, 'MAX_OPCODES', 20_000)
+  program, part = ATTACKS[name]
+  for kind in KINDS:
+    assert part in refusal(contained(kind, program))
+    assert not pathlib.Path(MARKER).exists()
+  # Nothing that a program did lasts.
+  assert_same(read(zipped()), ARRAYS)
 
 
-# A hook that can't be taken away: it notes whatever could be an execution.
-AUDITED = """
-import json, pathlib, sys
-sys.path.insert(0, sys.argv[1])
-from cyclegan_jax.errors import WeightsError
-from cyclegan_jax.interop.pth import read_pth
-
-names = json.loads(sys.argv[2])
-read_pth(names[0])  # whatever is imported late is there by now
-watched, events = False, []
-
-def hook(event, args):
-  if watched and event not in ('open', 'object.__getattr__'):
-    events.append([event, str(args)])
-  if watched and event == 'open' and args[1] not in (None, 'r', 'rb'):
-    events.append([event, str(args)])
-
-sys.addaudithook(hook)
-refused = 0
-for name in names:
-  watched = True
-  try:
-    read_pth(name)
-  except WeightsError:
-    refused += 1
-  watched = False
-print(json.dumps([refused, events]))
-
-watched = True
-import pickle
-try:
-  pickle.loads(pathlib.Path(sys.argv[3]).read_bytes())
-finally:
-  watched = False
-  assert any(event == 'os.system' for event, _ in events), 'the hook is at work'
-"""
+def test_attributes_do_not_hide_methods_of_a_dict():
+  state = b'}' + text('items') + b'K\x01s'
+  program = b'\x80\x02' + ORDERED_DICT + b')R' + state + b'b'
+  program += text('w') + tensor() + b's.'
+  assert list(read(zipped(program))) == ['w']
 
 
-def test_nothing_is_executed(folder):
-  names = ['good.pth']
-  pathlib.Path('good.pth').write_bytes(zipped())
-  for place, (program, _) in enumerate(ATTACKS.values()):
-    for kind in KINDS:
-      name = f'{place}.{kind}.pth'
-      pathlib.Path(name).write_bytes(contained(kind, program))
-      names.append(name)
-  pathlib.Path('attack').write_bytes(ATTACKS['os.system'][0])
-  done = subprocess.run(
-    [sys.executable, '-c', AUDITED, ROOT, json.dumps(names), 'attack'],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  refused, events = json.loads(done.stdout)
-  assert refused == 2 * len(ATTACKS)
-  assert events == []
-  # The attack itself is no dud: Python's own reader has carried it out.
+def test_the_auditor_sees_the_attacks():
+  """The attacks work: Python's own unpickler carries them out."""
+  program, _ = ATTACKS['os.system']
+  with pytest.raises(AssertionError, match=r'os\.system'), AUDITOR:
+    pickle.loads(program)
   assert pathlib.Path(MARKER).exists()
 
 
-def test_nesting_as_deep_as_a_program_can_make_it():
-  program = b'\x80\x02' + b']' * 400_000 + b'a' * 399_999 + b'.'
-  assert message_of(zipped(program)) == ATTACKS['deep nesting'][1]
+@pytest.mark.parametrize(
+  'program',
+  [b']' * 10**5 + b'a' * (10**5 - 1), b')' + b'\x85' * 10**5],
+  ids=['lists', 'tuples'],
+)
+def test_deep_nesting_is_refused_in_time(program):
+  began = time.process_time()
+  assert 'deeper' in refusal(zipped(b'\x80\x02' + program + b'.'))
+  assert time.process_time() - began < 10
 
 
-def test_bombs_take_no_memory():
-  for name in (
-    'a text of 4 GB',
-    'a stride of zero',
-    'many strides of zero',
-    'a list twice in each next',
-  ):
-    data = zipped(ATTACKS[name][0])
+def test_bombs_take_no_memory(monkeypatch):
+  programs = [
+    ATTACKS[name][0]
+    for name in (
+      'text of 4 GB',
+      'bytes of 2**63',
+      'memo index of 2**32',
+      'stride of zero',
+      'many strides of zero',
+      'storage of 2**62',
+    )
+  ]
+  files = [contained(kind, each) for each in programs for kind in KINDS]
+  monkeypatch.setattr(torch_container, 'MAX_DIRECTORY_BYTES', 1000)
+  for data in [*files, zipped(**{f'data/{i}': b'' for i in range(100)})]:
     tracemalloc.start()
-    message_of(data)
+    refusal(data)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 50e6, name
+    assert peak < 5e6
 
 
 def test_max_bytes():
   assert_same(read(zipped(), max_bytes=12 * 4 + 2 * 8 + 8), ARRAYS)
-  assert message_of(zipped(), max_bytes=71) == REFUSED.format(
-    'has tensors of more than 71 bytes'
-  )
+  assert 'more than 71 bytes' in refusal(zipped(), max_bytes=71)
   # A small part of a storage that is too large to be read.
-  assert message_of(zipped(alone(tensor(0, (1,)))), max_bytes=40) == (
-    REFUSED.format('has tensors of more than 40 bytes')
+  assert 'more than 40 bytes' in refusal(
+    zipped(alone(tensor(0, (1,)))), max_bytes=40
   )
 
 
@@ -592,7 +504,7 @@ def test_max_bytes():
 
 
 def renamed(data, old, new):
-  assert data.count(old) == 2  # its header's and the directory's
+  assert data.count(old) == 2  # in its header and in the directory
   return data.replace(old, new)
 
 
@@ -600,12 +512,12 @@ def compressed():
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr('g/data.pkl', PROGRAM)
-    archive.writestr('g/data/0', bytes(10_000_000))
+    archive.writestr('g/data/0', bytes(1_000_000))
   return buffer.getvalue()
 
 
 def entry_changed(place, value, member=b'g/data/0'):
-  """A good file, with 4 bytes of a directory entry's 46 replaced."""
+  """A good file, with bytes of a directory entry's 46 replaced."""
   data = bytearray(zipped())
   at = data.rindex(member) - 46 + place
   data[at : at + len(value)] = value
@@ -623,424 +535,149 @@ def word(value):
   return struct.pack('<I', value)
 
 
-ZIPS = {
-  'a name twice': (
-    lambda: renamed(zipped(), b'g/data/1', b'g/data/0'),
-    REFUSED.format("has two members of the name 'g/data/0'"),
-  ),
-  'an absolute name': (
-    lambda: renamed(zipped(root='gg'), b'gg/data/1', b'/g/data/1'),
-    REFUSED.format("has a member of the name '/g/data/1'"),
-  ),
-  'a name that climbs': (
-    lambda: renamed(zipped(root='gg'), b'gg/data/1', b'../data/1'),
-    REFUSED.format("has a member of the name '../data/1'"),
-  ),
-  'a drive': (
-    lambda: renamed(zipped(root='gg'), b'gg/data/1', b'C:/data/1'),
-    REFUSED.format("has a member of the name 'C:/data/1'"),
-  ),
-  'a backslash': (
-    lambda: renamed(zipped(), b'g/data/1', b'g\\data\\1'),
-    REFUSED.format(r"has a member of the name 'g\\data\\1'"),
-  ),
-  'a zero byte': (
-    lambda: renamed(zipped(), b'g/data/1', b'g/data/\0'),
-    REFUSED.format(r"has a member of the name 'g/data/\x00'"),
-  ),
-  'two folders': (
-    lambda: renamed(zipped(), b'g/data/1', b'h/data/1'),
-    REFUSED.format('has 2 folders where torch has one'),
-  ),
-  'a compressed bomb': (
-    compressed,
-    REFUSED.format("has a compressed member 'g/data.pkl'"),
-  ),
-  'a compressed size of its own': (
-    lambda: entry_changed(24, word(2**31)),
-    REFUSED.format("has a compressed member 'g/data/0'"),
-  ),
-  'encrypted': (
-    lambda: entry_changed(8, b'\x01\x00'),
-    REFUSED.format("has an encrypted member 'g/data/0'"),
-  ),
-  'a header that says otherwise': (
-    lambda: entry_changed(20, word(44) * 2),
-    REFUSED.format("lists 'g/data/0' as something else"),
-  ),
-  'another checksum in the directory': (
-    lambda: entry_changed(16, word(1)),
-    REFUSED.format("lists 'g/data/0' as something else"),
-  ),
-  'a header of another': (
-    lambda: entry_changed(42, word(0)),
-    REFUSED.format("has members that overlap, at 'g/data/0'"),
-  ),
-  'no header there': (
-    lambda: entry_changed(42, word(zipped().index(b'g/data/0') + 2)),
-    REFUSED.format("has no header where it lists 'g/data/0'"),
-  ),
-  'a header beyond the end': (
-    lambda: entry_changed(42, word(2**31)),
-    DAMAGED.format('it is cut short'),
-  ),
-  'more members than there are': (
-    lambda: end_changed(8, b'\x07\x00\x07\x00'),
-    DAMAGED.format('its directory is cut short'),
-  ),
-  'fewer members than there are': (
-    lambda: end_changed(8, b'\x05\x00\x05\x00'),
-    DAMAGED.format('its directory has another length than its end says'),
-  ),
-  'a directory elsewhere': (
-    lambda: end_changed(16, word(0)),
-    REFUSED.format('has a directory that is not before its end'),
-  ),
-  'a comment': (
-    lambda: end_changed(20, b'\x04\x00') + b'PK\x05\x06',
-    DAMAGED.format('its end is not the end of a zip file'),
-  ),
-  'parts': (
-    lambda: end_changed(4, b'\x01\x00'),
-    REFUSED.format('is one of several parts'),
-  ),
-  'a program': (
-    lambda: zipped(**{'constants.pkl': b'x'}),
-    REFUSED.format('is a program of TorchScript'),
-  ),
-  'big numbers first': (
-    lambda: zipped(byteorder=b'big'),
-    REFUSED.format('comes from a machine of another byte order'),
-  ),
-  'no program': (
-    lambda: renamed(zipped(), b'data.pkl', b'data.pkI'),
-    DAMAGED.format('it has no data.pkl'),
-  ),
-  'a program that goes on': (
-    lambda: zipped(PROGRAM + b'.'),
-    DAMAGED.format('its program goes on behind its end'),
-  ),
-  'a storage missing': (
-    lambda: zipped(storages=STORAGES[:2]),
-    DAMAGED.format("storage '2' is missing"),
-  ),
-  'a storage too short': (
-    lambda: zipped(storages=[STORAGES[0][:-1], *STORAGES[1:]]),
-    DAMAGED.format("storage '0' has 47 bytes instead of 48"),
-  ),
-  'a storage too long': (
-    lambda: zipped(storages=[STORAGES[0] + b'x', *STORAGES[1:]]),
-    DAMAGED.format("storage '0' has 49 bytes instead of 48"),
-  ),
-  'a storage of other bits': (
-    lambda: zipped().replace(STORAGES[1], bytes(16)),
-    DAMAGED.format("'g/data/1' has another checksum"),
-  ),
-  'a program of other bits': (
-    lambda: zipped().replace(b'a.weight', b'b.weight'),
-    DAMAGED.format("'g/data.pkl' has another checksum"),
-  ),
-  'cut short': (
-    lambda: zipped()[:-1],
-    DAMAGED.format('its end is not the end of a zip file'),
-  ),
-  'the end alone': (
-    lambda: b'PK\x03\x04' + zipped()[-22:],
-    REFUSED.format('has a directory that is not before its end'),
-  ),
-  'four bytes': (lambda: b'PK\x03\x04', DAMAGED.format('it is cut short')),
-}
-
-
-@pytest.mark.parametrize('name', ZIPS)
-def test_zip_tricks(name):
-  make, expected = ZIPS[name]
-  assert message_of(make()) == expected
-
-
-def with_wide_end(data, count=6, **changes):
+def with_wide_end(data, **changes):
   """A file with the 64-bit end that torch writes before the other one."""
   *_, size, start, _ = struct.unpack('<4s4H2LH', data[-22:])
-  values = {'count': count, 'size': size, 'start': start} | changes
+  values = {'count': 6, 'size': size, 'start': start} | changes
   end = struct.pack(
     '<4sQ2H2L4Q',
     *(b'PK\x06\x06', 44, 45, 45, 0, 0, values['count'], values['count']),
     *(values['size'], values['start']),
   )
-  place = changes.get('place', len(data) - 22)
-  locator = struct.pack('<4sLQL', b'PK\x06\x07', 0, place, 1)
+  locator = struct.pack('<4sLQL', b'PK\x06\x07', 0, len(data) - 22, 1)
   return data[:-22] + end + locator + data[-22:]
 
 
-def test_two_ends_have_to_agree():
+def with_name(new, root='gg'):
+  return renamed(zipped(root=root), f'{root}/data/1'.encode(), new)
+
+
+BYTES_0, *OTHERS = STORAGES
+ZIPS = {
+  'name twice': with_name(b'g/data/0', 'g'),
+  'absolute name': with_name(b'/g/data/1'),
+  'name that climbs': with_name(b'../data/1'),
+  'drive': with_name(b'C:/data/1'),
+  'backslash': with_name(b'gg\\data\\1'),
+  'zero byte': with_name(b'gg/data/\0'),
+  'two folders': with_name(b'hh/data/1'),
+  'compressed bomb': compressed(),
+  'compressed size of its own': entry_changed(24, word(2**31)),
+  'absurd size': entry_changed(20, word(2**31) * 2),
+  'encrypted': entry_changed(8, b'\x01\x00'),
+  'strongly encrypted': entry_changed(8, b'\x40\x00'),
+  'header of another size': entry_changed(20, word(44) * 2),
+  'other checksum in the directory': entry_changed(16, word(1)),
+  'header of another member': entry_changed(42, word(0)),
+  'no header there': entry_changed(42, word(zipped().index(b'g/data/0') + 2)),
+  'header beyond the end': entry_changed(42, word(2**31)),
+  'more members than there are': end_changed(8, b'\x07\x00\x07\x00'),
+  'fewer members than there are': end_changed(8, b'\x05\x00\x05\x00'),
+  'directory elsewhere': end_changed(16, word(0)),
+  'directory too long': end_changed(12, word(2**31)),
+  'comment': end_changed(20, b'\x04\x00') + b'abcd',
+  'comment with an end': end_changed(20, b'\x04\x00') + b'PK\x05\x06',
+  'bytes behind the end': zipped() + b'abcd',
+  'several disks': end_changed(4, b'\x01\x00'),
+  'wide size': with_wide_end(zipped(), size=3),
+  'absurd wide size': with_wide_end(zipped(), size=2**60),
+  'wide start': with_wide_end(zipped(), start=3),
+  'absurd wide start': with_wide_end(zipped(), start=2**63),
+  'TorchScript': zipped(**{'constants.pkl': b'x'}),
+  'big numbers first': zipped(byteorder=b'big'),
+  'no program': renamed(zipped(), b'data.pkl', b'data.pkI'),
+  'program that continues': zipped(PROGRAM + b'.'),
+  'storage missing': zipped(storages=STORAGES[:2]),
+  'storage too short': zipped(storages=[BYTES_0[:-1], *OTHERS]),
+  'storage too long': zipped(storages=[BYTES_0 + b'x', *OTHERS]),
+  'storage of other bits': zipped().replace(STORAGES[1], bytes(16)),
+  'program of other bits': zipped().replace(b'a.weight', b'b.weight'),
+  'cut short': zipped()[:-1],
+  'end alone': b'PK\x03\x04' + zipped()[-22:],
+  'four bytes': b'PK\x03\x04',
+}
+
+
+@pytest.mark.parametrize('name', ZIPS)
+def test_zip_tricks(name):
+  refusal(ZIPS[name])
+
+
+def test_messages_name_the_member_or_storage():
+  for name, part in (
+    ('compressed bomb', "compressed member 'g/data.pkl'"),
+    ('encrypted', "'g/data/0'"),
+    ('header of another member', "'g/data/0'"),
+    ('storage of other bits', "'g/data/1'"),
+    ('storage missing', "storage '2' is missing"),
+    ('storage too short', "storage '0' has 47 bytes instead of 48"),
+  ):
+    assert part in refusal(ZIPS[name])
+
+
+def test_wide_ends_of_zip_files_are_read():
   assert_same(read(with_wide_end(zipped())), ARRAYS)
-  for changes in ({'count': 5}, {'size': 3}, {'start': 3}):
-    assert message_of(with_wide_end(zipped(), **changes)) == REFUSED.format(
-      'has two ends that contradict each other'
-    )
-  assert message_of(with_wide_end(zipped(), place=0)) == REFUSED.format(
-    'has a second end that is somewhere else'
-  )
-  # The 32-bit fields may say that they are too small.
-  small = end_changed(8, b'\xff' * 12)
-  wide = with_wide_end(zipped())
-  assert_same(read(wide[:-22] + small[-22:]), ARRAYS)
 
 
+ENDLESS = alone(tensor(of=storage(size=2**62)))
 LEGACY = {
-  'another version': (
-    lambda: legacy().replace(pickle.dumps(1001, 2), pickle.dumps(1002, 2)),
-    DAMAGED.format('its version is not 1001'),
+  'another version': legacy().replace(b'M\xe9\x03', b'M\xea\x03'),
+  'big numbers first': legacy(system=SYSTEM | {'little_endian': False}),
+  'storage too many': legacy(
+    keys='0129', storages=[*STORAGES, b''], counts=[12, 2, 1, 0]
   ),
-  'big numbers first': (
-    lambda: legacy(system=SYSTEM | {'little_endian': False}),
-    REFUSED.format('comes from a machine of another byte order'),
+  'storage twice': legacy(keys='010'),
+  'storage missing': legacy(keys='01', storages=STORAGES[:2], counts=[12, 2]),
+  'storage of another size': legacy(counts=[-1, 2, 1]),
+  'storage cut short': legacy()[:-1],
+  'storage without an end': legacy(ENDLESS, [b''], '0', counts=[2**62]),
+  'bytes behind the end': legacy() + b'PK\x03\x04',
+  'no list of storages': legacy().replace(
+    pickle.dumps(['0', '1', '2'], 2), pickle.dumps({'0': 1}, 2)
   ),
-  'a storage too many': (
-    lambda: legacy(
-      keys='0129', storages=[*STORAGES, b''], counts=[12, 2, 1, 0]
-    ),
-    DAMAGED.format("storage '9' is listed without need"),
-  ),
-  'a storage twice': (
-    lambda: legacy(keys='010'),
-    DAMAGED.format("storage '0' is listed without need"),
-  ),
-  'a storage missing': (
-    lambda: legacy(keys='01', storages=STORAGES[:2], counts=[12, 2]),
-    DAMAGED.format("storage '2' is missing"),
-  ),
-  'a storage of another size': (
-    lambda: legacy(counts=[-1, 2, 1]),
-    DAMAGED.format("storage '0' has -1 numbers instead of 12"),
-  ),
-  'a storage cut short': (
-    lambda: legacy()[:-1],
-    DAMAGED.format("storage '2' is cut short"),
-  ),
-  'a storage of a size without end': (
-    lambda: legacy(
-      alone(tensor(of=storage(size=2**62))), [b''], '0', counts=[2**62]
-    ),
-    DAMAGED.format("storage '0' is cut short"),
-  ),
-  'more behind it': (
-    lambda: legacy() + b'PK\x03\x04',
-    DAMAGED.format('it goes on behind its last storage'),
-  ),
-  'no list of storages': (
-    lambda: legacy().replace(
-      pickle.dumps(['0', '1', '2'], 2), pickle.dumps({'0': 1}, 2)
-    ),
-    DAMAGED.format('it does not list its storages'),
-  ),
-  'a program cut short': (
-    lambda: legacy()[: legacy().index(b'a.bias')],
-    DAMAGED.format('it ends in the middle of its program'),
-  ),
+  'program cut short': legacy()[: legacy().index(b'a.bias')],
 }
 
 
 @pytest.mark.parametrize('name', LEGACY)
 def test_older_files(name):
-  make, expected = LEGACY[name]
-  assert message_of(make()) == expected
+  refusal(LEGACY[name])
 
 
-@pytest.mark.parametrize(
-  'data, expected',
-  [
-    (b'', 'does not begin as files of torch.save do'),
-    (b'\x80\x02}.', 'does not begin as files of torch.save do'),
-    (b'\x89PNG\r\n', 'does not begin as files of torch.save do'),
-    (
-      bytes(257) + b'ustar' + bytes(300),
-      'is of the kind that torch wrote before 0.1.10',
-    ),
-  ],
-)
-def test_other_files(data, expected):
-  assert message_of(data) == REFUSED.format(expected)
+def test_other_files():
+  for data in (b'', b'\x80\x02}.', b'\x89PNG\r\n'):
+    assert 'does not begin as files of torch.save do' in refusal(data)
+  tar = bytes(257) + b'ustar' + bytes(300)
+  assert 'before 0.1.10' in refusal(tar)
 
 
-def test_what_is_no_file(folder):
-  advice = ': give a file that torch.save wrote'
-  for name, reason in (
-    ('none.pth', 'No such file or directory'),
-    ('.', 'a folder'),
-    ('pipe', 'not a regular file'),
-  ):
-    if name == 'pipe':
-      os.mkfifo(name)
-    with pytest.raises(WeightsError) as caught:
+def test_paths_that_are_no_files(folder):
+  os.mkfifo('pipe')
+  for name in ('none.pth', '.', 'pipe'):
+    with pytest.raises(WeightsError, match=rf'^{name} cannot be read \('):
       read_pth(name)
-    assert str(caught.value) == f'{name} can not be read ({reason}){advice}'
 
 
-# Fuzzing.
-
-
-@st.composite
-def mutations(draw, data):
-  """The bytes with a few of them changed, cut out, or doubled."""
-  data = bytearray(data)
-  for _ in range(draw(st.integers(1, 4))):
-    at = draw(st.integers(0, max(0, len(data) - 1)))
-    what = draw(st.sampled_from(['byte', 'cut', 'end', 'double', 'insert']))
-    length = draw(st.integers(1, 40))
-    if what == 'byte' and data:
-      data[at] = draw(st.integers(0, 255))
-    elif what == 'cut':
-      del data[at : at + length]
-    elif what == 'end':
-      del data[at:]
-    elif what == 'double':
-      data[at:at] = data[at : at + length]
-    else:
-      data[at:at] = draw(st.binary(max_size=8))
-  return bytes(data)
-
-
-def read_or_refuse(data):
-  """None, or what was read: all that may come of any file."""
-  pathlib.Path('g.pth').write_bytes(data)
-  try:
-    got = read_pth('g.pth', max_bytes=2**20)
-  except WeightsError:
-    return None
-  assert sum(each.nbytes for each in got.values()) <= 2**20
-  return got
-
-
-def assert_of_the_file(got):
-  """Whether all numbers are such as the file holds, and none of memory's."""
-  for each in got.values():
-    held = [
-      np.frombuffer(storage, each.dtype)
-      for storage in STORAGES
-      if len(storage) % each.itemsize == 0
-    ]
-    assert np.isin(each, np.concatenate(held)).all()
-
-
-def flips(data):
-  """The bytes with one of three bits of each byte turned, and its place."""
-  for at in range(len(data)):
-    for bit in (0, 5, 7):
-      damaged = bytearray(data)
-      damaged[at] ^= 1 << bit
-      yield at, bytes(damaged)
-
-
-def assert_some_of_each(outcomes):
-  """Whether files were read, and more of them refused."""
-  num_read = sum(each is not None for each in outcomes)
-  assert 20 < num_read < len(outcomes) / 2
-
-
-def test_each_flipped_bit_of_a_zip_changes_nothing_or_is_refused():
-  outcomes = [read_or_refuse(data) for _, data in flips(zipped())]
-  assert_some_of_each(outcomes)  # of the times and rights of members
-  for got in outcomes:
-    if got is not None:
-      assert_same(got, ARRAYS)
-
-
-def test_each_flipped_bit_of_a_legacy_file():
-  """Its numbers have no checksum: one of them changes, and nothing else."""
-  whole = legacy()
-  places = [
-    range(whole.rindex(each), whole.rindex(each) + len(each))
-    for each in STORAGES
-  ]
-  outcomes = []
-  for at, data in flips(whole):
-    got = read_or_refuse(data)
-    (number,) = [n for n, place in enumerate(places) if at in place] or [None]
-    if number is None:
-      outcomes.append(got)
-      assert_of_the_file(got or {})
-      assert got is None or at >= len(MAGIC)
-      continue
-    assert {k: (x.shape, x.dtype) for k, x in got.items()} == {
-      k: (x.shape, x.dtype) for k, x in ARRAYS.items()
-    }
-    equal = [np.array_equal(got[name], x) for name, x in ARRAYS.items()]
-    # In floating point 0 and -0 are equal.
-    assert equal in ([n != number for n in range(3)], [True] * 3)
-    assert [
-      got[name].tobytes() == x.tobytes() for name, x in ARRAYS.items()
-    ] == [n != number for n in range(3)]
-  assert_some_of_each(outcomes)
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_each_flipped_bit_of_a_program(kind):
-  outcomes = [read_or_refuse(KINDS[kind](each)) for _, each in flips(PROGRAM)]
-  assert_some_of_each(outcomes)
-  for got in outcomes:
-    assert_of_the_file(got or {})
-
-
-@given(mutations(zipped()))
-def test_fuzzed_zip_is_equal_or_refused(data):
-  got = read_or_refuse(data)
-  if got is not None:
-    assert_same(got, ARRAYS)
-
-
-@given(mutations(legacy()))
-def test_fuzzed_legacy_is_read_or_refused(data):
-  got = read_or_refuse(data)
-  assert got is None or data.startswith(MAGIC)
-
-
-@given(mutations(PROGRAM), st.sampled_from(list(KINDS)))
-def test_fuzzed_programs_are_read_or_refused(program, kind):
-  assert_of_the_file(read_or_refuse(KINDS[kind](program)) or {})
-
-
-# What a program of weights is made of, whole and in any order; and any opcode.
-VALUES = st.sampled_from(
-  [tensor(), tensor(1, (3, 2), (4, 2)), storage(), b'K\x07', b']', b'N', b'}']
-)
-ENTRIES = st.builds(
-  lambda name, value: text(name) + value + b's', st.sampled_from('uvw'), VALUES
-)
-PARTS = st.one_of(
-  VALUES,
-  st.sampled_from([text('w'), number(3), numbers(2, 3), b'q\x00', b'h\x00']),
-  st.sampled_from([bytes([each]) for each in b'(tuesaRQb\x85\x86\x87']),
-  st.binary(min_size=1, max_size=1),
-)
-
-
-@st.composite
-def programs(draw):
-  """A dict of a few entries, with up to two parts where they don't belong."""
-  parts = [b'}', *draw(st.lists(ENTRIES, min_size=1, max_size=5))]
-  for part in draw(st.lists(PARTS, max_size=2)):
-    parts.insert(draw(st.integers(0, len(parts))), part)
-  return b'\x80\x02' + b''.join(parts) + b'.'
-
-
-def test_programs_at_random():
-  outcomes = []
-
-  @hypothesis.settings(max_examples=300)
-  @given(programs())
-  def check(program):
-    outcomes.append(read_or_refuse(zipped(program)))
-    assert_of_the_file(outcomes[-1] or {})
-
-  check()
-  assert_some_of_each(outcomes)
+def test_a_flipped_bit_changes_nothing_or_is_refused():
+  """One bit of every seventh byte; tests/fuzz flips all of them."""
+  whole = zipped()
+  num_read = 0
+  for at in range(0, len(whole), 7):
+    damaged = bytearray(whole)
+    damaged[at] ^= 1 << at % 8
+    pathlib.Path('g.pth').write_bytes(damaged)
+    try:
+      assert_same(read_pth('g.pth'), ARRAYS)
+      num_read += 1
+    except WeightsError:
+      pass
+  assert 5 < num_read < len(whole) / 14  # dates and rights of members
 
 
 # Writing.
 
 
-def test_what_is_written_is_read(folder):
+def test_written_files_are_read(folder):
   arrays = ARRAYS | {
     'half': np.ones((2, 1, 3), np.float16),
     'transposed': np.arange(6.0).reshape(2, 3).T,
@@ -1049,48 +686,35 @@ def test_what_is_written_is_read(folder):
     'empty': np.zeros((0, 4), np.int8),
     'scalar': np.float32(3),
     'größe': np.uint8([1]),
+    'long' * 100: np.int16([1]),
   }
   write_pth('new.pth', arrays)
   got = read_pth('new.pth')
   assert_same(
     got, {k: np.asarray(v).astype(got[k].dtype) for k, v in arrays.items()}
   )
-  assert [each.name for each in folder.iterdir()] == ['new.pth']
+  assert [path.name for path in folder.iterdir()] == ['new.pth']
   first = pathlib.Path('new.pth').read_bytes()
   write_pth('new.pth', arrays)  # over it
   assert pathlib.Path('new.pth').read_bytes() == first
 
 
-def test_what_torch_does_not_have_is_not_written(folder):
-  with pytest.raises(ValueError) as caught:  # noqa: PT011
+def test_dtypes_that_torch_does_not_have_are_not_written(folder):
+  with pytest.raises(ValueError, match='w is of uint32'):
     write_pth('new.pth', {'w': np.zeros(2, np.uint32)})
-  assert str(caught.value) == 'w is of uint32, which is none of torch'
   with pytest.raises(FileNotFoundError):
     write_pth('none/new.pth', ARRAYS)
   assert not list(folder.iterdir())
 
 
-def test_a_number_of_more_than_31_bits_is_written():
-  program = write_program({'w': ((2**17, 2**16), 'uint8')})
-  assert message_of(zipped(program, [b''])) == REFUSED.format(
-    'has tensors of more than 2,147,483,648 bytes'
-  )
-
-
-def test_the_package_imports_no_torch_to_do_it():
-  for path in (ROOT / 'cyclegan_jax' / 'interop').glob('*.py'):
-    for node in ast.walk(ast.parse(path.read_text())):
-      if isinstance(node, ast.Import):
-        assert {each.name for each in node.names}.isdisjoint(
-          {'torch', 'pickle', 'importlib'}
-        )
-      if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        assert node.func.id not in ('eval', 'exec', '__import__', 'getattr')
+def test_sizes_of_more_than_31_bits_are_written():
+  program = dump_program({'w': ((2**17, 2**16), 'uint8')})
+  assert 'more than 2,147,483,648 bytes' in refusal(zipped(program, [b'']))
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
-def test_what_torch_itself_saves(zipped):
+def test_files_of_torch_itself(zipped):
   torch = pytest.importorskip('torch')
   x = torch.arange(24.0).reshape(2, 3, 4)
   tensors = {
@@ -1106,23 +730,35 @@ def test_what_torch_itself_saves(zipped):
     'parameter': torch.nn.Parameter(x),
     'int': x.int(),
   }
+  layer = torch.nn.Linear(2, 3)
+  optimizer = torch.optim.Adam(
+    [{'params': [layer.weight]}, {'params': [layer.bias]}]
+  )
+  layer(torch.ones(1, 2)).sum().backward()
+  optimizer.step()
   values = {'inner': tensors, 'epoch': 3, 'name': 'x', 'lr': [0.1, None]}
+  values |= {'layer': layer.state_dict(), 'optimizer': optimizer.state_dict()}
   torch.save(values, 'g.pth', _use_new_zipfile_serialization=zipped)
   got = read_pth('g.pth')
-  assert list(got) == [f'inner.{name}' for name in tensors]
-  for name, each in tensors.items():
-    each = each.detach()
+  assert [name for name in got if name.startswith('inner')] == [
+    f'inner.{name}' for name in tensors
+  ]
+  assert 'optimizer.state.0.exp_avg' in got
+  for name, value in tensors.items():
+    value = value.detach()
     if name == 'bfloat16':
-      each = each.float()
+      value = value.float()
     array = got[f'inner.{name}']
-    assert array.dtype == each.numpy().dtype
+    assert array.dtype == value.numpy().dtype
     assert type(array) is np.ndarray
-    np.testing.assert_array_equal(array, each.numpy())
+    np.testing.assert_array_equal(array, value.numpy())
 
 
 @pytest.mark.torch
-def test_torch_reads_what_is_written():
+def test_torch_reads_written_files():
   torch = pytest.importorskip('torch')
-  write_pth('new.pth', ARRAYS)
+  arrays = ARRAYS | {'größe': np.float16([[1]]), 'empty': np.zeros((0, 4))}
+  write_pth('new.pth', arrays)
   loaded = torch.load('new.pth', weights_only=True)
-  assert_same({k: v.numpy() for k, v in loaded.items()}, ARRAYS)
+  assert_same({k: v.numpy() for k, v in loaded.items()}, arrays)
+  assert type(loaded).__name__ == 'OrderedDict'

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclegan_jax.config import ScheduleConfig
-from cyclegan_jax.optimizers import make_schedule
+from cyclegan_jax.config import Config, ScheduleConfig
+from cyclegan_jax.optimizers import cycle_factor, make_schedule
 
 pytestmark = pytest.mark.usefixtures('strict')
 
@@ -149,3 +149,23 @@ def test_the_rate_is_a_factor(name):
   step = jnp.asarray(7, jnp.int32)
   one, two = (make_schedule(config, rate, **options)(step) for rate in (1, 2))
   np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'step, expected', [(0, 1), (25, 0.775), (100, 0.1), (170, 0.1)]
+)
+def test_the_cycle_weight_falls_linearly(step, expected):
+  config = Config().replace(
+    epochs=5, steps_per_epoch=20, schedule={'cycle_end': 0.1}
+  )
+  factor = cycle_factor(config, jnp.asarray(step))
+  assert float(factor) == pytest.approx(expected)
+  # The number of steps replaces that of epochs.
+  assert float(cycle_factor(config.replace(steps=2 * step or 1), step)) == (
+    pytest.approx(0.55 if step else 1)
+  )
+
+
+def test_a_constant_cycle_weight_is_no_array():
+  """So that the step is compiled as without a schedule."""
+  assert isinstance(cycle_factor(Config(), jnp.asarray(7)), float)

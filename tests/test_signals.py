@@ -47,8 +47,10 @@ def test_nothing_is_installed_outside_the_main_thread():
   assert seen == [before, None]
 
 
-@pytest.mark.parametrize('first', NUMBERS)
-@pytest.mark.parametrize('second', NUMBERS)
+@pytest.mark.parametrize(
+  'first, second',
+  [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)],
+)
 def test_the_second_signal_ends_the_process_at_once(first, second):
   # By its path, without the package, which takes seconds to import.
   program = f"""
@@ -73,9 +75,7 @@ with StopSignal():
   )
   assert done.returncode == 128 + second
   assert done.stdout == 'still here\n'
-  assert done.stderr == (
-    '\nstopping after this step; once more leaves at once\n'
-  )
+  assert 'stopping after this step' in done.stderr
 
 
 # Calls into a library, which no signal would end.
@@ -104,8 +104,14 @@ def test_a_signal_leaves_a_call_behind():
   timer.join()
 
 
-@pytest.mark.parametrize('number', NUMBERS)
-@pytest.mark.parametrize('command', ['main.py', '-m cyclegan_jax train'])
+@pytest.mark.process
+@pytest.mark.parametrize(
+  'number, command',
+  [
+    (signal.SIGINT, 'main.py'),
+    (signal.SIGTERM, '-m cyclegan_jax train'),
+  ],
+)
 def test_a_signal_while_jax_is_imported(number, command):
   root = pathlib.Path(__file__).parent.parent
   process = subprocess.Popen(
@@ -126,8 +132,8 @@ def test_a_signal_while_jax_is_imported(number, command):
   assert out == ''
 
 
-@pytest.mark.parametrize('number', NUMBERS)
-def test_a_signal_when_nobody_reads_standard_error(number):
+def test_a_signal_when_nobody_reads_standard_error():
+  number = signal.SIGTERM
   program = f"""
 import os
 import runpy

@@ -48,9 +48,7 @@ def test_one_logit_is_its_vector_s_length():
   np.testing.assert_allclose(jnp.linalg.norm(got), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-  'shape', [(4, 4, 3, 24), (4, 4, 24, 48), (4, 4, 96, 192), (1, 1, 64, 128)]
-)
+@pytest.mark.parametrize('shape', [(4, 4, 3, 24), (4, 4, 96, 192)])
 def test_a_drawn_kernel_is_near_one_from_above(shape):
   """The hardest there is: singular values that lie close together."""
   assert 0.9999 < greatest(spectral_norm(drawn(*shape))) < 1.06
@@ -90,8 +88,14 @@ def test_a_kernel_of_zeros():
 # In the discriminators.
 
 
-@pytest.mark.parametrize('name', ['keras_patchgan', 'patchgan', 'pixelgan'])
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize(
+  'name, dtype',
+  [
+    ('keras_patchgan', 'float32'),
+    ('patchgan', 'bfloat16'),
+    ('pixelgan', 'float32'),
+  ],
+)
 def test_every_convolution_has_it(name, dtype):
   options = {'name': name, 'filters': 4, 'layers': 2, 'norm': 'none'}
   plain = make_discriminator(DiscriminatorConfig(**options, dtype=dtype))
@@ -107,8 +111,8 @@ def test_every_convolution_has_it(name, dtype):
     name: layer | {'kernel': spectral_norm(layer['kernel'])}
     for name, layer in params.items()
   }
-  got = spectral.apply({'params': params}, x)
-  expected = plain.apply({'params': normed}, x)
+  got = jax.jit(spectral.apply)({'params': params}, x)
+  expected = jax.jit(plain.apply)({'params': normed}, x)
   assert got.dtype == jnp.dtype(dtype)
   np.testing.assert_allclose(
     np.asarray(got, np.float32), np.asarray(expected, np.float32), atol=1e-6
@@ -125,6 +129,7 @@ def make_config(size, **options):
   )
 
 
+@pytest.mark.slow
 def test_a_step_is_finite_and_learns():
   config = make_config(
     8, filters=2, layers=1, spectral_norm=True, dtype='bfloat16'
@@ -139,6 +144,7 @@ def test_a_step_is_finite_and_learns():
   assert not np.array_equal(*kernels)
 
 
+@pytest.mark.slow
 def test_it_costs_little():
   image = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
   batch = {'a': image, 'b': image}

@@ -1,3 +1,5 @@
+"""Images of TFDS: the CycleGAN data sets, and others of any kind."""
+
 import hashlib
 import io
 import logging
@@ -5,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ tfds = pytest.importorskip('tensorflow_datasets')
 pytest.importorskip('array_record')
 
 from tensorflow_datasets.core.download import checksums, downloader  # noqa: E402
-from tensorflow_datasets.image_classification import cycle_gan  # noqa: E402
+from tensorflow_datasets.image_classification import CycleGAN  # noqa: E402
 
 SPLITS = ('train_a', 'train_b', 'test_a', 'test_b')
 COUNTS = {'trainA': 3, 'trainB': 2, 'testA': 1, 'testB': 2}
@@ -68,8 +71,11 @@ def write_zip(path, counts, extra=()):
 
 @pytest.fixture
 def data_dir(tmp_path, monkeypatch):
-  """A data_dir for maps, of a URL that nobody serves, without retries."""
-  monkeypatch.setitem(cycle_gan._DL_URLS, 'maps', URL)
+  """A data_dir for maps, with a URL that nobody serves, without retries."""
+  for url in list(CycleGAN.url_infos):
+    if url.endswith('/maps.zip'):
+      monkeypatch.setitem(CycleGAN.url_infos, URL, CycleGAN.url_infos[url])
+      monkeypatch.delitem(CycleGAN.url_infos, url)
   monkeypatch.setattr(downloader, 'MAX_RETRIES', 0)
   return tmp_path / 'tfds'
 
@@ -78,7 +84,7 @@ def place_zip(data_dir, monkeypatch, counts, extra=()):
   """Puts a zip into the manual folder and makes it the one TFDS knows."""
   path = write_zip(data_dir / 'downloads/manual/maps.zip', counts, extra)
   info = checksums.compute_url_info(path)
-  monkeypatch.setitem(cycle_gan.CycleGAN.url_infos, URL, info)
+  monkeypatch.setitem(CycleGAN.url_infos, URL, info)
   return path
 
 
@@ -94,10 +100,15 @@ def contents(images):
   return {images.read(i).tobytes() for i in range(len(images))}
 
 
-def message_of(**options):
-  with pytest.raises(UserError) as caught:
+def error_of(kind=ConfigError, **options):
+  """The message of the error when the data set is opened."""
+  with pytest.raises(kind) as caught:
     open_images(DataConfig(name='tfds', **options))
   return str(caught.value)
+
+
+def error_of_maps(data_dir):
+  return error_of(DataError, dataset='cycle_gan/maps', path=str(data_dir))
 
 
 def test_cycle_gan_zip_gives_its_pixels(data_dir, monkeypatch):
@@ -152,10 +163,8 @@ def test_channels_and_max_pixels_hold(data_dir, monkeypatch):
   for function in (images['train_a'].read, images['train_a'].shape_of):
     with pytest.raises(ImageError) as caught:
       function(2)
-    assert str(caught.value) == (
-      "cycle_gan/maps/trainA/00002 can't be read: 5 x 7 = 35 pixels, more "
-      'than config.data.max_pixels=34'
-    )
+    assert 'cycle_gan/maps/trainA/00002' in str(caught.value)
+    assert 'config.data.max_pixels=34' in str(caught.value)
 
 
 def test_zip_without_test_images(data_dir, monkeypatch, caplog):
@@ -163,39 +172,23 @@ def test_zip_without_test_images(data_dir, monkeypatch, caplog):
   with caplog.at_level(logging.WARNING, 'cyclegan_jax'):
     images = open_maps(data_dir)
   assert contents(images['test_a']) == contents(images['train_a'])
-  assert [
-    record.getMessage()
-    for record in caplog.records
-    if 'has no split' in record.getMessage()
-  ] == [
-    f'cycle_gan/maps has no split test{letter}: the training images of '
-    f'{letter.lower()} take its place'
-    for letter in 'AB'
-  ]
+  for split in ('testA', 'testB'):
+    assert f'cycle_gan/maps has no split {split}' in caplog.text
 
 
 def test_zip_without_a_domain(data_dir, monkeypatch):
   path = place_zip(data_dir, monkeypatch, {'trainA': 1, 'testA': 1})
-  with pytest.raises(DataError) as caught:
-    open_maps(data_dir)
-  assert str(caught.value) == f'{path} has no images in a folder trainB'
+  message = error_of_maps(data_dir)
+  assert str(path) in message
+  assert 'trainB' in message
 
 
-@pytest.mark.parametrize(
-  'name, trouble',
-  [
-    ('../../trainA/out.png', "has '..' in its path"),
-    ('/outside/trainA/out.png', 'has an absolute path'),
-  ],
-)
-def test_a_zip_that_would_write_elsewhere(name, trouble, data_dir, monkeypatch):
+def test_a_zip_that_is_refused(data_dir, monkeypatch):
+  name = '../../trainA/out.png'
   path = place_zip(data_dir, monkeypatch, COUNTS, [name])
-  with pytest.raises(DataError) as caught:
-    open_maps(data_dir)
-  assert str(caught.value) == (
-    f'{path} is not read: its member {name} {trouble}: get it from its maker '
-    'anew, or unpack it with a tool that you trust, and give the folder'
-  )
+  message = error_of_maps(data_dir)
+  assert str(path) in message
+  assert name in message
   assert not list(data_dir.parent.rglob('out.png'))
   assert not list(data_dir.rglob('*.array_record'))
 
@@ -204,67 +197,51 @@ def test_a_zip_that_is_none(data_dir, monkeypatch):
   path = place_zip(data_dir, monkeypatch, COUNTS)
   path.write_bytes(b'<html>moved</html>')
   info = checksums.compute_url_info(path)
-  monkeypatch.setitem(cycle_gan.CycleGAN.url_infos, URL, info)
-  with pytest.raises(DataError) as caught:
-    open_maps(data_dir)
-  assert str(caught.value) == f"{path} can't be read: File is not a zip file"
+  monkeypatch.setitem(CycleGAN.url_infos, URL, info)
+  assert str(path) in error_of_maps(data_dir)
 
 
 def test_a_zip_of_another_checksum(data_dir, monkeypatch):
   path = place_zip(data_dir, monkeypatch, COUNTS)
   write_zip(path, {'trainA': 1})
-  with pytest.raises(DataError) as caught:
-    open_maps(data_dir)
-  assert str(caught.value) == (
-    f'{path} is not the maps.zip that TFDS knows, by its checksum: get it '
-    "anew, or unpack it and set config.data.name='folder'"
-  )
+  message = error_of_maps(data_dir)
+  assert str(path) in message
+  assert "config.data.name='folder'" in message
 
 
 def test_no_network(data_dir):
-  with pytest.raises(DataError) as caught:
-    open_maps(data_dir)
-  assert str(caught.value) == (
-    f"{URL} can't be downloaded (ConnectionError): get maps.zip by other "
-    f'means and put it into {data_dir}/downloads/manual'
-  )
+  message = error_of_maps(data_dir)
+  assert URL in message
+  assert f'{data_dir}/downloads/manual' in message
   assert not (data_dir / 'cycle_gan/maps/3.0.0').exists()
 
 
 # Other data sets.
 
 
-def tiny_builder(name, features, splits):
-  """A registered builder that writes `splits`: name -> list of examples."""
-
-  class Tiny(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version('1.0.0')
-
-    def _info(self):
-      return tfds.core.DatasetInfo(
-        builder=self, features=tfds.features.FeaturesDict(features)
-      )
-
-    def _split_generators(self, dl_manager):
-      del dl_manager
-      return {split: self._generate_examples(split) for split in splits}
-
-    def _generate_examples(self, split):
-      yield from enumerate(splits[split])
-
-  return Tiny
-
-
 @pytest.fixture
 def register(monkeypatch):
-  """Registers a tiny builder for one test."""
+  """Registers a builder that writes `splits`: name -> list of examples."""
   from tensorflow_datasets.core import registered
 
   def register(name, features, splits):
-    with registered.skip_registration():
-      builder = tiny_builder(name, features, splits)
-    builder.name = name
-    monkeypatch.setitem(registered._DATASET_REGISTRY, name, builder)
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+      VERSION = tfds.core.Version('1.0.0')
+
+      def _info(self):
+        return tfds.core.DatasetInfo(
+          builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+      def _split_generators(self, dl_manager):
+        del dl_manager
+        return {split: self._generate_examples(split) for split in splits}
+
+      def _generate_examples(self, split):
+        yield from enumerate(splits[split])
+
+    Tiny.name = name
+    monkeypatch.setitem(registered._DATASET_REGISTRY, name, Tiny)
 
   return register
 
@@ -284,27 +261,30 @@ def tiny(register):
 
 
 def test_two_data_sets_of_any_kind(tiny, register, tmp_path, caplog):
-  grey = tfds.features.Image(shape=(7, 5, 1))
-  pixels = picture('grey')[..., 0]
-  register('tiny_grey', {'digit': grey}, {'train': [{'digit': png(pixels)}]})
+  gray = tfds.features.Image(shape=(7, 5, 1))
+  pixels = picture('gray')[..., 0]
+  register('tiny_gray', {'digit': gray}, {'train': [{'digit': png(pixels)}]})
   config = DataConfig(
     name='tfds',
     path=str(tmp_path),
     dataset_a='tiny_pictures',
-    dataset_b='tiny_grey',
+    dataset_b='tiny_gray',
     channels_b=1,
   )
   with caplog.at_level(logging.WARNING, 'cyclegan_jax'):
     images = open_images(config)
+  assert 'tiny_gray has no split test' in caplog.text
   assert [len(images[split]) for split in SPLITS] == [3, 1, 2, 1]
   assert contents(images['test_a']) == {
     picture(f'test/{i}').tobytes() for i in range(2)
   }
   np.testing.assert_array_equal(images['train_b'].read(0)[..., 0], pixels)
-  assert images['test_b'].names == ('tiny_grey/train/00000',)
-  assert (
-    'tiny_grey has no split test: the training images of b take its place'
-    in caplog.text
+  assert images['test_b'].names == ('tiny_gray/train/00000',)
+
+
+def open_tiny(tmp_path, name='tiny_pictures'):
+  return open_images(
+    DataConfig(name='tfds', path=str(tmp_path), dataset_a=name, dataset_b=name)
   )
 
 
@@ -320,15 +300,7 @@ def test_one_data_set_for_both_domains(tiny, tmp_path):
 
 
 def test_reads_from_many_threads(tiny, tmp_path):
-  from concurrent.futures import ThreadPoolExecutor
-
-  config = DataConfig(
-    name='tfds',
-    path=str(tmp_path),
-    dataset_a='tiny_pictures',
-    dataset_b='tiny_pictures',
-  )
-  images = open_images(config)['train_a']
+  images = open_tiny(tmp_path)['train_a']
   expected = [images.read(i) for i in range(3)]
   with ThreadPoolExecutor(8) as pool:
     read = list(pool.map(images.read, [0, 1, 2] * 50))
@@ -339,41 +311,37 @@ def test_reads_from_many_threads(tiny, tmp_path):
 def test_damaged_record_is_an_image_error(register, tmp_path):
   features = {'image': tfds.features.Image()}
   register('tiny_damaged', features, {'train': [{'image': b'junk'}]})
-  options = {'dataset_a': 'tiny_damaged', 'dataset_b': 'tiny_damaged'}
-  images = open_images(DataConfig(name='tfds', path=str(tmp_path), **options))
+  images = open_tiny(tmp_path, 'tiny_damaged')
   with pytest.raises(ImageError) as caught:
     images['train_a'].read(0)
   assert caught.value.name == 'tiny_damaged/train/00000'
-  assert caught.value.reason == 'not a JPEG, PNG, WebP, BMP or TIFF image'
 
 
-def test_data_set_without_images(register, tmp_path):
-  register('tiny_texts', {'text': np.str_}, {'train': [{'text': 'word'}]})
-  options = {'dataset_a': 'tiny_texts', 'dataset_b': 'tiny_texts'}
-  assert message_of(path=str(tmp_path), **options) == (
-    "config.data.dataset_a='tiny_texts' has no feature that is an image: it "
-    'has text'
+def error_of_tiny(kind, tmp_path, name):
+  with pytest.raises(kind) as caught:
+    open_tiny(tmp_path, name)
+  message = str(caught.value)
+  assert message.startswith(f'config.data.dataset_a={name!r} ')
+  return message
+
+
+@pytest.mark.parametrize('names', [[], ['left', 'right']])
+def test_no_image_feature_or_several(names, register, tmp_path):
+  features = dict.fromkeys(names, tfds.features.Image())
+  example = {name: png(picture(name)) for name in names}
+  register(
+    'tiny_wrong',
+    {**features, 'text': np.str_},
+    {'train': [{**example, 'text': 'word'}]},
   )
-
-
-def test_data_set_of_several_images(register, tmp_path):
-  image = tfds.features.Image()
-  example = {'left': png(picture('l')), 'right': png(picture('r'))}
-  features = {'left': image, 'right': image}
-  register('tiny_pairs', features, {'train': [example]})
-  options = {'dataset_a': 'tiny_pairs', 'dataset_b': 'tiny_pairs'}
-  assert message_of(path=str(tmp_path), **options) == (
-    "config.data.dataset_a='tiny_pairs' has several features that are images "
-    "and none called 'image': it has left, right"
-  )
+  message = error_of_tiny(ConfigError, tmp_path, 'tiny_wrong')
+  assert ', '.join([*names, 'text']) in message
 
 
 def test_data_set_without_the_splits(tiny, tmp_path):
-  assert message_of(path=str(tmp_path), dataset='tiny_pictures') == (
-    "config.data.dataset='tiny_pictures' has no split trainA, only test, "
-    'train: two data sets of one domain each are config.data.dataset_a and '
-    'config.data.dataset_b'
-  )
+  message = error_of(path=str(tmp_path), dataset='tiny_pictures')
+  assert "config.data.dataset='tiny_pictures' has no split trainA" in message
+  assert 'config.data.dataset_a' in message
 
 
 def test_builder_that_needs_tensorflow(register, tmp_path):
@@ -381,109 +349,71 @@ def test_builder_that_needs_tensorflow(register, tmp_path):
   features = {'image': tfds.features.Image()}
   splits = {'train': [{'image': picture('array')}]}
   register('tiny_arrays', features, splits)
-  options = {'dataset_a': 'tiny_arrays', 'dataset_b': 'tiny_arrays'}
-  assert message_of(path=str(tmp_path), **options) == (
-    "config.data.dataset_a='tiny_arrays' can't be prepared here (No module "
-    "named 'tensorflow'): where that is installed, run "
-    "tfds.builder(...).download_and_prepare(file_format='array_record'), then "
-    'give its data_dir as config.data.path'
-  )
+  message = error_of_tiny(DataError, tmp_path, 'tiny_arrays')
+  assert "No module named 'tensorflow'" in message
+  assert 'config.data.path' in message
 
 
 def test_builder_that_fails(register, tmp_path):
   register('tiny_wrong', {'image': tfds.features.Image()}, {'train': [{}]})
-  options = {'dataset_a': 'tiny_wrong', 'dataset_b': 'tiny_wrong'}
-  assert message_of(path=str(tmp_path), **options) == (
-    f"config.data.dataset_a='tiny_wrong' can't be prepared in {tmp_path}"
-    "/tiny_wrong/1.0.0: 'image' (KeyError)"
-  )
+  message = error_of_tiny(DataError, tmp_path, 'tiny_wrong')
+  assert f'{tmp_path}/tiny_wrong/1.0.0' in message
+  assert 'KeyError' in message
 
 
 def test_data_prepared_as_tfrecord(tiny, tmp_path):
-  config = DataConfig(
-    name='tfds',
-    path=str(tmp_path),
-    dataset_a='tiny_pictures',
-    dataset_b='tiny_pictures',
-  )
-  open_images(config)
+  open_tiny(tmp_path)
   folder = tmp_path / 'tiny_pictures' / '1.0.0'
   info = folder / 'dataset_info.json'
   info.write_text(info.read_text().replace('array_record', 'tfrecord'))
-  with pytest.raises(DataError) as caught:
-    open_images(config)
-  assert str(caught.value) == (
-    f'{folder} holds tiny_pictures in a format that takes TensorFlow to '
-    'read: give another config.data.path, to prepare it anew'
-  )
+  with pytest.raises(DataError, match='TensorFlow') as caught:
+    open_tiny(tmp_path)
+  assert str(folder) in str(caught.value)
+  assert 'config.data.path' in str(caught.value)
 
 
 @pytest.mark.parametrize(
-  'options, message',
+  'options, texts',
   [
-    (
-      {},
-      'config.data.dataset is not set: give a TFDS data set of two domains, '
-      "such as 'cycle_gan/horse2zebra', or two data sets by "
-      'config.data.dataset_a and config.data.dataset_b',
-    ),
-    (
-      {'dataset_b': 'mnist'},
-      "config.data.dataset_a is not set: give the TFDS data set of a's images",
-    ),
+    ({}, ['config.data.dataset is not set', 'config.data.dataset_a']),
+    ({'dataset_b': 'mnist'}, ['config.data.dataset_a is not set']),
     (
       {'dataset': 'x', 'dataset_b': 'y'},
-      "config.data.dataset_b='y' and config.data.dataset='x' are both set: "
-      "leave one of them ''",
+      ["config.data.dataset_b='y'", "config.data.dataset='x'"],
     ),
     (
       {'dataset': 'horse2zebra'},
-      "config.data.dataset='horse2zebra' is unknown to TFDS: did you mean one "
-      'of cycle_gan/horse2zebra, ',
+      ["config.data.dataset='horse2zebra'", 'cycle_gan/horse2zebra'],
     ),
     (
       {'dataset_a': 'minst', 'dataset_b': 'x'},
-      "config.data.dataset_a='minst' is unknown to TFDS: did you mean one of "
-      'mnist, ',
+      ["config.data.dataset_a='minst'", 'mnist'],
     ),
     (
       {'dataset': 'cycle_gan'},
-      "config.data.dataset='cycle_gan' is unknown to TFDS: choose from "
-      'cycle_gan/apple2orange, cycle_gan/summer2winter_yosemite, ',
+      ["config.data.dataset='cycle_gan'", 'cycle_gan/apple2orange'],
     ),
     (
       {'dataset': 'cycle_gan/horses'},
-      "config.data.dataset='cycle_gan/horses' is unknown to TFDS: choose from "
-      'cycle_gan/apple2orange, ',
+      ["config.data.dataset='cycle_gan/horses'", 'cycle_gan/apple2orange'],
     ),
-    (
-      {'dataset': 'mnist/28'},
-      "config.data.dataset='mnist/28' is unknown to TFDS: choose from mnist",
-    ),
-    (
-      {'dataset': 'x', 'channels_a': 7},
-      "config.data.channels_a=7 can't be had from files: choose from 1 "
-      '(grey), 2 (grey and alpha), 3 (RGB), 4 (RGBA)',
-    ),
+    ({'dataset': 'mnist/28'}, ["config.data.dataset='mnist/28'", ' mnist']),
+    ({'dataset': 'x', 'channels_a': 7}, ['config.data.channels_a=7']),
   ],
 )
-def test_option_errors(options, message, tmp_path):
-  told = message_of(path=str(tmp_path), **options)
-  assert told == message or (message[-1] == ' ' and told.startswith(message))
+def test_option_errors(options, texts, tmp_path):
+  message = error_of(path=str(tmp_path), **options)
+  for text in texts:
+    assert text in message
 
 
 @pytest.mark.parametrize('package', ['tensorflow_datasets', 'array_record'])
 def test_missing_package(package, monkeypatch):
   monkeypatch.setitem(sys.modules, package, None)
-  message = message_of(dataset='cycle_gan/maps')
-  assert message.startswith("config.data.name='tfds' needs more packages (")
+  message = error_of(UserError, dataset='cycle_gan/maps')
+  assert "config.data.name='tfds'" in message
   assert package in message
-  assert message.endswith("): pip install 'cyclegan_jax[tfds]'")
-
-
-def test_config_errors_are_config_errors(tmp_path):
-  with pytest.raises(ConfigError):
-    open_images(DataConfig(name='tfds', path=str(tmp_path), dataset='minst'))
+  assert 'cyclegan_jax[tfds]' in message
 
 
 WITHOUT_TENSORFLOW = """
@@ -499,6 +429,7 @@ assert not [name for name in sys.modules if name.split('.')[0] == 'tensorflow']
 """
 
 
+@pytest.mark.process
 def test_tensorflow_is_never_imported(data_dir, monkeypatch):
   place_zip(data_dir, monkeypatch, COUNTS)
   open_maps(data_dir)

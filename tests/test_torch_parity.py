@@ -52,9 +52,9 @@ GENERATORS = {
   'resnet instance': {'name': 'resnet', 'norm': 'instance', 'affine': False},
   'resnet affine': {'name': 'resnet', 'norm': 'instance'},
   'resnet batch zero': {'name': 'resnet', 'norm': 'batch', 'padding': 'zero'},
-  'seed batch': {'name': 'keras_unet'},
-  'seed instance': {'name': 'keras_unet', 'norm': 'instance', 'affine': False},
-  'seed no norm': {'name': 'keras_unet', 'norm': 'none'},
+  'keras batch': {'name': 'keras_unet'},
+  'keras instance': {'name': 'keras_unet', 'norm': 'instance', 'affine': False},
+  'keras no norm': {'name': 'keras_unet', 'norm': 'none'},
   'torch batch': {'name': 'torch_unet', 'norm': 'batch'},
   'torch instance': {'name': 'torch_unet', 'norm': 'instance'},
 }
@@ -95,7 +95,9 @@ def test_generator(name):
   check(got, from_torch(theirs(to_torch(x))))
 
 
-@pytest.mark.parametrize('name', ['resnet affine', 'seed batch', 'torch batch'])
+@pytest.mark.parametrize(
+  'name', ['resnet affine', 'keras batch', 'torch batch']
+)
 def test_dropout_is_in_the_same_places(name):
   """PyTorch's network is given the masks that ours drew."""
   config = generator_config(name, dropout=0.5, blocks=1)
@@ -148,8 +150,8 @@ def test_the_resnet_s_gradient_in_its_input():
 
 
 DISCRIMINATORS = {
-  'seed same': {'name': 'keras_patchgan'},
-  'seed valid': {'name': 'keras_patchgan', 'last_layers': 'valid'},
+  'keras same': {'name': 'keras_patchgan'},
+  'keras valid': {'name': 'keras_patchgan', 'last_layers': 'valid'},
   'patchgan instance': {'name': 'patchgan', 'norm': 'instance'},
   'patchgan batch': {'name': 'patchgan', 'norm': 'batch'},
   'patchgan deep': {
@@ -173,35 +175,23 @@ def test_discriminator(name):
   check(got, from_torch(theirs(to_torch(x))))
 
 
-AT_FULL_SIZE = [
-  (
+@pytest.mark.parametrize(
+  'options',
+  [
     {'name': 'resnet', 'norm': 'instance', 'affine': False, 'blocks': 9},
-    11_378_179,
-  ),
-  (
-    {'name': 'resnet', 'norm': 'instance', 'affine': False, 'blocks': 6},
-    7_837_699,
-  ),
-  ({'name': 'keras_unet', 'isize': 64, 'filters': 24}, 4_116_171),
-  ({'name': 'keras_unet', 'isize': 128}, 41_829_571),
-  ({'name': 'torch_unet', 'isize': 128}, 41_828_995),
-  ({'name': 'torch_unet', 'isize': 256}, 54_413_955),
-  ({'name': 'keras_patchgan', 'filters': 24}, 391_993),
-  ({'name': 'keras_patchgan'}, 2_765_633),
-  ({'name': 'patchgan', 'norm': 'instance', 'affine': False}, 2_764_737),
-  ({'name': 'patchgan', 'norm': 'batch'}, 2_765_633),
-  ({'name': 'pixelgan', 'norm': 'instance', 'affine': False}, 8_705),
-]
-
-
-@pytest.mark.parametrize('options, count', AT_FULL_SIZE)
-def test_parameters_at_full_size(options, count):
+    {'name': 'keras_unet', 'isize': 128},
+    {'name': 'torch_unet', 'isize': 256},
+    {'name': 'keras_patchgan'},
+    {'name': 'patchgan', 'norm': 'instance', 'affine': False},
+    {'name': 'pixelgan', 'norm': 'instance', 'affine': False},
+  ],
+)
+def test_parameters_at_full_size(options):
   is_generator = options['name'] in ('resnet', 'keras_unet', 'torch_unet')
   kind = GeneratorConfig if is_generator else DiscriminatorConfig
   config = kind(**{'filters': 64} | options)
   with torch.device('meta'):
     theirs = NETS[config.name](config)
-  assert sum(weight.numel() for weight in theirs.parameters()) == count
   size = getattr(config, 'isize', 256)
   key = jax.random.key(0)
   ours = jax.eval_shape(
@@ -214,7 +204,7 @@ def test_parameters_at_full_size(options, count):
 
 
 def test_the_copy_leaves_no_layer_out():
-  theirs = NETS['keras_unet'](generator_config('seed batch'))
+  theirs = NETS['keras_unet'](generator_config('keras batch'))
   leaves = jax.tree.leaves(to_flax(theirs))
   kinds = collections.Counter(leaf.ndim for leaf in leaves)
   assert sum(kinds.values()) == len(list(theirs.parameters()))

@@ -22,7 +22,7 @@ def config(load_preset):
 
 
 def saved_steps(workdir):
-  return checkpoint.find_steps(workdir / 'checkpoints')
+  return checkpoint.list_steps(workdir / 'checkpoints')
 
 
 def assert_same(one, other):
@@ -131,7 +131,7 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
   assert (workdir / 'metrics.jsonl').read_text() == before
   names = sorted(each.name for each in (workdir / 'checkpoints').iterdir())
   assert names == ['0', '4', '8']
-  checkpoint.restore(workdir / 'checkpoints' / '8')
+  checkpoint.load(workdir / 'checkpoints' / '8')
 
 
 def test_the_best_checkpoint_is_chosen_by_a_metric_that_there_is(
@@ -193,7 +193,7 @@ def test_a_folder_that_moved_is_the_same(config, tmp_path, caplog):
   second = train(moved, tmp_path / 'two')
   assert_same(first.state, second.state)
   data = [
-    checkpoint.restore(tmp_path / run / 'checkpoints' / '8').data
+    checkpoint.load(tmp_path / run / 'checkpoints' / '8').data
     for run in ('one', 'two')
   ]
   assert data[0] == data[1]

@@ -1,3 +1,6 @@
+"""Translation of files, through `translate_files` and the command line."""
+
+import functools
 import pathlib
 import signal
 import subprocess
@@ -25,7 +28,8 @@ from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.translate.files import translate_files
-from cyclegan_jax.translate.options import RECORD_FILE, Options
+from cyclegan_jax.translate.options import Options
+from cyclegan_jax.translate.output_record import RECORD_FILE
 
 UNET = Config().replace(
   data={'size': 16, 'load_size': 16},
@@ -39,11 +43,19 @@ RESNET = UNET.replace(
 
 
 def save_run(folder, config, state=None):
-  """A checkpoint of networks as they are drawn."""
+  """A run with a checkpoint of untrained networks."""
   state = state or create_train_state(config, jax.random.key(0))
   with checkpoint.Saver(folder / 'checkpoints', config) as saver:
     saver.save(state)
   return folder
+
+
+@pytest.fixture(scope='module', autouse=True)
+def load_once():
+  """Loads each checkpoint once, which takes longer than a translation."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(checkpoint, 'load', functools.cache(checkpoint.load))
+    yield
 
 
 @pytest.fixture(scope='module')
@@ -71,6 +83,11 @@ def pixels(path):
     return np.asarray(image)
 
 
+def call(*words):
+  """The exit status of `cyclegan translate`."""
+  return cli.main(['translate', *map(str, words)])
+
+
 def files_in(folder):
   return sorted(
     str(path.relative_to(folder))
@@ -80,7 +97,7 @@ def files_in(folder):
 
 
 def translate(run, inputs, to, direction='ab', **options):
-  """What failed."""
+  """Messages about inputs that were not translated."""
   options = Options(direction=direction, **options)
   return translate_files(run, inputs, to, options).failed
 
@@ -104,17 +121,16 @@ def test_names_and_folders_are_kept(unet, tmp_path):
   ]
 
 
-@pytest.mark.parametrize('height, width', [(16, 16), (13, 29)])
-def test_a_fixed_network_takes_any_size_by_resizing(
-  unet, tmp_path, height, width
-):
+def test_networks_of_fixed_size_resize_images(unet, tmp_path):
+  height, width = 13, 29
   source = put(tmp_path / 'in.png', height, width, 3)
   assert translate(unet, [source], tmp_path / 'out') == []
-  state, config = checkpoint.load(unet)
+  loaded = checkpoint.load(unet)
+  state, config = loaded.state, loaded.config
   translator = make_translator(config, state.gen, 'ab', key=jax.random.key(0))
   small = resize_to(images.to_float(pixels(source)), 16, 16, config.data)
   translated = np.asarray(translator(small[None]))[0]
-  # Resized back before it is rounded to bytes.
+  # Resized back before rounding to bytes.
   expected = resize_to(translated, height, width, config.data)
   np.testing.assert_array_equal(
     pixels(tmp_path / 'out' / 'in.png'), images.to_uint8(expected)
@@ -124,18 +140,18 @@ def test_a_fixed_network_takes_any_size_by_resizing(
 @pytest.mark.parametrize(
   'height, width, pads, modes',
   [
-    (16, 20, (0, 0), ('reflect', 'reflect')),
     (13, 18, (3, 2), ('reflect', 'reflect')),
-    # More padding than there is image.
+    # More padding than image.
     (1, 5, (3, 3), ('symmetric', 'reflect')),
   ],
 )
-def test_a_free_network_takes_any_size_by_padding(
+def test_other_networks_pad_images(
   resnet, tmp_path, height, width, pads, modes
 ):
   source = put(tmp_path / 'in.png', height, width, 3)
   assert translate(resnet, [source], tmp_path / 'out') == []
-  state, config = checkpoint.load(resnet)
+  loaded = checkpoint.load(resnet)
+  state, config = loaded.state, loaded.config
   translator = make_translator(config, state.gen, 'ab', key=jax.random.key(0))
   padded = pixels(source)
   padded = np.pad(padded, [(0, pads[0]), (0, 0), (0, 0)], mode=modes[0])
@@ -147,15 +163,14 @@ def test_a_free_network_takes_any_size_by_padding(
   )
 
 
-def test_both_directions_and_their_channels(resnet, tmp_path):
+def test_directions_have_their_channels(resnet, tmp_path):
   source = put(tmp_path / 'in.png')
-  assert translate(resnet, [source], tmp_path / 'ab', 'ab') == []
-  assert translate(resnet, [source], tmp_path / 'ba', 'ba') == []
-  assert pixels(tmp_path / 'ab' / 'in.png').shape == (16, 16)
-  assert pixels(tmp_path / 'ba' / 'in.png').shape == (16, 16, 3)
+  for direction, shape in (('ab', (16, 16)), ('ba', (16, 16, 3))):
+    assert translate(resnet, [source], tmp_path / direction, direction) == []
+    assert pixels(tmp_path / direction / 'in.png').shape == shape
 
 
-def test_a_translation_is_the_same_alone_and_beside_others(unet, tmp_path):
+def test_a_translation_does_not_depend_on_other_images(unet, tmp_path):
   for i in range(3):
     put(tmp_path / 'in' / f'{i}.png', seed=i)
   one = tmp_path / 'in' / '1.png'
@@ -166,7 +181,7 @@ def test_a_translation_is_the_same_alone_and_beside_others(unet, tmp_path):
   assert (together != pixels(tmp_path / 'all' / '0.png')).any()
 
 
-def test_dropout_is_by_the_seed(unet, tmp_path):
+def test_dropout_depends_on_the_seed(unet, tmp_path):
   source = put(tmp_path / 'in.png')
   for name, seed in (('first', 1), ('again', 1), ('other', 2)):
     assert translate(unet, [source], tmp_path / name, seed=seed) == []
@@ -184,56 +199,47 @@ def test_a_run_or_a_checkpoint(unet, tmp_path, name):
   assert files_in(tmp_path / 'out') == ['in.png']
 
 
-# What goes wrong with one image is told, and the others are made.
+# Reports.
 
 
-def test_bad_images_are_named_and_the_rest_is_done(unet, tmp_path, capsys):
+def test_bad_images_are_reported_and_others_translated(unet, tmp_path, capsys):
   put(tmp_path / 'in' / 'a.png')
   put(tmp_path / 'in' / 'c.png')
   (tmp_path / 'in' / 'b.png').write_text('no image')
   missing = tmp_path / 'missing.png'
-  argv = ['translate', unet, tmp_path / 'in', missing, '--to', tmp_path / 'out']
-  assert cli.main(list(map(str, argv))) == 1
+  assert call(unet, tmp_path / 'in', missing, '--to', tmp_path / 'out') == 1
   assert files_in(tmp_path / 'out') == ['a.png', 'c.png']
-  told = capsys.readouterr().err.splitlines()
-  assert [line for line in told if line.startswith('error')] == [
-    f"error: {tmp_path}/in/b.png can't be read: not a JPEG, PNG, WebP, BMP or "
-    'TIFF image',
-    f"error: {missing} can't be read: No such file or directory",
-  ]
+  lines = capsys.readouterr().err.splitlines()
+  first, second = [line for line in lines if line.startswith('error: ')]
+  assert f'{tmp_path}/in/b.png' in first
+  assert f'{missing}' in second
 
 
-def test_all_is_well(unet, tmp_path, capsys):
-  source = put(tmp_path / 'in.png')
-  argv = ['translate', unet, source, '--to', tmp_path / 'out']
-  assert cli.main(list(map(str, argv))) == 0
-  captured = capsys.readouterr()
-  assert 'error' not in captured.err
-  assert captured.out == f'{tmp_path}/out: 1 made\n'
-  assert cli.main(list(map(str, argv))) == 0
-  assert capsys.readouterr().out == (
-    f'{tmp_path}/out: 0 made, 1 were there already\n'
-  )
+def test_counts_of_outputs(unet, tmp_path, capsys):
+  source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
+  for expected in ('1 made', '0 made, 1'):
+    assert call(unet, source, '--to', to) == 0
+    captured = capsys.readouterr()
+    assert 'error' not in captured.err
+    assert captured.out.startswith(f'{to}: {expected}')
 
 
-def test_what_is_left_out_is_told(unet, tmp_path, capsys):
+def test_skipped_files_are_reported(unet, tmp_path, capsys):
   put(tmp_path / 'in' / 'a.png')
   for name in ('b.txt', 'c.txt'):
     (tmp_path / 'in' / name).touch()
   pages = [Image.fromarray(noise(16, 16, 3, seed=i)) for i in range(5)]
   tiff = tmp_path / 'in' / 'd.tif'
   pages[0].save(tiff, save_all=True, append_images=pages[1:])
-  argv = ['translate', unet, tmp_path / 'in', '--to', tmp_path / 'out']
-  assert cli.main(list(map(str, argv))) == 0
-  told = capsys.readouterr().err.splitlines()
-  assert [line for line in told if line.startswith('note')] == [
-    f'note: {tmp_path}/in holds 2 other files, which are left out',
-    f'note: {tiff} has 5 pages: only the first is translated',
-  ]
+  assert call(unet, tmp_path / 'in', '--to', tmp_path / 'out') == 0
+  lines = capsys.readouterr().err.splitlines()
+  first, second = [line for line in lines if line.startswith('note: ')]
+  assert '2 other files' in first
+  assert f'{tiff} has 5 pages' in second
 
 
-def test_a_page_of_large_images(resnet, tmp_path, monkeypatch):
-  """They are shown smaller, whatever their shape."""
+@pytest.mark.slow
+def test_large_images_are_reduced_on_the_page(resnet, tmp_path, monkeypatch):
   monkeypatch.setattr('cyclegan_jax.translate.context._PREVIEW_SIDE', 16)
   put(tmp_path / 'in' / 'a.png', 70, 53, 3)
   put(tmp_path / 'in' / 'line.png', 1, 100, 3)
@@ -252,7 +258,8 @@ def test_a_page_of_large_images(resnet, tmp_path, monkeypatch):
     assert len(shown) == 3, (width, height)
 
 
-def test_sigterm_leaves_no_half_of_a_file(resnet, tmp_path):
+@pytest.mark.process
+def test_sigterm_leaves_no_incomplete_file(resnet, tmp_path):
   for i in range(200):
     put(tmp_path / 'in' / f'{i}.png', 256, 256, 3, seed=i)
   to = tmp_path / 'out'
@@ -262,49 +269,44 @@ def test_sigterm_leaves_no_half_of_a_file(resnet, tmp_path):
     while process.poll() is None and len(files_in(to)) < 3:
       time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    process.communicate(timeout=60)
   assert process.returncode == 128 + signal.SIGTERM
-  assert told.endswith('stopped\n')
   made = files_in(to)
   assert 3 <= len(made) < 200
   assert all(pixels(to / name).shape == (256, 256) for name in made)
 
 
-def test_an_image_over_the_pixel_cap(unet, tmp_path):
-  state, config = checkpoint.load(unet)
+def test_an_image_with_too_many_pixels(unet, tmp_path):
+  loaded = checkpoint.load(unet)
+  state, config = loaded.state, loaded.config
   config = config.replace(data={'max_pixels': 100})
   run = save_run(tmp_path / 'run', config, state)
   source = put(tmp_path / 'in.png', 10, 11, 3)
-  assert translate(run, [source], tmp_path / 'out') == [
-    f"{source} can't be read: 11 x 10 = 110 pixels, more than "
-    'config.data.max_pixels=100'
-  ]
+  (failure,) = translate(run, [source], tmp_path / 'out')
+  assert str(source) in failure
+  assert 'config.data.max_pixels=100' in failure
 
 
-# Nothing is overwritten that was there to be read.
+# Inputs and files of others are not overwritten.
 
 
 def test_inputs_are_not_overwritten(unet, tmp_path):
   png, jpg = put(tmp_path / 'a.png'), put(tmp_path / 'b.jpg')
   before = png.read_bytes()
-  assert translate(unet, [png, jpg], tmp_path) == [
-    f'{png} is not translated: {png}, an input, would be overwritten: give '
-    'another --to'
-  ]
+  (failure,) = translate(unet, [png, jpg], tmp_path)
+  assert failure.startswith(f'{png} is not translated: {png}')
   assert png.read_bytes() == before
   assert files_in(tmp_path) == ['a.png', 'b.jpg', 'b.png']
   assert jpg.exists()
 
 
-def test_an_input_is_not_overwritten_by_another_one_s_output(unet, tmp_path):
+def test_inputs_are_not_overwritten_by_outputs_of_others(unet, tmp_path):
   jpg, png = put(tmp_path / 'a.jpg'), put(tmp_path / 'a.png')
   link = tmp_path / 'link'
   link.symlink_to(tmp_path, target_is_directory=True)
   before = png.read_bytes()
-  assert translate(unet, [jpg, png], link) == [
-    f'{png} is not translated: {link}/a.png, an input, would be overwritten: '
-    'give another --to'
-  ]
+  (failure,) = translate(unet, [jpg, png], link)
+  assert failure.startswith(f'{png} is not translated: {link}/a.png')
   assert png.read_bytes() == before
   assert files_in(tmp_path) == ['a.jpg', 'a.jpg.png', 'a.png']
 
@@ -312,12 +314,11 @@ def test_an_input_is_not_overwritten_by_another_one_s_output(unet, tmp_path):
 def test_outputs_do_not_become_inputs(unet, tmp_path):
   put(tmp_path / 'in' / 'a.png')
   to = tmp_path / 'in' / 'out'
-  assert message_of(DataError, unet, [tmp_path / 'in'], to) == (
-    f'--to {to} lies in {tmp_path}/in, which is an input: outputs would be '
-    'inputs next time; give a folder outside of it'
-  )
+  with pytest.raises(DataError, match=f'--to {to} .*{tmp_path}/in'):
+    translate(unet, [tmp_path / 'in'], to)
 
 
+@pytest.mark.slow
 def test_pictures_of_a_page_do_not_become_inputs(resnet, tmp_path):
   put(tmp_path / 'in' / 'a.png')
   put(tmp_path / 'in' / 'gallery' / 'b.png')
@@ -332,14 +333,13 @@ def test_two_inputs_of_one_name(unet, tmp_path):
   for name in ('one/a.png', 'two/a.png', 'two/b.png'):
     put(tmp_path / name)
   to = tmp_path / 'out'
-  assert translate(unet, [tmp_path / 'one', tmp_path / 'two'], to) == [
-    f'{tmp_path}/two/a.png is not translated: {to}/a.png is made from '
-    f'{tmp_path}/one/a.png: rename one, or give it another --to'
-  ]
+  (failure,) = translate(unet, [tmp_path / 'one', tmp_path / 'two'], to)
+  assert failure.startswith(f'{tmp_path}/two/a.png is not translated')
+  assert f'{tmp_path}/one/a.png' in failure
   assert files_in(to) == ['a.png', 'b.png']
 
 
-def test_names_that_only_their_endings_tell_apart(unet, tmp_path):
+def test_names_that_differ_in_their_endings(unet, tmp_path):
   for name in ('a.png', 'a.jpg', 'a.bmp', 'b.jpg'):
     put(tmp_path / 'in' / name)
   assert translate(unet, [tmp_path / 'in'], tmp_path / 'out') == []
@@ -351,7 +351,7 @@ def test_names_that_only_their_endings_tell_apart(unet, tmp_path):
   ]
 
 
-def test_translations_that_are_there_are_kept(unet, tmp_path):
+def test_existing_translations_are_kept(unet, tmp_path):
   source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
   assert translate(unet, [source], to) == []
   old = put(to / 'in.png', 3, 3, 3)
@@ -361,31 +361,25 @@ def test_translations_that_are_there_are_kept(unet, tmp_path):
   assert pixels(old).shape == (16, 16, 3)
 
 
-def test_what_others_made_is_not_overwritten(unet, tmp_path):
+def test_files_of_others_are_not_overwritten(unet, tmp_path):
   source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
   old = put(to / 'in.png', 3, 3, 3)
   for overwrite in (False, True, True):
-    assert translate(unet, [source], to, overwrite=overwrite) == [
-      f'{source} is not translated: {old} is there and was not made by this '
-      'command: give another --to'
-    ]
+    (failure,) = translate(unet, [source], to, overwrite=overwrite)
+    assert failure.startswith(f'{source} is not translated: {old}')
   assert pixels(old).shape == (3, 3, 3)
-
-
-def test_a_page_that_others_made_is_not_overwritten(unet, tmp_path):
-  source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
-  to.mkdir()
+  (to / RECORD_FILE).unlink()
   (to / 'index.html').write_text('precious')
-  with pytest.raises(ConfigError, match='html is there and was not made'):
+  with pytest.raises(ConfigError, match=f'{to}/index.html'):
     translate(unet, [source], to, gallery=True)
   assert (to / 'index.html').read_text() == 'precious'
 
 
-def test_a_record_that_is_damaged(unet, tmp_path):
+def test_a_damaged_record(unet, tmp_path):
   source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
   assert translate(unet, [source], to) == []
   (to / RECORD_FILE).write_text('{')
-  with pytest.raises(ConfigError, match='is damaged, so what is beside it'):
+  with pytest.raises(ConfigError, match=f'{to}/{RECORD_FILE}'):
     translate(unet, [source], to, overwrite=True)
 
 
@@ -393,35 +387,30 @@ def test_translations_of_another_kind(unet, tmp_path):
   source, to = put(tmp_path / 'in.png'), tmp_path / 'out'
   assert translate(unet, [source], to) == []
   before = pixels(to / 'in.png')
-  with pytest.raises(ConfigError) as caught:
+  with pytest.raises(ConfigError, match='direction: ab -> ba; seed: 0 -> 1'):
     translate(unet, [source], to, 'ba', seed=1)
-  assert str(caught.value) == (
-    f'{to} holds translations of another kind (direction: ab -> ba; seed: 0 '
-    '-> 1): give another --to, or --overwrite to make them anew'
-  )
   np.testing.assert_array_equal(pixels(to / 'in.png'), before)
   assert translate(unet, [source], to, 'ba', overwrite=True) == []
   assert (pixels(to / 'in.png') != before).any()
 
 
-def test_a_name_that_is_too_long_is_one_file_s_matter(unet, tmp_path):
+def test_a_name_that_is_too_long_fails_alone(unet, tmp_path):
   longest = 'a' * 251
   put(tmp_path / 'in' / f'{longest}.png')
   put(tmp_path / 'in' / f'{longest}.bmp')  # becomes '.bmp.png'
   (failure,) = translate(unet, [tmp_path / 'in'], tmp_path / 'out')
-  assert failure.endswith(".bmp.png can't be written: File name too long")
+  assert f'{longest}.bmp.png' in failure
   assert files_in(tmp_path / 'out') == [f'{longest}.png']
 
 
-def test_an_input_that_holds_nothing(unet, tmp_path):
+def test_an_empty_input(unet, tmp_path):
   source, empty = put(tmp_path / 'in.png'), tmp_path / 'empty'
   empty.mkdir()
-  assert translate(unet, [empty, source], tmp_path / 'out') == [
-    f'{empty} holds no images'
-  ]
+  (failure,) = translate(unet, [empty, source], tmp_path / 'out')
+  assert str(empty) in failure
 
 
-# Which files are meant.
+# Patterns and shards.
 
 
 def test_a_pattern(unet, tmp_path, monkeypatch):
@@ -433,8 +422,8 @@ def test_a_pattern(unet, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path / 'in')
   assert translate(unet, [pathlib.Path('*.png')], tmp_path / 'here') == []
   assert files_in(tmp_path / 'here') == ['a.png']
-  nothing = [tmp_path / '*.bmp']
-  assert 'no images in' in message_of(DataError, unet, nothing, tmp_path / 'x')
+  with pytest.raises(DataError, match=r'\*\.bmp'):
+    translate(unet, [tmp_path / '*.bmp'], tmp_path / 'x')
 
 
 def test_a_file_whose_name_looks_like_a_pattern(unet, tmp_path):
@@ -443,20 +432,20 @@ def test_a_file_whose_name_looks_like_a_pattern(unet, tmp_path):
   assert files_in(tmp_path / 'out') == ['a[1].png']
 
 
-def test_shares_of_the_work(unet, tmp_path):
+def test_shards(unet, tmp_path):
   for i in range(5):
     put(tmp_path / 'in' / f'{i}.png')
   inputs = [tmp_path / 'in', tmp_path / 'missing.png']
   made, failed = [], []
-  for share in (1, 2, 3):
-    to = tmp_path / f'out{share}'
-    failed += translate(unet, inputs, to, shard=(share, 3))
+  for shard in (1, 2, 3):
+    to = tmp_path / f'out{shard}'
+    failed += translate(unet, inputs, to, shard=(shard, 3))
     made += files_in(to)
   assert sorted(made) == [f'{i}.png' for i in range(5)]
   assert len(failed) == 1
 
 
-# How they are translated.
+# Options.
 
 
 def test_samples_of_dropout(unet, resnet, tmp_path):
@@ -466,7 +455,7 @@ def test_samples_of_dropout(unet, resnet, tmp_path):
   assert files_in(tmp_path / 'out') == names
   drawn = {pixels(tmp_path / 'out' / name).tobytes() for name in names}
   assert len(drawn) == 3
-  with pytest.raises(ConfigError, match='--samples=2, but this generator has'):
+  with pytest.raises(ConfigError, match='--samples=2'):
     translate(resnet, [source], tmp_path / 'out', samples=2)
 
 
@@ -480,15 +469,14 @@ def test_another_size(resnet, tmp_path, size, expected):
   assert pixels(tmp_path / 'out' / 'in.png').shape == expected
 
 
-def test_a_size_that_is_too_large(resnet, tmp_path):
+def test_a_size_with_too_many_pixels(resnet, tmp_path):
   source = put(tmp_path / 'in.png', 20, 40, 3)
-  assert translate(resnet, [source], tmp_path / 'out', size=(0, 9999)) == [
-    f'{source} is not translated: 19998 x 9999 are more than 100000000 pixels: '
-    'lower --size, or raise --max-pixels'
-  ]
+  (failure,) = translate(resnet, [source], tmp_path / 'out', size=(0, 9999))
+  assert failure.startswith(f'{source} ')
+  assert '--max-pixels' in failure
 
 
-def test_batches_give_what_single_images_give(resnet, tmp_path):
+def test_batches_equal_single_images(resnet, tmp_path):
   for i in range(7):
     shape = (16, 16, 3) if i % 3 else (12, 20, 3)
     put(tmp_path / 'in' / f'{i}.png', *shape, seed=i)
@@ -501,6 +489,7 @@ def test_batches_give_what_single_images_give(resnet, tmp_path):
     assert abs(one - four).max() <= 1  # sums in another order
 
 
+@pytest.mark.media
 def test_formats(unet, tmp_path):
   source = put(tmp_path / 'in.jpg')
   for name, ending in (('tiff', 'tif'), ('jpeg', 'jpg'), ('webp', 'webp')):
@@ -510,7 +499,7 @@ def test_formats(unet, tmp_path):
       assert image.format == name.upper()
 
 
-def test_a_page_of_them(resnet, tmp_path):
+def test_the_gallery(resnet, tmp_path):
   for name in ('in/a.png', 'in/deep/b.png'):
     put(tmp_path / name)
   options = Options(gallery=True)
@@ -521,7 +510,7 @@ def test_a_page_of_them(resnet, tmp_path):
   page = outcome.page.read_text()
   assert '"deep/b.png"' in page
   assert 'a → b and back' in page
-  # One that the page lacks is made again, the others are kept.
+  # A translation that the page lacks is repeated, others are kept.
   put(tmp_path / 'in' / 'c.png')
   (to / 'a.png').unlink()
   outcome = translate_files(resnet, inputs, to, options)
@@ -529,6 +518,7 @@ def test_a_page_of_them(resnet, tmp_path):
   assert '"c.png"' in (to / 'index.html').read_text()
 
 
+@pytest.mark.media
 def test_depth_and_metadata_are_kept(resnet, tmp_path):
   fine = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
   grey = tmp_path / 'in' / 'grey.png'
@@ -547,6 +537,7 @@ def test_depth_and_metadata_are_kept(resnet, tmp_path):
   assert (data[24], data[25]) == (16, 2)  # bits a channel, RGB
 
 
+@pytest.mark.media
 def test_a_video(unet, tmp_path):
   av = pytest.importorskip('av')
   source = tmp_path / 'in.mp4'
@@ -595,6 +586,7 @@ def put_animation(path):
   return path
 
 
+@pytest.mark.media
 @pytest.mark.parametrize('name', ['in.webp', 'in.png'])
 def test_an_animation_that_could_be_a_still(unet, tmp_path, name):
   source = put_animation(tmp_path / 'in' / name)
@@ -606,14 +598,13 @@ def test_an_animation_that_could_be_a_still(unet, tmp_path, name):
     assert image.n_frames == 3
     assert image.info['duration'] == 50
   (failure,) = translate(unet, inputs, tmp_path / 'jpg', file_format='jpeg')
-  assert failure == (
-    f"{source} can't be read: it is an animation, which .jpg has no room for: "
-    'give --format png or webp'
-  )
+  assert str(source) in failure
+  assert '--format' in failure
   assert files_in(tmp_path / 'jpg') == ['still.jpg']
 
 
-def test_clips_are_on_the_page_too(resnet, tmp_path):
+@pytest.mark.media
+def test_clips_are_in_the_gallery(resnet, tmp_path):
   source = put_gif(tmp_path / 'in.gif')
   options = Options(gallery=True)
   outcome = translate_files(resnet, [source], tmp_path / 'out', options)
@@ -628,113 +619,68 @@ def test_a_broken_gif(unet, tmp_path, content):
   source = tmp_path / 'in.gif'
   source.write_bytes(content)
   (failure,) = translate(unet, [source], tmp_path / 'out')
-  assert failure.startswith(f"{source} can't be read: ")
+  assert failure.startswith(f'{source} ')
   assert files_in(tmp_path / 'out') == []
 
 
-# What can't be begun.
-
-
-def message_of(kind, *args):
-  with pytest.raises(kind) as caught:
-    translate(*args)
-  assert '\n' not in str(caught.value)
-  return str(caught.value)
+# Errors before anything is translated.
 
 
 def test_no_images(unet, tmp_path):
   source = tmp_path / 'in'
   source.mkdir()
   (source / 'notes.txt').write_text('no image')
-  assert message_of(DataError, unet, [source], tmp_path / 'out') == (
-    f'no images in {source}: give images, or folders of them'
-  )
+  with pytest.raises(DataError, match=str(source)):
+    translate(unet, [source], tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 
 
 def test_no_run(tmp_path, capsys):
   source = put(tmp_path / 'in.png')
   run = tmp_path / 'missing'
-  argv = ['translate', run, source, '--to', tmp_path / 'out']
-  assert cli.main(list(map(str, argv))) == 1
-  assert capsys.readouterr().err == (
-    f'error: {run} is not a folder: give the folder of a run, or of one of '
-    'its checkpoints\n'
-  )
+  assert call(run, source, '--to', tmp_path / 'out') == 1
+  assert capsys.readouterr().err.startswith(f'error: {run} ')
   assert not (tmp_path / 'out').exists()
 
 
 def test_a_run_without_a_checkpoint(tmp_path):
   source = put(tmp_path / 'in.png')
   (tmp_path / 'checkpoints').mkdir()
-  message = message_of(WorkdirError, tmp_path, [source], tmp_path / 'out')
-  assert 'holds no checkpoint' in message
+  with pytest.raises(WorkdirError, match=str(tmp_path)):
+    translate(tmp_path, [source], tmp_path / 'out')
 
 
 def test_an_output_folder_that_is_a_file(unet, tmp_path):
   source = put(tmp_path / 'in.png')
   to = tmp_path / 'out'
   to.write_text('precious')
-  assert message_of(UserError, unet, [source], to) == (
-    f'{to} is a file, where a folder has to be: give another --to'
-  )
+  with pytest.raises(UserError, match=f'{to} .*--to'):
+    translate(unet, [source], to)
   assert to.read_text() == 'precious'
 
 
 @pytest.mark.parametrize(
-  'argv, expected',
+  'option, words',
   [
-    (
-      ['RUN'],
-      'the following arguments are required: input, --to: see cyclegan '
-      'translate --help',
-    ),
-    (
-      ['RUN', 'IN', '--to'],
-      'argument --to: expected one argument: see cyclegan translate --help',
-    ),
-    (
-      ['RUN', 'IN', '--to', 'OUT', '--wat'],
-      'unrecognized arguments: --wat: see cyclegan translate --help',
-    ),
-    (
-      ['RUN', 'IN', '--to', 'OUT', '--seed', 'x'],
-      "argument --seed: 'x' is not from 0 to 2**63 - 1: see cyclegan translate "
-      '--help',
-    ),
-    (
-      ['RUN', 'IN', '--to', 'OUT', '--seed', '-1'],
-      "argument --seed: '-1' is not from 0 to 2**63 - 1: see cyclegan "
-      'translate --help',
-    ),
-    (
-      ['RUN', 'IN', '--to', 'OUT', '--shard', '3/2'],
-      "argument --shard: '3/2' is not a share such as 1/4, from 1/N to N/N: "
-      'see cyclegan translate --help',
-    ),
-    (
-      ['RUN', 'IN', '--to', 'OUT', '--size', 'x'],
-      "argument --size: 'x' is not a size such as 512x384, '512x' or 'x384': "
-      'see cyclegan translate --help',
-    ),
-    (
-      ['RUN', 'IN', '--to', 'OUT', '--samples', '0'],
-      "argument --samples: '0' is not a count, 1 or more: see cyclegan "
-      'translate --help',
+    ('--to', ()),
+    ('--to', ('--to',)),
+    ('--wat', ('--to', 'OUT', '--wat')),
+    *(
+      (option, ('--to', 'OUT', option, value))
+      for option, value in (
+        ('--seed', 'x'),
+        ('--seed', '-1'),
+        ('--shard', '3/2'),
+        ('--size', 'x'),
+        ('--samples', '0'),
+        ('--direction', 'xy'),
+      )
     ),
   ],
 )
-def test_a_wrong_command_line(argv, expected, capsys):
-  assert cli.main(['translate', *argv]) == 2
-  assert capsys.readouterr().err == f'error: {expected}\n'
-
-
-def test_an_unknown_direction(capsys):
-  argv = ['translate', 'RUN', 'IN', '--to', 'OUT', '--direction', 'xy']
-  assert cli.main(argv) == 2
+def test_invalid_options(option, words, capsys):
+  assert call('RUN', 'IN', *words) == 2
   error = capsys.readouterr().err
-  # Versions of Python differ in quotes.
-  assert error.replace("'", '') == (
-    'error: argument --direction: invalid choice: xy (choose from ab, ba): '
-    'see cyclegan translate --help\n'
-  )
+  assert error.startswith('error: ')
+  assert option in error
+  assert error.count('\n') == 1

@@ -1,3 +1,8 @@
+"""`Translator` on images of any size and dtype."""
+
+import functools
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -36,9 +41,13 @@ UNET = RESNET.replace(
 FIXED = UNET.replace(generator={'fixed_input_size': True})
 
 
+@functools.cache
+def generators(config):
+  return create_train_state(config, jax.random.key(0)).translators
+
+
 def translator(config=RESNET, direction='ab', **options):
-  state = create_train_state(config, jax.random.key(0))
-  return Translator(config, state.translators, direction, **options)
+  return Translator(config, generators(config), direction, **options)
 
 
 def noise(*shape, dtype=np.uint8):
@@ -46,9 +55,17 @@ def noise(*shape, dtype=np.uint8):
   return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
-@pytest.mark.parametrize('config', [RESNET, UNET, FIXED])
-@pytest.mark.parametrize('height, width', [(1, 1), (16, 16), (5, 33), (40, 7)])
-def test_any_size_and_type(config, height, width):
+@pytest.mark.parametrize(
+  'config, height, width',
+  [
+    (RESNET, 1, 1),
+    (RESNET, 40, 7),
+    (UNET, 5, 33),
+    (FIXED, 16, 16),
+    (FIXED, 9, 5),
+  ],
+)
+def test_any_size_and_dtype(config, height, width):
   translate = translator(config)
   for dtype in (np.uint8, np.uint16):
     image = noise(height, width, 3, dtype=dtype)
@@ -60,47 +77,45 @@ def test_any_size_and_type(config, height, width):
   assert abs(floats).max() <= 1
 
 
-def test_integers_are_taken_by_their_full_range():
+def test_integers_are_scaled_by_their_full_range():
   translate = translator()
   image = noise(16, 16, 3)
   fine = translate(image.astype(np.uint16) * 257)
   np.testing.assert_allclose(fine / 257, translate(image), atol=0.51)
 
 
-def test_the_way_back():
+def test_the_other_direction():
   back = translator(direction='ba')
   assert back(noise(16, 16, 1)).shape == (16, 16, 3)
 
 
-def test_a_batch_is_its_images_one_by_one():
+def test_images_of_a_batch_are_independent():
   translate = translator(UNET)
   images = noise(5, 16, 32, 3).astype(np.float32) / 127.5 - 1
   together = translate(images)
   for one, expected in zip(images, together, strict=True):
     np.testing.assert_allclose(translate(one), expected, atol=1e-5)
-  # A limit of memory cuts it into pieces.
+  # A limit on memory splits the batch.
   pieces = translator(UNET, whole_pixels=2 * 16 * 32)(images)
   np.testing.assert_allclose(pieces, together, atol=1e-5)
 
 
-def test_what_is_added_is_cut_off_again():
-  """Where nothing is added, it is what the network itself gives."""
-  state = create_train_state(RESNET, jax.random.key(0))
-  network = inference.make_translator(RESNET, state.translators, 'ab')
+def test_without_padding_it_is_the_network():
+  network = inference.make_translator(RESNET, generators(RESNET), 'ab')
   image = np.float32(noise(20, 28, 3)) / 127.5 - 1
   np.testing.assert_array_equal(
     translator()(image), np.asarray(network(image[None]))[0]
   )
 
 
-def test_large_images_go_by_tiles_and_come_out_the_same():
+def test_large_images_are_translated_by_tiles():
   image = np.float32(noise(80, 72, 3)) / 127.5 - 1
   whole = translator()(image)
   by_tiles = translator(whole_pixels=64 * 64)(image)
   np.testing.assert_allclose(by_tiles, whole, atol=1e-4)
 
 
-def test_sizes_are_few():
+def test_sizes_are_rounded_up_to_few():
   gen = RESNET.generator
   sizes = {bucket(length, gen) for length in range(257, 513)}
   assert sizes == {288, 320, 352, 384, 416, 448, 480, 512}
@@ -112,10 +127,11 @@ def test_sizes_are_few():
   assert {bucket(n, UNET.generator) for n in range(1, 65)} == {16, 32, 48, 64}
 
 
+@pytest.mark.slow
 def test_compilations_are_bounded():
   translate = translator()
   inference._translate_each.clear_cache()
-  for length in range(129, 257, 5):
+  for length in range(33, 65, 3):
     translate(np.zeros((length, 16, 3), np.uint8))
   assert inference._translate_each._cache_size() == 8
 
@@ -132,19 +148,15 @@ def test_seeds_and_samples():
   assert again == draws[-1]
 
 
-@pytest.mark.parametrize('shape', [(16, 16), (16, 16, 1), (1, 1, 16, 16, 3)])
-def test_no_such_images(shape):
-  message = f'must be .H, W, 3. or .B, H, W, 3., not .*{shape[-1]}.$'
-  with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(
+  'shape', [(16, 16), (16, 16, 1), (1, 1, 16, 16, 3), (0, 4, 3)]
+)
+def test_invalid_shapes(shape):
+  with pytest.raises(ValueError, match=re.escape(str(list(shape)))):
     translator()(np.zeros(shape, np.uint8))
 
 
-def test_no_pixels():
-  with pytest.raises(ValueError, match=r'there are no pixels in \[0, 4, 3\]'):
-    translator()(np.zeros((0, 4, 3), np.uint8))
-
-
-def test_from_a_checkpoint_in_three_lines(tmp_path):
+def test_loading_from_a_checkpoint(tmp_path):
   config = RESNET.replace(ema_decay=0.9)
   state = create_train_state(config, jax.random.key(0))
   state = state.replace(gen=jax.tree.map(lambda x: x + 1, state.gen))
@@ -152,7 +164,7 @@ def test_from_a_checkpoint_in_three_lines(tmp_path):
     saver.save(state)
   translate = cyclegan_jax.load_translator(tmp_path, 'ab')
   image = noise(16, 16, 3)
-  # With the averaged weights, which are those before one was added.
+  # The averaged weights are those before 1 was added.
   np.testing.assert_array_equal(translate(image), translator(config)(image))
   with pytest.raises(WorkdirError):
     load_translator(tmp_path, 'aa')

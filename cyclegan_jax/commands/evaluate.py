@@ -1,6 +1,5 @@
 """`cyclegan evaluate`."""
 
-import argparse
 import contextlib
 import pathlib
 import sys
@@ -9,20 +8,18 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
-from cyclegan_jax.commands.parser import Parser
-from cyclegan_jax.config import Config, source_options
-from cyclegan_jax.data.sources import Images, open_images
+from cyclegan_jax.commands.parser import Parser, random_seed, whole_number
+from cyclegan_jax.config import Config
+from cyclegan_jax.data.sources import (
+  Images,
+  domain_folders,
+  folder_options,
+  open_images,
+)
 from cyclegan_jax.errors import ConfigError, DataError
-from cyclegan_jax.evaluation.evaluator import (
-  OnProgress,
-  evaluate,
-)
-from cyclegan_jax.evaluation.feature_cache import choose_extractor
-from cyclegan_jax.evaluation.outputs import (
-  EVALUATION_FOLDER,
-  file_texts,
-  palette_of,
-)
+from cyclegan_jax.evaluation.evaluator import Evaluator, OnProgress
+from cyclegan_jax.evaluation.pretrained import choose_extractor
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER
 from cyclegan_jax.metrics.label_maps import Palette, read_palette
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
@@ -33,41 +30,36 @@ def run(argv: list[str], program: str) -> int:
   """Evaluates a checkpoint; the status is 1 where images can't be read."""
   parser = _parser(program)
   options = parser.parse_args(argv)
-  if not 0 <= options.seed < 2**63:
-    parser.error(f'argument --seed: {options.seed} is not from 0 to 2**63 - 1')
-  if options.max_images is not None and options.max_images < 1:
-    parser.error(f'argument --max-images: {options.max_images} is less than 1')
   if options.to is not None and options.to.suffix != '.json':
     parser.error(f'argument --to: {options.to} does not end in .json')
   if options.inception and options.features in ('effnet', 'none'):
     parser.error(
       f'argument --inception: not with --features {options.features}'
     )
-  # What can be wrong without reading much, first.
-  palette = _given_palette(options.palette)
+  # Small files first: their errors should not wait for the checkpoint.
+  palette = read_palette(options.palette or '')
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
-  found = checkpoint.find(options.checkpoint)
+  found = checkpoint.load(options.checkpoint)
   if options.palette is None:
-    palette = _own_palette(found.config)
-  config = _with_data(found.config, options.data)
-  images = _open(config, options)
-  with _progress() as on_progress:
-    evaluation = evaluate(
+    palette = _palette_of_run(found.config)
+  config, images = _open_images(found.config, options.data)
+  with _progress_bars() as on_progress:
+    evaluator = Evaluator(
       config,
-      found.state.translators,
       images,
       extractor=extractor,
       seed=options.seed,
       max_images=options.max_images,
       pairs=options.pairs or found.config.evaluation.pairs,
       palette=palette,
-      directions=found.directions,  # type: ignore[arg-type]
+      directions=found.directions,
       on_progress=on_progress,
     )
+    evaluation = evaluator(found.state.translators)
   step = int(found.state.step)
   path = options.to or _default_path(found.path, step, options.data)
-  texts = file_texts(evaluation, step, stem=path.stem)
+  texts = evaluation.files(step, stem=path.stem)
   with explain_disk_errors(path.parent, option='--to'):
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -85,22 +77,21 @@ def _parser(program: str) -> Parser:
     description='Scores the translations of test images, beside two '
     'baselines: the untranslated copy, and real against real.',
   )
-  parser.add_argument(
-    'checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's"
-  )
-  parser.add_argument(
+  add = parser.add_argument
+  add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
+  add(
     '--data',
     type=pathlib.Path,
     help='a folder with testA and testB, or a .zip of it, in place of the '
     "run's own images",
   )
-  parser.add_argument(
+  add(
     '--to',
     type=pathlib.Path,
     help='the .json file; a table goes beside it as .md (default: '
     "evaluation/<step>.json in the run's folder)",
   )
-  parser.add_argument(
+  add(
     '--features',
     choices=('auto', 'inception', 'effnet', 'none'),
     default='auto',
@@ -108,75 +99,64 @@ def _parser(program: str) -> Parser:
     'and KID, effnet for fd_effnet and kd_effnet; auto: inception where its '
     'weights are found, else effnet where it is installed',
   )
-  parser.add_argument(
+  add(
     '--inception',
     type=pathlib.Path,
     help="Inception's weights: pt_inception-2015-12-05-6726825d.pth",
   )
-  parser.add_argument(
-    '--max-images', type=int, help='of each side, spread over all'
+  add(
+    '--max-images',
+    type=whole_number(1),
+    help='images of each domain, spread evenly over all (default: all)',
   )
-  parser.add_argument(
+  add(
     '--pairs',
     choices=('auto', 'none'),
     help='auto: test images of one name in both folders are pairs (default: '
-    "as the run's config.evaluation.pairs)",
+    "the run's config.evaluation.pairs)",
   )
-  parser.add_argument(
+  add(
     '--palette',
-    help="colours of label maps: 'cityscapes', or a file of them; 'none' "
+    help="colors of label maps: 'cityscapes', or a file of them; 'none' "
     "(default: the run's config.evaluation.palette)",
   )
-  parser.add_argument(
-    '--seed', type=int, default=0, help='of dropout, of halves and subsets'
+  add(
+    '--seed',
+    type=random_seed,
+    default=0,
+    help='random seed for dropout, halves and subsets (default: 0)',
   )
-  parser.add_argument('--debug', action='store_true', help='show tracebacks')
   return parser
 
 
-def _given_palette(name: str | None) -> Palette | None:
-  return read_palette(name) if name and name != 'none' else None
-
-
-def _own_palette(config: Config) -> Palette | None:
-  """The run's: nobody has to say again what it knows."""
+def _palette_of_run(config: Config) -> Palette | None:
   try:
-    return palette_of(config)
+    return read_palette(config.evaluation.palette)
   except DataError as error:
     raise DataError(f"{error}, or 'none', with --palette") from error
 
 
-def _with_data(config: Config, folder: pathlib.Path | None) -> Config:
-  """The config with a folder's images in place of its own."""
+def _open_images(
+  config: Config, folder: pathlib.Path | None
+) -> tuple[Config, dict[str, Images]]:
+  """Opens the run's images, or those of another folder.
+
+  Returns:
+    The config that reads them, and the images by split and domain.
+  """
   if folder is None:
-    return config
-  data = dict.fromkeys(source_options(), '')
-  data |= {'name': 'folder', 'path': str(folder)}
-  for domain in 'ab':
-    inner = folder / f'test{domain.upper()}'
-    if inner.is_dir():
-      # Nothing is trained: so no training images are asked for.
-      data |= {f'train_{domain}': str(inner), f'test_{domain}': str(inner)}
-  return config.replace(data=data)
-
-
-_SPLITS = ('train', 'test')
-
-
-def _open(config: Config, options: argparse.Namespace) -> dict[str, Images]:
-  try:
-    images = open_images(config.data)
-  except (ConfigError, DataError) as error:
-    if options.data is not None:
-      raise
-    raise DataError(
-      f"{error}; or give another folder's images with --data"
-    ) from error
-  for domain in 'ab':
-    train, test = (getattr(config.data, f'{s}_{domain}') for s in _SPLITS)
-    if train and train == test:
-      del images[f'train_{domain}']  # of `_with_data`: no such images
-  return images
+    try:
+      return config, open_images(config.data)
+    except (ConfigError, DataError) as error:
+      raise DataError(
+        f"{error}; or give another folder's images with --data"
+      ) from error
+  inner = domain_folders(folder)
+  config = config.replace(data=folder_options(folder, inner))
+  images = open_images(config.data)
+  for domain in inner:
+    del images[f'train_{domain}']  # the test images again
+  return config, images
 
 
 def _default_path(
@@ -192,15 +172,15 @@ def _default_path(
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[OnProgress]:
-  """Shows a bar for each thing that is done."""
+def _progress_bars() -> Iterator[OnProgress]:
+  """A function that shows a bar for each task that it is called for."""
   console = rich.console.Console(stderr=True)
   with rich.progress.Progress(console=console, transient=True) as progress:
     tasks: dict[str, rich.progress.TaskID] = {}
 
-    def show(what: str, done: int, total: int) -> None:
-      if what not in tasks:
-        tasks[what] = progress.add_task(what, total=total)
-      progress.update(tasks[what], completed=done)
+    def show(name: str, done: int, total: int) -> None:
+      if name not in tasks:
+        tasks[name] = progress.add_task(name, total=total)
+      progress.update(tasks[name], completed=done)
 
     yield show

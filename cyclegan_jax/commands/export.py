@@ -4,23 +4,27 @@ import argparse
 import pathlib
 import shlex
 
-from cyclegan_jax.commands.parser import Parser
+from cyclegan_jax.commands.parser import Parser, random_seed
 from cyclegan_jax.config import Direction
 from cyclegan_jax.errors import UserError, WorkdirError
-from cyclegan_jax.export.authors import TORCH_NAMES, describe_call, notes
+from cyclegan_jax.export import pth_file
 from cyclegan_jax.export.formats import (
   FORMATS,
-  Write,
+  WriteFile,
   greatest_difference,
   load_format,
 )
 from cyclegan_jax.export.model import Model
-from cyclegan_jax.export.onnxruntime_web import PACKAGE, check_source, vendor
-from cyclegan_jax.export.web import (
-  INDEX,
-  RUNTIME,
-  check_values,
-  network_name,
+from cyclegan_jax.export.onnxruntime_web import (
+  PACKAGE,
+  check_runtime_source,
+  copy_runtime,
+)
+from cyclegan_jax.export.web_page import (
+  INDEX_FILE,
+  RUNTIME_FOLDER,
+  check_browser_can_show,
+  network_file,
   write_page,
 )
 from cyclegan_jax.storage import checkpoint
@@ -30,148 +34,169 @@ from cyclegan_jax.storage.atomic import (
 )
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
-# The greatest difference from the live translator on random images, in
-# [-1, 1], with which a file is written. 16 bits round each activation to 11.
-_LIMITS = {'float32': 1e-3, 'float16': 5e-2}
+# The greatest difference from the translator on random images in [-1, 1] with
+# which a file is written. float16 rounds each activation to 11 bits.
+_TOLERANCES = {'float32': 1e-3, 'float16': 5e-2}
 
 
 def run(argv: list[str], program: str) -> int:
-  """Writes generators for other programs, each tried before it is there."""
+  """Writes generators for other programs, after a test run of each."""
   parser = _parser(program)
-  given = parser.parse_args(argv)
-  if given.dtype != 'float32' and given.format not in ('onnx', 'web'):
-    parser.error('argument --dtype: float16 is for --format onnx and web alone')
-  if given.onnxruntime_web and given.format != 'web':
-    parser.error('argument --onnxruntime-web: it is for --format web alone')
-  if given.format == 'web':
-    _write_folder(given)
+  options = parser.parse_args(argv)
+  if options.dtype != 'float32' and options.format not in ('onnx', 'web'):
+    parser.error('argument --dtype: float16 is for --format onnx and web only')
+  if options.onnxruntime_web and options.format != 'web':
+    parser.error('argument --onnxruntime-web: it is for --format web only')
+  if options.format == 'web':
+    _write_site(options)
     return 0
-  is_file = given.to.suffix == FORMATS[given.format]
-  if is_file and not given.direction:
+  ending = options.to.suffix.removeprefix('.')
+  is_file = ending == options.format
+  if is_file and not options.direction:
     parser.error(
       'argument --to: two generators need a folder; for one file give '
       '--direction'
     )
-  if not is_file and given.to.suffix in FORMATS.values():
+  if ending in FORMATS and not is_file:
     parser.error(
-      f'argument --to: {given.to.name} would be of another --format; files of '
-      f'{given.format} end in {FORMATS[given.format]}'
+      f'argument --to: {options.to.name} has the ending of another --format; '
+      f'files of {options.format} end in .{options.format}'
     )
-  _write_files(given, is_file)
+  _write_files(options, is_file)
   return 0
 
 
-def _write_files(given: argparse.Namespace, is_file: bool) -> None:
-  write = load_format(given.format)
-  models = _load_models(given)
+def _write_files(options: argparse.Namespace, is_file: bool) -> None:
+  write = load_format(options.format)
+  models = _load_models(options)
+  names = {way: f'{way}.{options.format}' for way in ('ab', 'ba')}
+  if options.format == 'pth':
+    names = pth_file.FILE_NAMES
   paths = [
-    given.to if is_file else given.to / _name(given.format, model.direction)
+    options.to if is_file else options.to / names[model.direction]
     for model in models
   ]
   for path in paths:
     if path.is_dir():
       raise WorkdirError(f'{path} is a folder: give another --to')
-    if path.exists() and not given.overwrite:
+    if path.exists() and not options.overwrite:
       raise WorkdirError(
-        f'{path} is there already: give another --to, or --overwrite'
+        f'{path} already exists: give another --to, or --overwrite'
       )
   for path, model in zip(paths, models, strict=True):
     with explain_disk_errors(path.parent, option='--to'):
       path.parent.mkdir(parents=True, exist_ok=True)
       with replacing(path) as temporary:
-        difference = _write_checked(path, temporary, model, write)
-    _tell(path, path.stat().st_size, model, difference)
-    _describe(model, given.format)
+        summary = _write_checked(path, temporary, model, write)
+    print(summary)
+    _print_usage(model, options.format)
 
 
-def _write_folder(given: argparse.Namespace) -> None:
-  """A folder for web servers, whole or not at all."""
-  to = given.to
+def _write_site(options: argparse.Namespace) -> None:
+  """Writes a folder for web servers, whole or not at all."""
+  to = options.to
   if to.exists() and not to.is_dir():
     raise WorkdirError(f'{to} is a file: give a folder with --to')
-  if to.is_dir() and any(to.iterdir()) and not given.overwrite:
+  if to.is_dir() and any(to.iterdir()) and not options.overwrite:
     raise WorkdirError(
-      f'{to} has files already: give another --to, or --overwrite, which '
-      'leaves those of other names'
+      f'{to} is not empty: give another --to, or --overwrite, which keeps '
+      'files of other names'
     )
   write = load_format('onnx')
-  check_source(given.onnxruntime_web)
-  models = _load_models(given)
-  check_values(models[0].config)
-  told = []
+  check_runtime_source(options.onnxruntime_web)
+  models = _load_models(options)
+  check_browser_can_show(models[0].config)
+  summaries = []
   with explain_disk_errors(to, option='--to'):
     to.parent.mkdir(parents=True, exist_ok=True)
-    with filling(to, last=INDEX) as folder:
+    with filling(to, last=INDEX_FILE) as folder:
       for model in models:
-        name = network_name(model.direction)
-        difference = _write_checked(to / name, folder / name, model, write)
-        size = (folder / name).stat().st_size
-        told.append((to / name, size, model, difference))
-      vendor(folder / RUNTIME, given.onnxruntime_web)
+        name = network_file(model.direction)
+        summaries.append(_write_checked(to / name, folder / name, model, write))
+      copy_runtime(folder / RUNTIME_FOLDER, options.onnxruntime_web)
       write_page(folder, models)
-  for each in told:
-    _tell(*each)
-    _describe(each[2], given.format)
+  for summary, model in zip(summaries, models, strict=True):
+    print(summary)
+    _print_usage(model, options.format)
   print(
     f'{to}: a page for any web server, such as `python -m http.server '
     f'--directory {shlex.quote(str(to))}`'
   )
 
 
-def _load_models(given: argparse.Namespace) -> list[Model]:
-  """Those that are asked for, of those that the checkpoint has."""
-  found = checkpoint.find(given.checkpoint, direction=given.direction)
+def _load_models(options: argparse.Namespace) -> list[Model]:
+  """The generators of the checkpoint, or that of --direction."""
+  found = checkpoint.load(options.checkpoint, direction=options.direction)
   both: tuple[Direction, ...] = ('ab', 'ba')
   return [
     Model(
       found.config,
-      found.state.translators[way],
-      way,
+      found.state.translators[direction],
+      direction,
       step=int(found.state.step),
-      seed=given.seed,
-      dtype=given.dtype,
+      seed=options.seed,
+      dtype=options.dtype,
       is_average=found.state.gen_ema is not None,
     )
-    for way in both
-    if way in found.directions and given.direction in (None, way)
+    for direction in both
+    if direction in found.directions and options.direction in (None, direction)
   ]
 
 
 def _write_checked(
-  path: pathlib.Path, temporary: pathlib.Path, model: Model, write: Write
-) -> float:
-  """Writes a file that will be `path`; how far it is from the translator.
+  path: pathlib.Path, temporary: pathlib.Path, model: Model, write: WriteFile
+) -> str:
+  """Writes a file and compares it with the translator.
+
+  Args:
+    path: where the file will be.
+    temporary: where it is written.
+    model: the generator.
+    write: writes the format.
+
+  Returns:
+    A line about the file.
 
   Raises:
-    UserError: too far.
+    UserError: the file differs from the translator by more than rounding.
   """
-  limit = _LIMITS[model.dtype]
+  tolerance = _TOLERANCES[model.dtype]
   difference = greatest_difference(model, write(temporary, model))
-  if not difference <= limit:
+  if difference > tolerance:
     raise UserError(
       f'{path} is not written: on random images it differs by '
-      f'{difference:.2g} from the translator, more than {limit:.0e}; '
-      'export the checkpoint before it, or in another format or dtype'
+      f'{difference:.2g} from the translator, more than {tolerance:.0e}; '
+      'export an earlier checkpoint, or to another format or dtype'
     )
-  return difference
-
-
-def _tell(
-  path: pathlib.Path, size: int, model: Model, difference: float
-) -> None:
-  average = ', its running average' if model.is_average else ''
-  print(
-    f'{path}: {model.direction}{average}, {size / 2**20:.1f} MiB, at most '
+  average = ', running average' if model.is_average else ''
+  mebibytes = temporary.stat().st_size / 2**20
+  return (
+    f'{path}: {model.direction}{average}, {mebibytes:.1f} MiB, at most '
     f'{difference:.1e} from the translator'
   )
+
+
+def _print_usage(model: Model, format_name: str) -> None:
+  """Prints what users of a file must know of it."""
+  if format_name == 'pth':
+    call = pth_file.options_for_authors_code(model.config, model.direction)
+    print(f'  for {call}')
+    for note in pth_file.differences_from_authors_code(model.config):
+      print(f'  note: {note}')
+  elif format_name != 'safetensors':
+    facts = model.metadata('')
+    print(
+      f'  takes {facts["size"]}, {facts["input_channels"]} to '
+      f'{facts["output_channels"]} channels, {facts["range"]}; dropout: '
+      f'{facts["dropout"]}'
+    )
 
 
 def _parser(program: str) -> Parser:
   parser = Parser(
     program,
-    description='Writes a generator as a file for other programs. Each is '
-    'run on random images and compared with the translator before it gets its '
-    'name.',
+    description='Writes a generator as a file for other programs. Each file is '
+    'run on random images and compared with the translator first.',
   )
   add = parser.add_argument
   add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
@@ -188,8 +213,8 @@ def _parser(program: str) -> Parser:
     '--to',
     type=pathlib.Path,
     required=True,
-    help='folder for both directions; with --direction also a file, by its '
-    'ending: ' + ', '.join(FORMATS.values()),
+    help='folder for both directions; with --direction also a file, whose '
+    'ending is the format: ab.onnx',
   )
   add('--direction', choices=('ab', 'ba'), help='(default: both)')
   add(
@@ -201,10 +226,10 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--seed',
-    type=int,
+    type=random_seed,
     default=0,
-    help='of the masks of a network with dropout, which become part of the '
-    'file (default: 0)',
+    help='random seed for dropout masks, which become part of the file '
+    '(default: 0)',
   )
   add(
     '--onnxruntime-web',
@@ -213,28 +238,5 @@ def _parser(program: str) -> Parser:
     help=f'{PACKAGE} for --format web, as npm packs or unpacks it (default: '
     'npm downloads it)',
   )
-  add('--overwrite', action='store_true', help='replace what is there')
-  add('--debug', action='store_true', help='show tracebacks')
+  add('--overwrite', action='store_true', help='replace existing files')
   return parser
-
-
-def _name(format_name: str, direction: str) -> str:
-  if format_name == 'pth':
-    return TORCH_NAMES[direction]
-  return direction + FORMATS[format_name]
-
-
-def _describe(model: Model, format_name: str) -> None:
-  if format_name == 'pth':
-    print(f'  for {describe_call(model.config, model.direction)}')
-    for note in notes(model.config):
-      print(f'  note: {note}')
-    return
-  if format_name == 'safetensors':
-    return
-  said = model.metadata('')
-  print(
-    f'  takes {said["size"]}, {said["input_channels"]} to '
-    f'{said["output_channels"]} channels, {said["range"]}; dropout: '
-    f'{said["dropout"]}'
-  )

@@ -1,14 +1,36 @@
-"""How commands read their arguments."""
+"""Argument parsing that the commands share."""
 
 import argparse
+import re
+from collections.abc import Callable
 from typing import NoReturn
 
 from cyclegan_jax.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-  """An ArgumentParser whose errors are one line."""
+  """An ArgumentParser with one-line errors and the option --debug."""
+
+  def __init__(self, program: str, *, description: str):
+    super().__init__(program, description=description)
+    self.add_argument('--debug', action='store_true', help='show tracebacks')
 
   def error(self, message: str) -> NoReturn:
     """Raises ConfigError."""
     raise ConfigError(f'{message}: see {self.prog} --help')
+
+
+def whole_number(low: int, high: int = 10**12) -> Callable[[str], int]:
+  """Returns an argument type for the whole numbers from `low` to `high`."""
+
+  def parse(text: str) -> int:
+    if not re.fullmatch('[0-9]{1,19}', text) or not low <= int(text) <= high:
+      raise argparse.ArgumentTypeError(
+        f'{text!r} is not a whole number from {low} to {high}'
+      )
+    return int(text)
+
+  return parse
+
+
+random_seed = whole_number(0, 2**63 - 1)

@@ -8,33 +8,33 @@ import sys
 
 import jax
 
-from cyclegan_jax.commands.parser import Parser
+from cyclegan_jax.commands.parser import Parser, random_seed, whole_number
 from cyclegan_jax.translate.files import translate_files
 from cyclegan_jax.translate.options import ENDINGS, Options
 
-_BATCH_SIZE = 16  # of an accelerator; a CPU gains nothing by more than one
+_BATCH_SIZE = 16  # on an accelerator; larger batches are no faster on a CPU
 
 
 def run(argv: list[str], program: str) -> int:
-  """Translates images; the status is 1 where some were not."""
-  given = _parser(program).parse_args(argv)
+  """Translates images; the status is 1 where some failed."""
+  arguments = _parser(program).parse_args(argv)
   on_cpu = jax.default_backend() == 'cpu'
   outcome = translate_files(
-    given.checkpoint,
-    given.inputs,
-    given.to,
+    arguments.checkpoint,
+    arguments.inputs,
+    arguments.to,
     Options(
-      direction=given.direction,
-      seed=given.seed,
-      samples=given.samples,
-      size=given.size,
-      batch_size=given.batch_size or (1 if on_cpu else _BATCH_SIZE),
-      shard=given.shard,
-      overwrite=given.overwrite,
-      file_format=given.format,
-      gallery=given.gallery,
-      max_pixels=given.max_pixels,
-      scratch=given.scratch,
+      direction=arguments.direction,
+      seed=arguments.seed,
+      samples=arguments.samples,
+      size=arguments.size,
+      batch_size=arguments.batch_size or (1 if on_cpu else _BATCH_SIZE),
+      shard=arguments.shard,
+      overwrite=arguments.overwrite,
+      file_format=arguments.format,
+      gallery=arguments.gallery,
+      max_pixels=arguments.max_pixels,
+      scratch=arguments.scratch,
     ),
   )
   for note in outcome.notes:
@@ -43,7 +43,7 @@ def run(argv: list[str], program: str) -> int:
     print(f'error: {message}', file=sys.stderr)
   kept = f', {outcome.num_kept:,} were there already' * bool(outcome.num_kept)
   failed = f', {len(outcome.failed):,} failed' * bool(outcome.failed)
-  print(f'{given.to}: {outcome.num_made:,} made{kept}{failed}')
+  print(f'{arguments.to}: {outcome.num_made:,} made{kept}{failed}')
   if outcome.page:
     print(f'look at them: {shlex.quote(str(outcome.page))}')
   return 1 if outcome.failed else 0
@@ -53,8 +53,8 @@ def _parser(program: str) -> Parser:
   parser = Parser(
     program,
     description='Translates images, animated GIFs and videos with a trained '
-    "checkpoint. Outputs have their inputs' names, sizes and depth; those that "
-    'are there already are kept, so the same command goes on after a stop.',
+    "checkpoint. Outputs have their inputs' names, sizes and depth. Existing "
+    'outputs are kept, so the same command resumes an interrupted one.',
   )
   add = parser.add_argument
   add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
@@ -71,62 +71,59 @@ def _parser(program: str) -> Parser:
     '--size',
     type=_size,
     metavar='WxH',
-    help='resize before translating: 512x, x512 keep the shape of the image',
+    help='resize before translating: 512x, x512 keep the aspect ratio',
   )
   add(
     '--samples',
-    type=_count,
+    type=whole_number(1),
     default=1,
-    help='translations of each, where the network has dropout (default: 1)',
+    help='translations of each image, for networks with dropout (default: 1)',
   )
-  add('--seed', type=_seed, default=0, help="dropout's (default: 0)")
-  add('--gallery', action='store_true', help='make a page of them, index.html')
-  add('--overwrite', action='store_true', help='make outputs anew')
+  add(
+    '--seed',
+    type=random_seed,
+    default=0,
+    help='random seed for dropout masks (default: 0)',
+  )
+  add(
+    '--gallery',
+    action='store_true',
+    help='write a page of all translations, index.html',
+  )
+  add('--overwrite', action='store_true', help='replace existing outputs')
   add(
     '--shard',
     type=_shard,
     default=(1, 1),
     metavar='I/N',
-    help='only the I-th of N shares of the work, from 1/N to N/N',
+    help='translate only the I-th of N shares of the files, from 1/N to N/N',
   )
   add(
     '--format',
     choices=('auto', *ENDINGS),
     default='auto',
-    help='of images (default: auto, PNG and TIFF stay, all else becomes PNG)',
+    help='format of output images (default: auto, PNG and TIFF stay, all else '
+    'becomes PNG)',
   )
   add(
     '--batch-size',
-    type=_count,
-    help='images of one size at once (default: 1 on a CPU, else '
+    type=whole_number(1),
+    help='images of one size per batch (default: 1 on a CPU, else '
     f'{_BATCH_SIZE})',
   )
   add(
     '--max-pixels',
-    type=_count,
+    type=whole_number(1),
     default=0,
-    help="larger images are refused (default: the checkpoint's)",
+    help="refuse images with more pixels (default: the checkpoint's limit)",
   )
   add(
     '--scratch',
     type=pathlib.Path,
-    help='folder for what large images keep on the disk meanwhile (default: '
-    'that of the outputs)',
+    help='folder for temporary files of large images (default: the output '
+    'folder)',
   )
-  add('--debug', action='store_true', help='show tracebacks')
   return parser
-
-
-def _count(text: str) -> int:
-  if not re.fullmatch('[0-9]{1,12}', text) or not int(text):
-    raise argparse.ArgumentTypeError(f'{text!r} is not a count, 1 or more')
-  return int(text)
-
-
-def _seed(text: str) -> int:
-  if not re.fullmatch('[0-9]{1,19}', text) or int(text) >= 2**63:
-    raise argparse.ArgumentTypeError(f'{text!r} is not from 0 to 2**63 - 1')
-  return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:

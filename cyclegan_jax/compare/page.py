@@ -1,77 +1,91 @@
-"""Runs beside each other on one page: options, curves, scores, pictures.
+"""Runs side by side on one page: options, scores, pictures and curves.
 
-The page holds the pictures too and refers to nothing else.
+The page contains its pictures and refers to no other file.
 """
 
+import pathlib
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from cyclegan_jax.compare.pictures import Pictures, make_pictures
+from cyclegan_jax.compare.runs import Run, check_is_run, read_run
 from cyclegan_jax.compare.tables import (
-  Pictures,
-  Run,
   legend,
-  notes,
   options_table,
-  picture_grid,
-  plain,
+  picture_table,
+  printable_text,
+  problem_list,
   scores_table,
 )
+from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.report.html_page import (
   chart_data,
   write_page,
 )
+from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
-PAGE_MARK = '<meta name="generator" content="cyclegan compare">'
-_POLICY = (
+_PAGE_MARK = '<meta name="generator" content="cyclegan compare">'
+_CONTENT_POLICY = (
   '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
   "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
 )
 
 
-def write_comparison(
-  path: Path, runs: Sequence[Run], pictures: Sequence[Pictures], *, title: str
-) -> None:
-  """Writes the page whole, or not at all.
+def compare_runs(
+  folders: Sequence[pathlib.Path],
+  to: pathlib.Path,
+  *,
+  num_images: int = 6,
+  data: pathlib.Path | None = None,
+  metrics: re.Pattern[str] | None = None,
+) -> list[str]:
+  """Writes one HTML page about several runs.
 
   Args:
-    path: of the HTML file.
-    runs: in the order of the columns; names and texts are plain.
-    pictures: of both directions, or of none.
-    title: the page's heading.
+    folders: of runs, or of their checkpoints; repeated folders count once.
+    to: the page.
+    num_images: test images of each domain; 0 for none, which reads no
+      checkpoint.
+    data: a folder, or a .zip, of images to translate, with testA and testB or
+      trainA and trainB in it where the domains differ; by default the test
+      images of the first run that can read its own.
+    metrics: names of the curves; None for all.
+
+  Returns:
+    A message for each thing that the page says is missing.
 
   Raises:
-    OSError: it can't be written.
+    UserError: a folder is not a run's, the page can't be written, or `data`
+      or `metrics` match nothing.
   """
-  parts = {
-    'legend': ''.join(legend(runs)),
-    'notes': ''.join(notes(runs)),
-    'options': ''.join(options_table(runs)),
-    'scores': ''.join(scores_table(runs)),
-    'pictures': ''.join(
-      part for each in pictures for part in picture_grid(each, runs)
-    ),
-    'pictures_hidden': '' if pictures else ' hidden',
-    'cell': str(_cell_size(pictures)),
-  }
-  curves = [
-    (name, {'run': index}, curve)
-    for index, run in enumerate(runs)
-    for name, curve in run.records.curves.items()
+  _check_target(to)
+  folders = list({folder.resolve(): folder for folder in folders}.values())
+  for folder in folders:
+    check_is_run(folder)
+  labels = shortest_labels([folder.absolute() for folder in folders])
+  runs = [
+    read_run(folder, label, metrics)
+    for folder, label in zip(folders, labels, strict=True)
   ]
-  write_page(
-    path,
-    'comparison',
-    parts,
-    {'runs': [plain(run.label) for run in runs], **chart_data(curves)},
-    title=plain(title),
-    status=_summary(runs, pictures),
-    shared=['charts'],
-    head=f'{PAGE_MARK}\n{_POLICY}\n',
-  )
+  names = dict.fromkeys(name for run in runs for name in run.records.names)
+  if metrics and names and not any(run.records.curves for run in runs):
+    raise ConfigError(
+      f'--metrics={metrics.pattern!r} matches no metric of these runs: they '
+      f'have {", ".join(names)}'
+    )
+  pictures = make_pictures(runs, num_images, data=data)
+  with explain_disk_errors(to, option='--to'):
+    to.parent.mkdir(parents=True, exist_ok=True)
+    _write_page(to, runs, pictures)
+  return [
+    printable_text(f'{run.folder}: {problem}')
+    for run in runs
+    for problem in run.problems
+  ]
 
 
-def shortest_labels(paths: Sequence[Path]) -> list[str]:
-  """The shortest end of each path that no other path ends in.
+def shortest_labels(paths: Sequence[pathlib.Path]) -> list[str]:
+  """The shortest end of each path that no other path has.
 
   Args:
     paths: absolute, all different.
@@ -83,16 +97,66 @@ def shortest_labels(paths: Sequence[Path]) -> list[str]:
       end = path.parts[-count:]
       if all(other[-count:] != end for other in others):
         break
-    labels.append(str(Path(*end)))
+    labels.append(str(pathlib.Path(*end)))
   return labels
 
 
+def _check_target(to: pathlib.Path) -> None:
+  """Makes sure that only an older comparison is overwritten."""
+  if to.is_dir():
+    raise WorkdirError(f'{to} is a folder: give an HTML file with --to')
+  if not to.exists():
+    return
+  with explain_disk_errors(to, option='--to'), to.open('rb') as file:
+    is_comparison = _PAGE_MARK.encode() in file.read(1024)
+  if not is_comparison:
+    raise WorkdirError(
+      f'{to} exists and was not written by this command: give another --to'
+    )
+
+
+def _write_page(
+  path: pathlib.Path, runs: Sequence[Run], pictures: Sequence[Pictures]
+) -> None:
+  """Writes the page whole, or not at all."""
+  parts = {
+    'legend': ''.join(legend(runs)),
+    'problems': ''.join(problem_list(runs)),
+    'options': ''.join(options_table(runs)),
+    'scores': ''.join(scores_table(runs)),
+    'pictures': ''.join(
+      part for each in pictures for part in picture_table(each, runs)
+    ),
+    'pictures_hidden': '' if pictures else ' hidden',
+    'cell_size': str(_cell_size(pictures)),
+  }
+  labels = [printable_text(run.label) for run in runs]
+  curves = [
+    (name, {'run': index}, curve)
+    for index, run in enumerate(runs)
+    for name, curve in run.records.curves.items()
+  ]
+  write_page(
+    path,
+    'comparison',
+    parts,
+    {'runs': labels, **chart_data(curves)},
+    title=' · '.join(labels)
+    if len(labels) < 5
+    else f'{len(labels)} runs compared',
+    status=_summary(runs, pictures),
+    shared=['charts'],
+    head=f'{_PAGE_MARK}\n{_CONTENT_POLICY}\n',
+    package='compare',
+  )
+
+
 def _summary(runs: Sequence[Run], pictures: Sequence[Pictures]) -> str:
-  names = {name for run in runs for name in run.records.curves}
+  num_curves = len({name for run in runs for name in run.records.curves})
   num_images = sum(len(each.names) for each in pictures)
   counts = [
     (len(runs), 'run'),
-    (len(names), 'curve'),
+    (num_curves, 'curve'),
     (num_images, 'test image'),
   ]
   return ' · '.join(
@@ -101,14 +165,11 @@ def _summary(runs: Sequence[Run], pictures: Sequence[Pictures]) -> str:
 
 
 def _cell_size(pictures: Sequence[Pictures]) -> int:
-  """Pixels of a picture in the tables: small ones are shown twice as large."""
-  largest = max(
-    (
-      max(image.shape)
-      for each in pictures
-      for image in each.inputs
-      if not isinstance(image, str)
-    ),
-    default=0,
-  )
-  return 128 if largest <= 128 else 192
+  """Width of the pictures in CSS pixels; small ones are enlarged."""
+  sides = [
+    max(image.shape)
+    for each in pictures
+    for image in each.inputs
+    if not isinstance(image, str)
+  ]
+  return 128 if max(sides, default=0) <= 128 else 192

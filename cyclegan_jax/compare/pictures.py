@@ -1,269 +1,238 @@
-"""What several runs make of the same test images."""
+"""The runs' translations of the same test images."""
 
+import dataclasses
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import rich.console
 import rich.progress
 
-from cyclegan_jax import images
-from cyclegan_jax.compare.tables import Pictures
-from cyclegan_jax.config import Config, DataConfig, source_options
+from cyclegan_jax.compare.runs import Run
+from cyclegan_jax.config import (
+  Config,
+  DataConfig,
+  Direction,
+  source_options,
+)
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import read_test_image
-from cyclegan_jax.data.sources import open_images
+from cyclegan_jax.data.sources import (
+  domain_folders,
+  folder_options,
+  open_images,
+)
 from cyclegan_jax.errors import DataError, UserError, printable
+from cyclegan_jax.images import to_float, to_rgb
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.types import Params
 
-# Which test images there are; how they are read may differ between runs.
-_SOURCE_OPTIONS = (*source_options(), 'num_test')
-
-# A picture, or why there is none.
-_Made = np.ndarray | str
+# uint8 [h, w, 3], or a text about why there is none.
+Picture = np.ndarray | str
+_OpenImages = Callable[[DataConfig], dict[str, Images]]
 
 
-class MadePictures(NamedTuple):
-  """Pictures of runs.
-
-  Attributes:
-    pictures: by direction.
-    steps: of the checkpoint of each run; None where it has none.
-    notes: what was wrong with each run, a sentence each.
-  """
-
-  pictures: list[Pictures]
-  steps: list[int | None]
-  notes: list[list[str]]
-
-
-class _Choice(NamedTuple):
-  """Which images are shown.
+@dataclasses.dataclass
+class Pictures:
+  """Test images of one domain, and each run's translations of them.
 
   Attributes:
-    options: of config.data, that say where they come from.
-    size: at which their run sees them.
-    indices: of the test images, by direction.
-    names: of them, likewise.
-    inputs: of them, likewise.
+    direction: 'ab' or 'ba'.
+    names: of the test images.
+    indices: of the test images in their set.
+    inputs: the test images.
+    size: height and width at which `inputs` were read.
+    outputs: translations by run and image; one text for a run without any.
   """
 
-  options: Mapping[str, Any]
+  direction: Direction
+  names: list[str]
+  indices: list[int]
+  inputs: list[Picture]
   size: int
-  indices: dict[str, list[int]]
-  names: dict[str, list[str]]
-  inputs: dict[str, list[_Made]]
-
-
-class _Opener:
-  """Opens images once for all runs that read them in one way."""
-
-  def __init__(self) -> None:
-    self._opened: dict[DataConfig, dict[str, Images]] = {}
-
-  def __call__(
-    self, config: Config, options: Mapping[str, Any]
-  ) -> tuple[Config, dict[str, Images]]:
-    """The config with the options in its data, and the images of that.
-
-    Raises:
-      UserError: they can't be opened.
-    """
-    config = config.replace(data=options)
-    if config.data not in self._opened:
-      self._opened[config.data] = open_images(config.data)
-    return config, self._opened[config.data]
+  outputs: list[list[Picture] | str] = dataclasses.field(default_factory=list)
 
 
 def make_pictures(
-  runs: Sequence[tuple[pathlib.Path, Config | None]],
-  count: int,
-  *,
-  data: pathlib.Path | None = None,
-) -> MadePictures:
-  """Translates test images by the newest checkpoint of each run.
+  runs: Sequence[Run], count: int, *, data: pathlib.Path | None = None
+) -> list[Pictures]:
+  """Translates test images with the newest checkpoint of each run.
 
-  Each run reads them at its own size, channels and preprocessing. What can't
-  be done is said in its place.
+  Each run reads them with its own size, channels and preprocessing. A text
+  takes the place of what can't be made, and is a problem of the run.
 
   Args:
-    runs: their folders, or their checkpoints', with their configs.
-    count: test images of each side, spread over all there are; 0 for none.
-    data: a folder of images in place of the runs' own, as `compare_runs`
-      takes it.
+    runs: the runs; their `checkpoint_step` and `problems` are updated.
+    count: test images of each domain, spread evenly over all; 0 for none.
+    data: a folder of images in place of the runs' own; see `compare_runs`.
 
   Raises:
-    UserError: there are no images in `data`.
+    UserError: `data` has no images.
   """
-  notes: list[list[str]] = [[] for _ in runs]
-  steps: list[int | None] = [None for _ in runs]
-  opener = _Opener()
-  choice = _choose(runs, count, data, opener, notes) if count else None
-  if choice is None:
-    return MadePictures([], steps, notes)
-  columns: dict[str, list[list[_Made] | str]] = {d: [] for d in choice.indices}
-  inputs, largest = choice.inputs, dict.fromkeys(columns, choice.size)
-  for place, (folder, _) in rich.progress.track(
-    list(enumerate(runs)),
+  if not count:
+    return []
+  # Runs that read the same images in the same way open them once.
+  open_cached = functools.cache(open_images)
+  options, all_pictures = _select_images(runs, count, data, open_cached)
+  for run in rich.progress.track(
+    runs if all_pictures else [],
     'translating',
     console=rich.console.Console(stderr=True),
   ):
     try:
-      found = checkpoint.find(folder)
-      config, opened = opener(found.config, choice.options)
+      found = checkpoint.load(run.folder)
+      config = found.config.replace(data=options)
+      images = open_cached(config.data)
     except UserError as error:
-      for column in columns.values():
-        column.append(str(error))
-      notes[place].append(str(error))
+      run.add_problem(str(error))
+      for pictures in all_pictures:
+        pictures.outputs.append(str(error))
       continue
-    steps[place] = int(found.state.step)
-    for direction, column in columns.items():
-      if direction not in found.directions:
-        column.append('it was imported without a generator for this direction')
+    run.checkpoint_step = int(found.state.step)
+    for pictures in all_pictures:
+      if pictures.direction not in found.directions:
+        pictures.outputs.append(
+          'it was imported without a generator for this direction'
+        )
         continue
-      shown, made = _translate_each(
+      inputs, outputs = _translate(
         config,
         found.state.translators,
-        direction,
-        opened[f'test_{direction[0]}'],
-        choice.indices[direction],
+        pictures.direction,
+        images[f'test_{pictures.direction[0]}'],
+        pictures.indices,
       )
-      column.append(made)
-      # As the run sees it that sees most of it.
-      if config.data.size > largest[direction]:
-        largest[direction] = config.data.size
-        inputs[direction] = shown
-  pictures = [
-    Pictures(direction, choice.names[direction], inputs[direction], column)
-    for direction, column in columns.items()
-  ]
-  return MadePictures(pictures, steps, notes)
+      pictures.outputs.append(outputs)
+      # Inputs are shown as the run with the largest images reads them.
+      if config.data.size > pictures.size:
+        pictures.size, pictures.inputs = config.data.size, inputs
+  return all_pictures
 
 
-def _choose(
-  runs: Sequence[tuple[pathlib.Path, Config | None]],
+def _select_images(
+  runs: Sequence[Run],
   count: int,
   data: pathlib.Path | None,
-  opener: _Opener,
-  notes: list[list[str]],
-) -> _Choice | None:
-  """Images of the first run whose data are there; None if none's are."""
-  given = None if data is None else _options_of_folder(data)
+  open_cached: _OpenImages,
+) -> tuple[Mapping[str, Any], list[Pictures]]:
+  """Selects test images of the first run that can read its own.
+
+  Returns:
+    The options of config.data that say where the images come from, and the
+    images of each direction, without translations; none if no run can.
+  """
+  options: Mapping[str, Any] = {}
+  domains = set('ab')
+  if data is not None:
+    options = _options_of_folder(data)
+    domains = set(domain_folders(data)) or domains
+  directions: tuple[Direction, ...] = ('ab', 'ba')
   failure: UserError | None = None
-  for place, (_, config) in enumerate(runs):
-    if config is None:
+  for run in runs:
+    if run.config is None:
       continue
-    options = given or {
-      name: getattr(config.data, name) for name in _SOURCE_OPTIONS
-    }
+    if data is None:
+      names = (*source_options(), 'num_test')
+      options = {name: getattr(run.config.data, name) for name in names}
     try:
-      config, opened = opener(config, options)
-      choice = _Choice(options, config.data.size, {}, {}, {})
-      for direction in _directions(data):
-        of_source = opened[f'test_{direction[0]}']
-        found = _readable(config, of_source, count)
-        choice.indices[direction] = list(found)
-        choice.names[direction] = [of_source.names[i] for i in found]
-        choice.inputs[direction] = [_show(each) for each in found.values()]
-      return choice
+      config = run.config.replace(data=options)
+      images = open_cached(config.data)
+      selected = []
+      for direction in directions:
+        if direction[0] in domains:
+          test_images = images[f'test_{direction[0]}']
+          readable = _readable_images(config, test_images, count)
+          selected.append(
+            Pictures(
+              direction,
+              [test_images.names[index] for index in readable],
+              list(readable),
+              [_show(image) for image in readable.values()],
+              config.data.size,
+            )
+          )
+      return options, selected
     except UserError as error:
       failure = error
-      notes[place].append(str(error))
-  if given and failure:
+      run.add_problem(str(error))
+  if data is not None and failure:
     raise failure
-  return None
+  return options, []
 
 
 def _options_of_folder(folder: pathlib.Path) -> dict[str, Any]:
-  """Of config.data, for the images in a folder or a .zip."""
+  """Options of config.data for the test images in a folder or a .zip."""
   if not folder.exists():
     raise DataError(
       f'{printable(str(folder))} does not exist: give a folder of images with '
       '--data'
     )
-  options = dict.fromkeys(source_options(), '')
-  sides = _sides(folder)
   if not folder.is_dir():
-    options['path'] = str(folder)
-  for domain in 'ab':
-    # One side stands in for the other, whose direction is not shown.
-    source = sides.get(domain) or next(iter(sides.values()), folder)
-    if folder.is_dir():
-      options[f'train_{domain}'] = options[f'test_{domain}'] = str(source)
-  return {**options, 'name': 'folder'}
+    return folder_options(folder, {})
+  folders = domain_folders(folder)
+  # A missing domain gets the other's images; its direction is not shown.
+  any_folder = next(iter(folders.values()), folder)
+  return folder_options(
+    folder, {domain: folders.get(domain, any_folder) for domain in 'ab'}
+  )
 
 
-def _sides(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The folders of a and b in a folder: testA before trainA."""
-  found = {}
-  for domain in 'ab':
-    for split in ('train', 'test'):
-      if (inner := folder / f'{split}{domain.upper()}').is_dir():
-        found[domain] = inner
-  return found
-
-
-def _directions(data: pathlib.Path | None) -> list[str]:
-  sides = {} if data is None else _sides(data)
-  return [each for each in ('ab', 'ba') if not sides or each[0] in sides]
-
-
-def _readable(
-  config: Config, of_source: Images, count: int
+def _readable_images(
+  config: Config, test_images: Images, count: int
 ) -> dict[int, np.ndarray]:
-  """Test images by their index, spread over all that can be read."""
-  total = len(of_source)
-  found: dict[int, np.ndarray] = {}
+  """Test images by index, spread evenly over all that can be read."""
+  total = len(test_images)
+  readable: dict[int, np.ndarray] = {}
   failure = None
   tried = set()
   for start in np.linspace(0, total - 1, min(count, total)):
-    for attempt in range(total):
-      index = (int(start) + attempt) % total
+    for offset in range(total):
+      index = (int(start) + offset) % total
       if index in tried:
         continue
       tried.add(index)
       try:
-        found[index] = read_test_image(config.data, of_source, index)
+        readable[index] = read_test_image(config.data, test_images, index)
         break
       except DataError as error:
         failure = error
-  if failure and not found:
+  if failure and not readable:
     raise failure
-  return dict(sorted(found.items()))
+  return dict(sorted(readable.items()))
 
 
-def _translate_each(
+def _translate(
   config: Config,
   gen: Mapping[str, Params],
-  direction: str,
-  of_source: Images,
+  direction: Direction,
+  test_images: Images,
   indices: Sequence[int],
-) -> tuple[list[_Made], list[_Made]]:
-  """The images as the run sees them, and its translations of them."""
-  # The same masks of dropout as `translate` has.
+) -> tuple[list[Picture], list[Picture]]:
+  """The images as a run reads them, and its translations of them."""
+  # The same dropout masks as `cyclegan translate` with its default seed.
   translator = make_translator(
     config, dict(gen), direction, key=jax.random.key(0)
   )
-  shown: list[_Made] = []
-  made: list[_Made] = []
+  inputs: list[Picture] = []
+  outputs: list[Picture] = []
   for index in indices:
     try:
-      image = read_test_image(config.data, of_source, index)
+      image = read_test_image(config.data, test_images, index)
     except (DataError, IndexError) as error:
-      shown.append(str(error))
-      made.append(str(error))
+      inputs.append(str(error))
+      outputs.append(str(error))
       continue
-    shown.append(_show(image))
-    # One at a time, as it takes the least memory; all are of one size.
-    fake = translator(images.to_float(image)[None])
-    made.append(images.to_rgb(np.asarray(fake))[0])
-  return shown, made
+    inputs.append(_show(image))
+    # One image at a time takes the least memory.
+    translated = translator(to_float(image)[None])
+    outputs.append(to_rgb(np.asarray(translated))[0])
+  return inputs, outputs
 
 
 def _show(image: np.ndarray) -> np.ndarray:
-  """A raw image [h, w, C] as uint8 [h, w, 3]."""
-  return images.to_rgb(images.to_float(image)[None])[0]
+  """A stored image [h, w, C] as uint8 [h, w, 3]."""
+  return to_rgb(to_float(image)[None])[0]

@@ -1,240 +1,222 @@
-"""Runs beside each other: what they recorded, and what they make of images."""
+"""What a run recorded: its config, its curves and its last evaluation."""
 
+import dataclasses
 import json
+import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from cyclegan_jax.compare.page import (
-  PAGE_MARK,
-  shortest_labels,
-  write_comparison,
-)
-from cyclegan_jax.compare.pictures import make_pictures
-from cyclegan_jax.compare.tables import (
-  Basis,
-  Run,
-  Score,
-  Scores,
-  plain,
-)
-from cyclegan_jax.errors import ConfigError, UserError, WorkdirError, printable
+from cyclegan_jax.config import Config
+from cyclegan_jax.errors import UserError, WorkdirError, printable
 from cyclegan_jax.evaluation.pair_scores import LABEL_METRICS
-from cyclegan_jax.evaluation.table import shown_name
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, shown_name
 from cyclegan_jax.metrics.goals import (
   LOWER,
   badness,
   best_at,
 )
 from cyclegan_jax.report.metric_history import (
-  Records,
+  MetricHistory,
   read_curves,
 )
 from cyclegan_jax.report.metric_writer import METRICS_FILE
 from cyclegan_jax.storage import checkpoint
-from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.storage.workdir import read_config
 
 
-def compare_runs(
-  folders: Sequence[pathlib.Path],
-  to: pathlib.Path,
-  *,
-  num_images: int = 6,
-  data: pathlib.Path | None = None,
-  metrics: re.Pattern[str] | None = None,
-) -> list[str]:
-  """Writes one HTML page about several runs.
+class ScoreBasis(NamedTuple):
+  """What scores must have in common to be compared.
 
-  Args:
-    folders: of runs, or of their checkpoints; one that is named twice is
-      taken once.
-    to: the page.
-    num_images: test images of each side; 0 for none, which reads no
-      checkpoint.
-    data: a folder of images to translate, with testA and testB or trainA and
-      trainB in it where the sides differ, or a .zip of such; by default the
-      test images of the first run whose data are there.
-    metrics: of the names of the curves; None for all.
-
-  Returns:
-    A message for each thing that the page says is missing.
-
-  Raises:
-    UserError: a folder is no run, the page can't be written, or nothing fits
-      `data` or `metrics`.
+  Attributes:
+    images: checksums of the test images, as the networks see them.
+    counts: numbers of images behind the score.
+    features: checksum of the feature network; '' for none.
+    palette: of label maps; '' for none.
   """
-  _check_target(to)
-  folders = list({each.resolve(): each for each in folders}.values())
-  for folder in folders:
-    _check_run(folder)
-  labels = shortest_labels([each.absolute() for each in folders])
-  runs = [
-    _read_run(folder, label, metrics)
-    for folder, label in zip(folders, labels, strict=True)
-  ]
-  _check_pattern(metrics, [run.records for run in runs])
-  made = make_pictures(
-    [(folder, run.config) for folder, run in zip(folders, runs, strict=True)],
-    num_images,
-    data=data,
-  )
-  runs = [
-    # A checkpoint that can't be read may be told of twice.
-    run._replace(
-      checkpoint_step=step, notes=list(dict.fromkeys([*run.notes, *notes]))
-    )
-    for run, step, notes in zip(runs, made.steps, made.notes, strict=True)
-  ]
-  title = (
-    ' · '.join(labels) if len(labels) < 5 else f'{len(labels)} runs compared'
-  )
-  with explain_disk_errors(to, option='--to'):
-    to.parent.mkdir(parents=True, exist_ok=True)
-    write_comparison(to, runs, made.pictures, title=title)
-  return [plain(f'{run.folder}: {note}') for run in runs for note in run.notes]
+
+  images: str
+  counts: str
+  features: str = ''
+  palette: str = ''
 
 
-def _check_target(to: pathlib.Path) -> None:
-  """Makes sure that nothing but an older page is overwritten."""
-  if to.is_dir():
-    raise WorkdirError(f'{to} is a folder: give an HTML file with --to')
-  if not to.exists():
-    return
-  with explain_disk_errors(to, option='--to'), to.open('rb') as file:
-    is_page = PAGE_MARK.encode() in file.read(1024)
-  if not is_page:
-    raise WorkdirError(
-      f'{to} exists and was not written by this command: give another --to'
-    )
+class Score(NamedTuple):
+  """A score of an evaluation.
+
+  Attributes:
+    badness: the lower the better; None if the score cannot be ranked.
+    text: the score, with its spread if it has one.
+    context: the baselines and the number of images.
+    basis: only scores of the same basis are ranked.
+  """
+
+  badness: float | None
+  text: str
+  context: str
+  basis: ScoreBasis
 
 
-def _check_run(folder: pathlib.Path) -> None:
-  shown = printable(str(folder))
+class Scores(NamedTuple):
+  """The scores of an evaluation.
+
+  Attributes:
+    step: training step that was evaluated.
+    values: by the name on the page.
+  """
+
+  step: int
+  values: Mapping[str, Score]
+
+
+@dataclasses.dataclass
+class Run:
+  """A run, or a checkpoint of one, on the page.
+
+  Attributes:
+    label: its name on the page, unlike the other runs'.
+    folder: of the run or of the checkpoint.
+    config: None if it is not known.
+    records: its curves.
+    scores: of its last evaluation; None if it was never evaluated.
+    checkpoint_step: step of the checkpoint that made its pictures; None
+      without pictures.
+    problems: sentences about what is wrong with it.
+  """
+
+  label: str
+  folder: pathlib.Path
+  config: Config | None
+  records: MetricHistory
+  scores: Scores | None = None
+  checkpoint_step: int | None = None
+  problems: list[str] = dataclasses.field(default_factory=list)
+
+  def add_problem(self, text: str) -> None:
+    """Adds a problem, once."""
+    if text not in self.problems:
+      self.problems.append(text)
+
+
+def check_is_run(folder: pathlib.Path) -> None:
+  """Raises WorkdirError if a folder is neither a run's nor a checkpoint's."""
+  name = printable(str(folder))
   if not folder.is_dir():
-    raise WorkdirError(f'{shown} is not a folder: give the folder of a run')
+    raise WorkdirError(f'{name} is not a folder: give the folder of a run')
   parts = ('config.json', METRICS_FILE, 'checkpoints', 'state')
-  if not any((folder / each).exists() for each in parts):
+  if not any((folder / part).exists() for part in parts):
     raise WorkdirError(
-      f'{shown} is not a run, as it holds no config.json, {METRICS_FILE} or '
-      'checkpoints: give the folder of a run'
+      f'{name} is not a run: it holds no config.json, {METRICS_FILE} or '
+      'checkpoints. Give the folder of a run'
     )
 
 
-def _check_pattern(
-  pattern: re.Pattern[str] | None, records: Sequence[Records]
-) -> None:
-  names = dict.fromkeys(name for each in records for name in each.names)
-  if pattern and names and not any(each.curves for each in records):
-    raise ConfigError(
-      f'--metrics={pattern.pattern!r} fits no metric of these runs: they have '
-      f'{", ".join(names)}'
-    )
-
-
-def _read_run(
+def read_run(
   folder: pathlib.Path, label: str, pattern: re.Pattern[str] | None
 ) -> Run:
-  """What a run has recorded; what can't be read becomes a note."""
-  notes = []
-  home, end_step = folder, None
+  """Reads what a run recorded; what can't be read becomes a problem of it.
+
+  Args:
+    folder: of a run; or of a checkpoint, for its run's records up to its step.
+    label: of the run.
+    pattern: names of the metrics to read; None for all.
+  """
+  workdir, end_step = folder, None
   if (folder / 'state').is_dir() and folder.absolute().name.isdecimal():
-    # A checkpoint: its run's records up to its own step.
-    home, end_step = folder.absolute().parents[1], int(folder.absolute().name)
-  config = None
+    workdir = folder.absolute().parents[1]
+    end_step = int(folder.absolute().name)
+  run = Run(label, folder, None, MetricHistory({}, [], None, 0))
   try:
-    # Of a newer version's run nothing else is to be understood.
-    checkpoint.check_format(home / 'checkpoints')
-    config = read_config(home)
-    if config is None and any(
-      (folder / each).is_dir() for each in ('checkpoints', 'state')
-    ):
-      config = checkpoint.load(folder)[1]
+    # First: a newer format's other files can't be understood either.
+    checkpoint.check_format(workdir / 'checkpoints')
+    run.config = read_config(workdir)
+    has_checkpoint = any(
+      (folder / name).is_dir() for name in ('checkpoints', 'state')
+    )
+    if run.config is None and has_checkpoint:
+      run.config = checkpoint.load(folder).config
   except UserError as error:
-    notes.append(str(error))
+    run.add_problem(str(error))
   try:
-    records = read_curves(
-      home / METRICS_FILE, pattern=pattern, end_step=end_step
+    run.records = read_curves(
+      workdir / METRICS_FILE, pattern=pattern, end_step=end_step
     )
   except OSError as error:
-    records = Records({}, [], None, 0)
-    notes.append(f'{METRICS_FILE} can not be read ({error.strerror})')
-  if count := records.num_damaged:
-    notes.append(
-      f'{count:,} line{"s" if count > 1 else ""} of {METRICS_FILE} '
-      f'{"are no records" if count > 1 else "is no record"} and left out'
+    run.add_problem(f'{METRICS_FILE} cannot be read ({error.strerror})')
+  if count := run.records.num_damaged:
+    run.add_problem(
+      f'{METRICS_FILE}: {count:,} damaged line{"s" if count > 1 else ""} '
+      'skipped'
     )
-  scores = None
   try:
-    scores = _read_scores(home, end_step)
+    run.scores = _read_scores(workdir / EVALUATION_FOLDER, end_step)
   except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-    notes.append(f'its last evaluation can not be read ({error})')
-  return Run(label, str(folder), config, records, scores, None, notes)
+    run.add_problem(f'its last evaluation cannot be read ({error})')
+  return run
 
 
-def _read_scores(home: pathlib.Path, end_step: int | None) -> Scores | None:
-  """The newest evaluation of a run that is not after a step."""
-  by_step = {
-    int(path.stem): path
-    for path in (home / 'evaluation').glob('*.json')
+def _read_scores(folder: pathlib.Path, end_step: int | None) -> Scores | None:
+  """The newest evaluation up to a step."""
+  steps = [
+    int(path.stem)
+    for path in folder.glob('*.json')
     if path.stem.isdecimal()
-  }
-  steps = [step for step in by_step if end_step is None or step <= end_step]
+    and (end_step is None or int(path.stem) <= end_step)
+  ]
   if not steps:
     return None
-  content = json.loads(by_step[max(steps)].read_text(encoding='utf-8'))
-  values = {
-    _name(direction, metric): _score(direction, metric, content)
-    for direction, rows in content['directions'].items()
+  text = (folder / f'{max(steps)}.json').read_text(encoding='utf-8')
+  evaluation = json.loads(text)
+  scores = {
+    _score_name(direction, metric): _score(direction, metric, evaluation)
+    for direction, rows in evaluation['directions'].items()
     for metric in rows
   }
-  return Scores(max(steps), values)
+  return Scores(max(steps), scores)
 
 
-def _name(direction: str, metric: str) -> str:
-  """Of a figure on the page, with what is better."""
+def _score_name(direction: str, metric: str) -> str:
+  """The name of a score on the page, with its best value."""
   name = f'{direction[0]} → {direction[1]} {shown_name(metric)}'
   goal = best_at(f'evaluation/{direction}/{metric}')
   if goal is None or goal == best_at(metric):
     return name
-  # Best is another value in each direction, so the metric's name can't tell.
+  # The directions differ in their best value, so the metric's name lacks it.
   return f'{name} ↓' if goal == LOWER else f'{name} (best at {goal:g})'
 
 
-def _basis(metric: str, row: Mapping[str, Any], content: Any) -> Basis:
-  """What a figure was judged on, and with."""
-  features, palette = content.get('features'), content.get('palette')
-  counts = row['translated']['images']
-  is_of_sets = len(counts) > 1
-  return Basis(
-    images=' '.join(str(each['sha256']) for each in content['images'].values()),
+def _score(direction: str, metric: str, evaluation: Any) -> Score:
+  row = evaluation['directions'][direction][metric]
+  translated = row['translated']
+  counts = translated['images']
+  baselines = [
+    f'{name} {_format(row[name])}' for name in ('copy', 'real') if row.get(name)
+  ]
+  num_images = ' / '.join(f'{int(count):,}' for count in counts)
+  features, palette = evaluation.get('features'), evaluation.get('palette')
+  # Scores of sets have two counts, one a set; those of pairs have one.
+  basis = ScoreBasis(
+    images=' '.join(
+      str(images['sha256']) for images in evaluation['images'].values()
+    ),
     counts=str(counts),
-    features=str(features['digest']) if features and is_of_sets else '',
+    features=str(features['digest']) if features and len(counts) > 1 else '',
     palette=str(palette) if metric in LABEL_METRICS else '',
   )
-
-
-def _score(direction: str, metric: str, content: Any) -> Score:
-  row = content['directions'][direction][metric]
-  made = row['translated']
-  beside = [
-    f'{name} {_number(row[key])}'
-    for key, name in (('copy', 'copy'), ('real', 'real'))
-    if row.get(key)
-  ]
-  counts = ' / '.join(f'{int(count):,}' for count in made['images'])
   name = f'evaluation/{direction}/{metric}'
-  value = float(made['value'])
+  rank = math.inf
+  if best_at(name) is not None:
+    rank = badness(name, float(translated['value']))
   return Score(
-    None if best_at(name) is None else badness(name, value),
-    _number(made),
-    ' · '.join([*beside, f'{counts} images']),
-    _basis(metric, row, content),
+    rank if rank < math.inf else None,  # None for NaN, too
+    _format(translated),
+    ' · '.join([*baselines, f'{num_images} images']),
+    basis,
   )
 
 
-def _number(figure: Mapping[str, Any]) -> str:
+def _format(figure: Mapping[str, Any]) -> str:
   spread = figure.get('spread')
   text = f'{float(figure["value"]):.4g}'
   return text if spread is None else f'{text} ± {float(spread):.2g}'

@@ -1,19 +1,11 @@
-"""Zip archives of unknown origin: checked as a whole, then read in memory.
-
-Nothing is ever extracted. Each read opens the file anew, at a place that was
-noted when the archive was listed: so any thread may read, none holds a file
-open, and what is read is what was listed, by size and checksum.
-"""
+"""Zip archives of images, read in place: nothing is ever unpacked to disk."""
 
 import os
 import posixpath
 import re
-import stat
-import unicodedata
+import threading
 import zipfile
-import zlib
-from collections.abc import Iterable
-from typing import BinaryIO, NamedTuple
+from typing import NoReturn
 
 from cyclegan_jax.errors import (
   DataError,
@@ -29,260 +21,130 @@ from cyclegan_jax.media.listing import (
   open_file,
 )
 
-# Zip files of images have thousands; a list of this many takes a second.
-MAX_MEMBERS = 500_000
-MAX_DIRECTORY_BYTES = MAX_MEMBERS * 2**8
-# 100 million pixels of RGBA in 16 bits fit.
-MAX_MEMBER_BYTES = 2**30
-# Deflate can't do better: 258 bytes in 2 bits. Flat drawings in BMP get near.
-MAX_MEMBER_RATIO = 1032
-# Photographs hardly compress. A set of drawings may, but not a large one.
-MAX_TOTAL_RATIO = 100
-FREE_TOTAL_BYTES = 2**32
+# Data sets have thousands of images; a list of this many takes seconds.
+MAX_ENTRIES = 500_000
+# 100 million pixels of RGBA with 16 bits fit.
+MAX_IMAGE_BYTES = 2**30
+# Photos hardly compress. Drawings may, but 4 GiB of them are no longer few.
+MAX_RATIO = 100
+MAX_BYTES_OF_ANY_RATIO = 2**32
 
-_ENCRYPTED = 0x1 | 0x40  # bits of a member's flags
-_LOCAL_HEADER = 30  # bytes, and then the name and the extra fields
-_UNPACK = 'unpack it with a tool that you trust, and give the folder'
+_IS_ENCRYPTED = 0x1  # a flag bit
+# The other methods unpack any number of bytes at once.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-class Member(NamedTuple):
-  """A file in an archive, and where its bytes are."""
-
-  name: str  # normalised: 'horses/trainA/1.png'
-  size: int  # bytes
-  offset: int  # of its local header
-  packed_size: int
-  method: int  # zipfile.ZIP_STORED or ZIP_DEFLATED
-  crc: int
-
-
-class Archive(NamedTuple):
-  """A zip archive that was found harmless.
+class Archive:
+  """A zip archive that is open for reading, from any thread.
 
   Attributes:
     path: of the archive.
-    images: members that are images by their names, in the archive's order.
-    num_other_files: a count of the rest, hidden ones left out.
-    stamp: of the archive as it was opened.
+    images: its entries with names of images, in the archive's order. Their
+      `filename` is normalized: 'horses/trainA/1.png'.
+    num_other_files: number of other entries, without hidden files.
+    stamp: identifies the version of the archive that was opened.
   """
 
-  path: str
-  images: tuple[Member, ...]
-  num_other_files: int
-  stamp: Stamp
+  def __init__(self, path: str) -> None:
+    """Opens an archive, and checks its entries.
 
+    Hidden files and macOS's '__MACOSX' are skipped.
 
-def open_archive(path: str) -> Archive:
-  """Lists the images in a zip archive and checks all of its members.
-
-  Hidden files and macOS's '__MACOSX' are skipped.
-
-  Raises:
-    DataError: it can't be read, or a member could do harm: by its path, its
-      kind, or the size that it claims.
-  """
-  with open_file(path) as file:
-    status = os.fstat(file.fileno())
-    num_bytes = status.st_size
-    infos = _directory(path, file)
-  spelled: dict[str, str] = {}
-  images = []
-  num_others = total = 0
-  for info in infos:
-    name = _checked_name(path, info, spelled)
-    if info.orig_filename.endswith('/') or _is_hidden(name):
-      continue
-    if not name.lower().endswith(EXTENSIONS):
-      num_others += 1
-      continue
-    _check_sizes(path, info, num_bytes)
-    total += info.file_size
-    images.append(
-      Member(
-        name,
-        info.file_size,
-        info.header_offset,
-        info.compress_size,
-        info.compress_type,
-        info.CRC,
+    Raises:
+      DataError: it is no zip archive, an entry has a path that leads out of
+        it, or there are too many entries or bytes.
+    """
+    self.path = path
+    with open_file(path) as file:  # zipfile would wait for a pipe
+      status = os.fstat(file.fileno())
+    self.stamp = Stamp(status.st_size, status.st_mtime_ns)
+    try:
+      self._zip = zipfile.ZipFile(path)
+    except Exception as error:  # damaged bytes end in several of them
+      raise DataError(
+        f'{printable(path)} cannot be read as a zip archive: {one_line(error)}'
+      ) from error
+    self._lock = threading.Lock()
+    entries = self._zip.infolist()
+    if len(entries) > MAX_ENTRIES:
+      self._refuse(f'it has {len(entries):,} files, more than {MAX_ENTRIES:,}')
+    images: dict[str, zipfile.ZipInfo] = {}
+    other_files: set[str] = set()
+    for entry in entries:
+      self._normalize_name(entry)
+      name = entry.filename
+      if not name or _is_hidden(name):
+        continue
+      if name.lower().endswith(EXTENSIONS):
+        self._check_image(entry)
+        images[name] = entry  # the last of a name, as if it were unpacked
+      else:
+        other_files.add(name)
+    self.images = list(images.values())
+    self.num_other_files = len(other_files)
+    total = sum(image.file_size for image in self.images)
+    if total > max(MAX_BYTES_OF_ANY_RATIO, MAX_RATIO * status.st_size):
+      self._refuse(
+        f'its images have {total:,} bytes, more than {MAX_RATIO} times its '
+        f'own {status.st_size:,}'
       )
-    )
-  if total > max(FREE_TOTAL_BYTES, MAX_TOTAL_RATIO * num_bytes):
+
+  def read(self, entry: zipfile.ZipInfo) -> bytes:
+    """Reads an image's file.
+
+    Args:
+      entry: from `images`.
+
+    Raises:
+      ImageError: the entry or the archive is damaged.
+    """
+    try:
+      with self._lock, self._zip.open(entry) as file:
+        # Without a size, any number of bytes would be unpacked.
+        data = file.read(entry.file_size)
+    except Exception as error:
+      raise ImageError(
+        f'{self.path}/{entry.filename}', one_line(error)
+      ) from error
+    if len(data) != entry.file_size:
+      raise ImageError(f'{self.path}/{entry.filename}', 'it is truncated')
+    return data
+
+  def _normalize_name(self, entry: zipfile.ZipInfo) -> None:
+    """Sets `entry.filename`, '' for a folder; checks where it leads to."""
+    name = entry.filename.replace('\\', '/')
+    if name.startswith('/') or re.match('[A-Za-z]:', name):
+      self._refuse(f'its entry {printable(name)} has an absolute path')
+    if '..' in name.split('/'):
+      self._refuse(f"its entry {printable(name)} has '..' in its path")
+    entry.filename = '' if name.endswith('/') else posixpath.normpath(name)
+
+  def _check_image(self, entry: zipfile.ZipInfo) -> None:
+    name, size = printable(entry.filename), entry.file_size
+    if entry.flag_bits & _IS_ENCRYPTED:
+      self._refuse(f'its entry {name} is encrypted')
+    if entry.compress_type not in _METHODS:
+      self._refuse(
+        f'its entry {name} is compressed by method {entry.compress_type}, '
+        'and not by deflate'
+      )
+    if size > MAX_IMAGE_BYTES:
+      self._refuse(
+        f'its entry {name} has {size:,} bytes, more than {MAX_IMAGE_BYTES:,}'
+      )
+
+  def _refuse(self, reason: str) -> NoReturn:
     raise DataError(
-      f'{printable(path)} has {num_bytes} bytes, and its images claim {total}: '
-      f'more than {MAX_TOTAL_RATIO} times as many are not read from an '
-      f'archive: {_UNPACK}'
+      f'{printable(self.path)} is not read: {reason}. If you trust it, unpack '
+      'it and give the folder'
     )
-  stamp = Stamp(status.st_size, status.st_mtime_ns)
-  return Archive(path, tuple(images), num_others, stamp)
 
 
 def is_archive(path: str) -> bool:
-  """Whether it is a zip archive, by its name, and no folder of that name."""
+  """Whether the name is that of a zip archive, and not of a folder."""
   return path.lower().endswith('.zip') and not os.path.isdir(path)
-
-
-def read_member(path: str, member: Member) -> bytes:
-  """The content of a member of the archive at `path`.
-
-  Raises:
-    ImageError: the archive can't be read, or is another than was listed.
-  """
-  try:
-    with open_file(path) as file:
-      packed = _packed(file, member)
-  except (OSError, ImageError) as error:
-    reason = error.reason if isinstance(error, ImageError) else one_line(error)
-    raise ImageError(f'{path}/{member.name}', reason) from error
-  try:
-    data = _unpacked(packed, member)
-  except zlib.error:
-    data = b''
-  # One byte more is asked for, so a size that is too small is noticed too.
-  if len(data) != member.size or zlib.crc32(data) != member.crc:
-    raise ImageError(
-      f'{path}/{member.name}',
-      'its bytes are not those that the archive lists for it',
-    )
-  return data
-
-
-def _packed(file: BinaryIO, member: Member) -> bytes:
-  file.seek(member.offset)
-  header = file.read(_LOCAL_HEADER)
-  lengths = header[26:28], header[28:30]
-  file.seek(sum(int.from_bytes(each, 'little') for each in lengths), 1)
-  return file.read(member.packed_size)
-
-
-def _unpacked(packed: bytes, member: Member) -> bytes:
-  if member.method == zipfile.ZIP_STORED:
-    return packed
-  return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member.size + 1)
-
-
-class _Directory:
-  """A file of which zipfile reads no more at once than a directory takes."""
-
-  def __init__(self, path: str, file: BinaryIO) -> None:
-    self._path = path
-    self._file = file
-    self.seek, self.tell, self.close = file.seek, file.tell, file.close
-
-  def seekable(self) -> bool:
-    return True
-
-  def read(self, size: int = -1) -> bytes:
-    if size < 0:
-      size = MAX_DIRECTORY_BYTES
-    if size > MAX_DIRECTORY_BYTES:
-      raise _too_many(self._path)
-    return self._file.read(size)
-
-
-def _directory(path: str, file: BinaryIO) -> list[zipfile.ZipInfo]:
-  try:
-    with zipfile.ZipFile(_Directory(path, file)) as archive:
-      infos = archive.infolist()
-  except DataError:
-    raise
-  except Exception as error:  # damage ends in several of them
-    raise DataError(
-      f"{printable(path)} can't be read: {one_line(error)}"
-    ) from error
-  if len(infos) > MAX_MEMBERS:
-    raise _too_many(path)
-  return infos
-
-
-def _too_many(path: str) -> DataError:
-  return DataError(
-    f'{printable(path)} lists more than {MAX_MEMBERS} files: {_UNPACK}'
-  )
-
-
-def _checked_name(
-  path: str, info: zipfile.ZipInfo, spelled: dict[str, str]
-) -> str:
-  """The member's name, normalised, if neither it nor the kind is harmful.
-
-  Args:
-    path: of the archive, for messages.
-    info: of the member.
-    spelled: how each path so far was spelled, by what file systems that fold
-      case or Unicode would make of it.
-  """
-  name = info.orig_filename
-  if not name:
-    raise _refused(path, name, 'has no name')
-  if '\\' in name:
-    raise _refused(path, name, 'has a backslash in its path')
-  if '\0' in name:
-    raise _refused(path, name, 'has a zero byte in its path')
-  if name.startswith('/') or re.match('[A-Za-z]:', name):
-    raise _refused(path, name, 'has an absolute path')
-  if '..' in name.split('/'):
-    raise _refused(path, name, "has '..' in its path")
-  mode = info.external_attr >> 16
-  if stat.S_ISLNK(mode):
-    raise _refused(path, name, 'is a link')
-  if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-    raise _refused(path, name, 'is neither a file nor a folder')
-  if info.flag_bits & _ENCRYPTED:
-    raise _refused(path, name, 'is encrypted')
-  whole = posixpath.normpath(name)
-  if name[-1] != '/' and spelled.get(_folded(whole)) == whole:
-    raise _refused(path, name, 'is there twice')
-  for part in (whole, *_parents(whole)):
-    other = spelled.setdefault(_folded(part), part)
-    if other != part:
-      raise _refused(
-        path, name, f'differs from {printable(other)} by its spelling alone'
-      )
-  return whole
-
-
-def _parents(name: str) -> Iterable[str]:
-  while name := posixpath.dirname(name):
-    yield name
-
-
-def _folded(name: str) -> str:
-  """Equal for names that some file system takes for one."""
-  if name.isascii():
-    return name.casefold()
-  folded = unicodedata.normalize('NFD', name).casefold()
-  return unicodedata.normalize('NFC', folded)
 
 
 def _is_hidden(name: str) -> bool:
   parts = name.split('/')
   return '__MACOSX' in parts or any(part.startswith('.') for part in parts)
-
-
-def _check_sizes(path: str, info: zipfile.ZipInfo, num_bytes: int) -> None:
-  """Raises DataError where a member's sizes are too large, or a lie."""
-  name, size, packed = info.orig_filename, info.file_size, info.compress_size
-  if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-    method = info.compress_type
-    raise _refused(path, name, f'is packed by method {method}, not by deflate')
-  if size > MAX_MEMBER_BYTES:
-    raise _refused(
-      path, name, f'claims {size} bytes, more than {MAX_MEMBER_BYTES}'
-    )
-  is_stored = info.compress_type == zipfile.ZIP_STORED
-  if size > packed * (1 if is_stored else MAX_MEMBER_RATIO):
-    raise _refused(path, name, f'claims {size} bytes, packed into {packed}')
-  if not 0 <= info.header_offset <= num_bytes - packed - _LOCAL_HEADER:
-    raise _refused(path, name, 'lies beyond the end of the archive')
-
-
-def _refused(path: str, name: str, trouble: str) -> DataError:
-  return DataError(
-    f'{printable(path)} is not read: its member {printable(name)} {trouble}: '
-    + (
-      'unpack it and give the folder'
-      if trouble == 'is encrypted'
-      else f'get it from its maker anew, or {_UNPACK}'
-    )
-  )

@@ -1,4 +1,6 @@
-"""Random crop and flip, on the device and by the step's key."""
+"""Random crop and flip, computed on the device."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,42 +9,41 @@ from cyclegan_jax import images, parallel
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.types import Array, Batch, Key
 
-# fold_in(key, step) is the training step's own; no step comes this far.
-_TAG = 2**32 - 1
+# The training step's key is fold_in(key, step); no step is as large as this.
+_AUGMENT = 2**32 - 1
 
 
 def augment_key(run_key: Key, step: Array) -> Key:
-  """The key of a step's crops and flips."""
-  return jax.random.fold_in(jax.random.fold_in(run_key, _TAG), step)
+  """PRNG key of a step's crops and flips."""
+  return jax.random.fold_in(jax.random.fold_in(run_key, _AUGMENT), step)
 
 
 def augment(
   raw: Batch, key: Key, config: DataConfig, *, axis_name: str | None = None
 ) -> Batch:
-  """Crops and flips each image by its own key.
+  """Crops and flips each image at random.
 
   Args:
     raw: {'a', 'b'}: [B, H, W, C], H and W at least config.size: uint8, or
-      float32 in [-1, 1]; with 'is_pair' the images of a pair have one key.
-    key: from `augment_key`.
+      float32 in [-1, 1]. Where 'is_pair' is true, both images are cropped and
+      flipped alike.
+    key: PRNG key from `augment_key`.
     config: size and flip.
-    axis_name: the devices' axis under `parallel.data_parallel`.
+    axis_name: device axis under `parallel.data_parallel`.
 
   Returns:
-    {'a', 'b'}: float32 [B, size, size, C] in [-1, 1], and what else there is.
+    {'a', 'b'}: float32 [B, size, size, C] in [-1, 1], and the other entries.
   """
   batch = dict(raw)
   keys = {
-    domain: parallel.example_keys(each, raw[domain].shape[0], axis_name)
-    for domain, each in zip('ab', jax.random.split(key), strict=True)
+    domain: parallel.example_keys(domain_key, raw[domain].shape[0], axis_name)
+    for domain, domain_key in zip('ab', jax.random.split(key), strict=True)
   }
   if 'is_pair' in raw:
     keys['b'] = jnp.where(raw['is_pair'], keys['a'], keys['b'])
-  for domain, of_domain in keys.items():
-    x = jax.vmap(lambda key, image: _augment_one(key, image, config))(
-      of_domain, raw[domain]
-    )
-    batch[domain] = images.to_float(x)
+  augment_each = jax.vmap(functools.partial(_augment_one, config=config))
+  for domain in 'ab':
+    batch[domain] = images.to_float(augment_each(keys[domain], raw[domain]))
   return batch
 
 

@@ -2,10 +2,11 @@
 
 import functools
 import io
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
-from cyclegan_jax.data.archive import Archive, Member, read_member
+from cyclegan_jax.data.archive import Archive
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.media.decoding import (
   decode,
@@ -99,22 +100,22 @@ def images_of_members(
   """Images in a folder of a zip archive, in the order of `list_images`.
 
   Args:
-    archive: archive from `open_archive`.
+    archive: an open archive.
     inner: folder in it, such as 'horses/trainA/', or '' for all of it.
     channels: as for `images_of_files`.
     max_pixels: likewise.
   """
-  members = sorted(
-    (image for image in archive.images if image.name.startswith(inner)),
-    key=lambda member: natural(member.name[len(inner) :]),
+  entries = sorted(
+    (image for image in archive.images if image.filename.startswith(inner)),
+    key=lambda entry: natural(entry.filename[len(inner) :]),
   )
-  names = tuple(f'{archive.path}/{member.name}' for member in members)
-  opener = functools.partial(_open_member, archive.path, members)
+  names = tuple(f'{archive.path}/{entry.filename}' for entry in entries)
+  opener = functools.partial(_open_entry, archive, entries)
   return Images(
     names=names,
     **_readers(names, opener, channels=channels, max_pixels=max_pixels),
     root=f'{archive.path}/{inner}',
-    sizes=[member.size for member in members],
+    sizes=[entry.file_size for entry in entries],
     changed=functools.partial(_changed_archive, archive),
   )
 
@@ -124,5 +125,7 @@ def _changed_archive(archive: Archive, index: int) -> str:
   return archive.path if has_changed(archive.path, archive.stamp) else ''
 
 
-def _open_member(path: str, members: Sequence[Member], index: int) -> BinaryIO:
-  return io.BytesIO(read_member(path, members[index]))
+def _open_entry(
+  archive: Archive, entries: Sequence[zipfile.ZipInfo], index: int
+) -> BinaryIO:
+  return io.BytesIO(archive.read(entries[index]))

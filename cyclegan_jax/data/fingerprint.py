@@ -1,72 +1,74 @@
-"""What the images of a run are, so that a change of them is noticed.
+"""Fingerprints of a run's images, by which changes are noticed.
 
-By the names of their files, below the folder that was given, and by their
-sizes: nothing is read but the listing, so 100,000 files take a second.
+They cover the names of files below the data folder, and their sizes. Only
+directories are read, so 100,000 files take a second.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import printable
 
-_NUM_LISTED = 3  # names that a message shows
+_NUM_SHOWN = 3  # names in a message
 
 
 def fingerprint(images: Mapping[str, Images]) -> dict[str, Any]:
-  """A short description by which two listings are known to be the same.
+  """Describes listings by a hash.
 
   Args:
-    images: by split, 'train_a' and so on.
+    images: images by split, 'train_a' and so on.
 
   Returns:
-    {split: {'count': number of images, 'sha256': of names and sizes}}, for
-    JSON. It is the same wherever the folder lies, and for a zip archive of it.
+    {split: {'count': number of images, 'sha256': hash of names and sizes}},
+    JSON-serializable. It does not depend on the folder's location, and is the
+    same for a zip archive of it.
   """
   return {
     split: {
       'count': len(each),
-      # Escaped to ASCII, so that names of any bytes have a hash.
-      'sha256': hashlib.sha256(json.dumps(_listed(each)).encode()).hexdigest(),
+      # As ASCII, so that names of any bytes can be hashed.
+      'sha256': hashlib.sha256(
+        json.dumps(_list_images(each)).encode()
+      ).hexdigest(),
     }
     for split, each in images.items()
   }
 
 
 def listing(images: Mapping[str, Images]) -> dict[str, Any]:
-  """All that goes into the fingerprint, for `changes`.
+  """Lists everything that the fingerprint covers, for `changes`.
 
   Returns:
-    {split: {'version': str, 'images': [[name, bytes or None], ...]}}, for
-    JSON.
+    {split: {'version': str, 'images': [[name, bytes or None], ...]}},
+    JSON-serializable.
   """
-  return {split: _listed(each) for split, each in images.items()}
+  return {split: _list_images(each) for split, each in images.items()}
 
 
-def _listed(images: Images) -> dict[str, Any]:
+def _list_images(images: Images) -> dict[str, Any]:
   sizes = [None] * len(images) if images.sizes is None else images.sizes
-  skipped = len(images.root)
   files = [
-    [name[skipped:].replace(os.sep, '/'), size]
-    for name, size in zip(images.names, sizes, strict=True)
+    [name, size]
+    for name, size in zip(images.relative_names(), sizes, strict=True)
   ]
   return {'version': images.version, 'images': files}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  """What changed between two listings, a line for each split.
+  """Describes the changes between two listings, one text per split.
 
   Returns:
     Texts such as 'train_a: 2 images added (x.png, y.png), 1 removed (z.png),
-    1 of another size (w.png)'; none where nothing did.
+    1 of another size (w.png)'; [] without changes.
   """
   texts = []
+  empty: dict[str, Any] = {'version': '', 'images': []}
   for split in dict.fromkeys([*old, *new]):
-    before, after = old.get(split, _NOTHING), new.get(split, _NOTHING)
-    parts = _changes_of(dict(before['images']), dict(after['images']))
+    before, after = old.get(split, empty), new.get(split, empty)
+    parts = _describe_changes(dict(before['images']), dict(after['images']))
     if before['version'] != after['version']:
       parts.append(
         f'{before["version"] or None!r} became {after["version"] or None!r}'
@@ -78,10 +80,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   return texts
 
 
-_NOTHING: dict[str, Any] = {'version': '', 'images': []}
-
-
-def _changes_of(
+def _describe_changes(
   old: Mapping[str, int | None], new: Mapping[str, int | None]
 ) -> list[str]:
   changed = {
@@ -91,15 +90,17 @@ def _changes_of(
       name for name in new if name in old and old[name] != new[name]
     ],
   }
-  found = [(kind, names) for kind, names in changed.items() if names]
   texts: list[str] = []
-  for kind, names in found:
-    noun = ('image ' if len(names) == 1 else 'images ') if not texts else ''
-    texts.append(f'{len(names)} {noun}{kind} ({_some(names)})')
+  for kind, names in changed.items():
+    if names:
+      noun = ''
+      if not texts:
+        noun = 'image ' if len(names) == 1 else 'images '
+      texts.append(f'{len(names)} {noun}{kind} ({_first_names(names)})')
   return texts
 
 
-def _some(names: Sequence[str]) -> str:
-  shown = ', '.join(printable(name) for name in names[:_NUM_LISTED])
-  more = len(names) - _NUM_LISTED
+def _first_names(names: Sequence[str]) -> str:
+  shown = ', '.join(printable(name) for name in names[:_NUM_SHOWN])
+  more = len(names) - _NUM_SHOWN
   return f'{shown} and {more} more' if more > 0 else shown

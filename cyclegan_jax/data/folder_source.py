@@ -1,4 +1,4 @@
-"""Images in folders: trainA, trainB, and testA and testB where there.
+"""Images in folders: trainA, trainB, and testA and testB where they exist.
 
 A zip archive may take the place of any folder: its images are the same, in
 the same order, as if it were unpacked.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cyclegan_jax.config import DataConfig
-from cyclegan_jax.data.archive import Archive, is_archive, open_archive
+from cyclegan_jax.data.archive import Archive, is_archive
 from cyclegan_jax.data.file_images import images_of_files, images_of_members
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import (
@@ -29,43 +29,59 @@ _NUM_LISTED = 8  # entries of a folder that a message shows
 
 
 class _Folder(NamedTuple):
-  """A folder on disk or in an archive."""
+  """A folder on disk or in an archive.
 
-  path: str  # of the folder, or of the archive
+  Attributes:
+    path: of the folder, or of the archive.
+    archive: None for a folder on disk.
+    inner: the folder in the archive, such as 'horses/trainA/'; '' for all.
+  """
+
+  path: str
   archive: Archive | None = None
-  inner: str = ''  # 'horses/trainA/' in the archive
+  inner: str = ''
 
 
-# Opens an archive, once for all the folders that are in it.
-_Opener = Callable[[str], Archive]
+# Opens an archive once for all the folders in it.
+_OpenArchive = Callable[[str], Archive]
 
 
 def open_folder(config: DataConfig) -> dict[str, Images]:
-  """The images of config.data.path, or of the four folders by their names.
+  """Opens config.data.path, or the four folders by their own options.
+
+  Returns:
+    Images of 'train_a', 'train_b', 'test_a' and 'test_b'.
 
   Raises:
-    ConfigError: no folder is named, or the channels can't be had.
-    DataError: a folder is missing, can't be listed or holds no images, or a
-      zip archive holds what could do harm.
+    ConfigError: no folder is given, or files never have so many channels.
+    DataError: a folder is missing, unreadable or has no images, or a zip
+      archive is damaged or refused.
   """
   _check_channels(config)
-  opener = functools.cache(open_archive)
+  open_archive = functools.cache(Archive)
   images = {}
   for domain in ('a', 'b'):
-    folder = _train_folder(config, domain, opener)
+    folder = _find(config, 'train', domain, open_archive)
+    if folder is None:
+      raise _missing_folder(config, domain, open_archive)
     images[f'train_{domain}'] = _images_in(folder, config, domain)
   for domain in ('a', 'b'):
-    test_folder = _test_folder(config, domain, opener)
-    images[f'test_{domain}'] = (
-      _images_in(test_folder, config, domain)
-      if test_folder
-      else images[f'train_{domain}']
-    )
+    folder = _find(config, 'test', domain, open_archive)
+    if folder is None:
+      logging.getLogger('cyclegan_jax').warning(
+        'no folder of test images of %s: its training images take their '
+        'place (config.data.test_%s names one)',
+        domain,
+        domain,
+      )
+      images[f'test_{domain}'] = images[f'train_{domain}']
+    else:
+      images[f'test_{domain}'] = _images_in(folder, config, domain)
   return images
 
 
 def _check_channels(config: DataConfig) -> None:
-  """Raises ConfigError where files can't have the channels asked for."""
+  """Raises ConfigError where files never have so many channels."""
   for option in ('channels_a', 'channels_b'):
     count = getattr(config, option)
     if count > MAX_CHANNELS:
@@ -75,114 +91,90 @@ def _check_channels(config: DataConfig) -> None:
       )
 
 
-def _train_folder(config: DataConfig, domain: str, opener: _Opener) -> _Folder:
-  """The folder of a domain's training images."""
-  option = f'config.data.train_{domain}'
-  given = getattr(config, f'train_{domain}')
-  if given:
-    return _existing(given, option, f"{domain}'s training images", opener)
-  inner = f'train{domain.upper()}'
-  if not config.path:
-    if config.train_a or config.train_b:
-      raise ConfigError(
-        f"{option} is not set: give the folder of {domain}'s training images, "
-        f'or config.data.path with a folder {inner} in it'
-      )
-    raise ConfigError(
-      'config.data.path is not set: give the folder that holds trainA and '
-      'trainB, or name the two by config.data.train_a and config.data.train_b'
-    )
-  whole = _existing(
-    config.path, 'config.data.path', 'trainA and trainB', opener
-  )
-  folder = _inside(whole, inner)
-  if not folder:
-    raise DataError(
-      f'{printable(whole.path)} {_content_of(whole)} no folder {inner}: '
-      'config.data.path is the folder that holds trainA and trainB, '
-      f'{option} takes one of any name'
-    )
-  return folder
-
-
-def _test_folder(
-  config: DataConfig, domain: str, opener: _Opener
+def _find(
+  config: DataConfig, split: str, domain: str, open_archive: _OpenArchive
 ) -> _Folder | None:
-  """The folder of a domain's test images; None where there is none."""
-  option = f'config.data.test_{domain}'
-  given = getattr(config, f'test_{domain}')
-  content = f"{domain}'s test images"
-  if given:
-    return _existing(given, option, content, opener)
-  if config.path:
-    whole = _existing(config.path, 'config.data.path', content, opener)
-    if folder := _inside(whole, f'test{domain.upper()}'):
-      return folder
-  logging.getLogger('cyclegan_jax').warning(
-    'no folder of test images of %s: its training images take their place '
-    '(%s names one)',
-    domain,
-    option,
-  )
-  return None
+  """Finds the folder of a split; None where no option leads to one."""
+  name = f'{split}_{domain}'
+  if path := getattr(config, name):
+    return _existing(path, f'config.data.{name}', open_archive)
+  if not config.path:
+    return None
+  parent = _existing(config.path, 'config.data.path', open_archive)
+  return _subfolder(parent, f'{split}{domain.upper()}')
 
 
-def _existing(
-  given: str, option: str, content: str, opener: _Opener
-) -> _Folder:
-  path = os.path.expanduser(given)
+def _existing(path: str, option: str, open_archive: _OpenArchive) -> _Folder:
+  expanded = os.path.expanduser(path)
   try:
-    if stat.S_ISDIR(os.stat(path).st_mode):
-      return _Folder(path)
-    if is_archive(path):
-      return _Folder(path, opener(path))
-    trouble = 'is a file'
+    if stat.S_ISDIR(os.stat(expanded).st_mode):
+      return _Folder(expanded)
+    if is_archive(expanded):
+      return _Folder(expanded, open_archive(expanded))
+    reason = 'is a file'
   except FileNotFoundError:
-    trouble = 'does not exist'
+    reason = 'does not exist'
   except (OSError, ValueError) as error:
-    trouble = f"can't be opened ({one_line(error)})"
+    reason = f'cannot be opened ({one_line(error)})'
+  content = 'trainA and trainB' if option == 'config.data.path' else 'images'
   raise DataError(
-    f'{option}={given!r} {trouble}: give the folder, or the .zip, that holds '
-    f'{content}'
+    f'{option}={path!r} {reason}: give a folder, or a .zip, with {content}'
   )
 
 
-def _inside(folder: _Folder, name: str) -> _Folder | None:
-  """The folder of a name in a folder; in an archive, also one level down."""
-  if not folder.archive:
-    path = os.path.join(folder.path, name)
+def _subfolder(parent: _Folder, name: str) -> _Folder | None:
+  """The folder of that name; in an archive, also one level down."""
+  if not parent.archive:
+    path = os.path.join(parent.path, name)
     return _Folder(path) if os.path.isdir(path) else None
-  inner = f'{_top(folder.archive, name)}{name}/'
-  images = folder.archive.images
-  if any(image.name.startswith(inner) for image in images):
-    return folder._replace(inner=inner)
+  tops = {image.filename.split('/')[0] for image in parent.archive.images}
+  is_wrapped = len(tops) == 1 and name not in tops
+  inner = f'{tops.pop()}/{name}/' if is_wrapped else f'{name}/'
+  if any(image.filename.startswith(inner) for image in parent.archive.images):
+    return parent._replace(inner=inner)
   return None
 
 
-def _top(archive: Archive, name: str) -> str:
-  """What precedes a folder's name: '', or the one folder that holds all."""
-  firsts = {image.name.split('/')[0] for image in archive.images}
-  return f'{firsts.pop()}/' if len(firsts) == 1 and name not in firsts else ''
+def _missing_folder(
+  config: DataConfig, domain: str, open_archive: _OpenArchive
+) -> ConfigError | DataError:
+  """The error where no option leads to a domain's training images."""
+  option, inner = f'config.data.train_{domain}', f'train{domain.upper()}'
+  if config.path:
+    parent = _existing(config.path, 'config.data.path', open_archive)
+    return DataError(
+      f'config.data.path={config.path!r} has no folder {inner}, only '
+      f'{_entries(parent)}: give the folder that holds trainA and trainB, or '
+      f'a folder of any name as {option}'
+    )
+  if config.train_a or config.train_b:
+    return ConfigError(
+      f"{option} is not set: give the folder of {domain}'s training images, "
+      f'or config.data.path with a folder {inner} in it'
+    )
+  return ConfigError(
+    'config.data.path is not set: give the folder that holds trainA and '
+    'trainB, or two folders as config.data.train_a and config.data.train_b'
+  )
 
 
-def _content_of(folder: _Folder) -> str:
-  """What a folder holds, for a message: 'holds notes.txt and testA, but'."""
+def _entries(folder: _Folder) -> str:
+  """Lists what a folder holds, for a message; of an archive, the images."""
   try:
-    found = (
-      {image.name.split('/')[0] for image in folder.archive.images}
+    names = (
+      {image.filename.split('/')[0] for image in folder.archive.images}
       if folder.archive
       else os.listdir(folder.path)
     )
   except OSError as error:
     raise DataError(
-      f"{printable(folder.path)} can't be listed: {one_line(error)}"
+      f'{printable(folder.path)} cannot be listed: {one_line(error)}'
     ) from error
-  names = sorted(name for name in found if name[0] != '.')
-  if not names:
-    return 'holds no images, and' if folder.archive else 'is empty, with'
-  shown = ', '.join(printable(name) for name in names[:_NUM_LISTED])
-  more = len(names) - _NUM_LISTED
-  return f'holds {shown}{f" and {more} more" if more > 0 else ""}, but'
+  visible = sorted(name for name in names if name[0] != '.')
+  shown = ', '.join(printable(name) for name in visible[:_NUM_LISTED])
+  num_more = len(visible) - _NUM_LISTED
+  more = f' and {num_more} more' if num_more > 0 else ''
+  return f'{shown}{more}' if shown else 'nothing'
 
 
 def _images_in(folder: _Folder, config: DataConfig, domain: str) -> Images:
@@ -205,9 +197,8 @@ def _images_in(folder: _Folder, config: DataConfig, domain: str) -> Images:
       stamps=stamps,
     )
   if not len(images):
-    count = f'{num_others} other file{"s" if num_others != 1 else ""}'
     raise DataError(
       f'{printable(folder.path)} holds no images ({", ".join(EXTENSIONS)}) and '
-      f'{count}'
+      f'{num_others} other file{"s" if num_others != 1 else ""}'
     )
   return images

@@ -1,6 +1,7 @@
 """Images of one domain and split, decoded on demand."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -44,6 +45,11 @@ class Images:
 
   def __len__(self) -> int:
     return len(self.names)
+
+  def relative_names(self) -> list[str]:
+    """Names below the root, with '/' as separator."""
+    skipped = len(self.root)
+    return [name[skipped:].replace(os.sep, '/') for name in self.names]
 
 
 def check_channels(config: DataConfig) -> None:

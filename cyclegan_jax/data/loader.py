@@ -1,11 +1,12 @@
-"""From images to batches: a pure function of (seed, step).
+"""Batches of training images as a pure function of (seed, step).
 
-Each domain is an endless stream of its own: permutation after permutation of
-its images, so each image comes once an epoch of its own domain and a and b
-are drawn independently. Step s takes positions [s * B, (s + 1) * B) of both.
+Each domain is an endless stream: one permutation of its images after another.
+So each image occurs once per epoch of its own domain, and a and b are drawn
+independently. Step s takes the positions [s * B, (s + 1) * B) of both streams.
 
-Where pairs are asked for they are a third stream, and config.data.paired_share
-of the positions take the next of it in place of the next of a and of b.
+Pairs are a third stream. If the loss uses them, a fraction
+config.data.paired_share of the positions takes the next pair instead of the
+next images of a and of b.
 """
 
 import collections
@@ -15,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from cyclegan_jax.config import Config, DataConfig
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.resizing import (
   check_crop,
@@ -27,40 +29,41 @@ from cyclegan_jax.data.resizing import (
   random_crop,
   resize,
 )
-from cyclegan_jax.data.sources import ImageError, Images
 from cyclegan_jax.errors import DataError, printable
+from cyclegan_jax.media.decoding import ImageError
 
-# uint8 [B, H, W, C] by domain; float32 in [-1, 1] of files of more than 8 bits.
-# Where there are pairs also 'is_pair': bool [B].
+# [B, H, W, C] by domain: uint8, or float32 in [-1, 1] if files have more than
+# 8 bits. With pairs also 'is_pair': bool [B].
 RawBatch = dict[str, np.ndarray]
 
-_Decoded = dict[str, np.ndarray]  # [H, W, C] of a domain, or of both of a pair
+# [H, W, C] of one domain, or of both for a pair.
+_Decoded = dict[str, np.ndarray]
 
 _POLL_SECONDS = 0.2
 _STREAM_SEEDS = {'a': 0, 'b': 1, 'pairs': 2}
 _SHARE_PARTS = 1_000_000
 _HOST_CROPS = ('crop', 'scale_and_crop')
-_ORDER, _CROP = 0, 1  # keep the streams of random numbers apart
+_ORDER, _CROP = 0, 1  # tell the streams of random numbers apart
 
 
-class _Request(NamedTuple):
+class _PendingBatch(NamedTuple):
   """A batch that is being decoded."""
 
-  futures: 'dict[str, list[Future[_Decoded]]]'  # by domain
+  futures: dict[str, list[Future[_Decoded]]]  # by domain
   is_pair: list[bool]
 
 
 class TrainBatches:
-  """Batches of images, decoded ahead in threads.
+  """Iterator over batches of images, which threads decode ahead.
 
-  Each is {'a', 'b'}: [B, H, W, C], uint8 or, where files hold more than 8 bits,
-  float32 in [-1, 1]. H = W is load_size where the device crops
-  ('resize_and_crop'), else size. With config.loss.paired_weight it has
-  'is_pair' too, bool [B]: whether an example's a and b are a pair.
+  A batch is {'a', 'b'}: [B, H, W, C], uint8, or float32 in [-1, 1] if files
+  have more than 8 bits. H = W is load_size if the device crops
+  ('resize_and_crop'), else size. With config.loss.paired_weight it also has
+  'is_pair', bool [B]: whether a and b of an example are a pair.
 
   Attributes:
-    step: of the batch that comes next.
-    waited: seconds for which the taker of the batches has waited.
+    step: step of the next batch.
+    waited: seconds that the caller has waited for batches.
   """
 
   def __init__(
@@ -73,29 +76,28 @@ class TrainBatches:
     on_wait: Callable[[float, str], None] | None = None,
     share: tuple[int, int] = (0, 1),
   ):
-    """Starts nothing: the first batch does.
+    """Starts nothing; the first batch does.
 
     Args:
       config: seed, batch_size, data and loss.paired_weight.
       images: 'train_a' and 'train_b'.
-      start_step: the step of the first batch; batch(step) does not depend on
-        it, nor on the number of threads.
-      end_step: the first step whose batch is not asked for; None for no end.
-      on_wait: is called every now and then while a batch does not come, with
-        the seconds since it was asked for and a text that says what is being
-        read; what it raises ends the wait.
-      share: which of how many parts of each batch to give.
+      start_step: step of the first batch. Batches depend neither on it nor on
+        the number of threads.
+      end_step: step after the last batch; None for an endless iterator.
+      on_wait: called repeatedly while a batch is delayed, with the seconds
+        since it was requested and a text that names the images being read. Its
+        exceptions end the wait.
+      share: (i, n) yields the i-th of n equal parts of each batch, from 0.
     """
     self.step = start_step
     self.waited = 0.0
     self._config = config
-    self._images = images
     self._end_step = end_step
     self._pairs = training_pairs(config, images)
     self._decoder = Decoder(config.data, images, self._pairs)
     self._on_wait = on_wait
     self._share = share
-    self._pending: collections.deque[_Request] = collections.deque()
+    self._pending: collections.deque[_PendingBatch] = collections.deque()
 
   def __enter__(self) -> Self:
     return self
@@ -104,55 +106,55 @@ class TrainBatches:
     self.close()
 
   def close(self) -> None:
-    """Ends the threads, without waiting for a disk that hangs."""
+    """Ends the threads without waiting for a disk that hangs."""
     self._decoder.close()
 
   def __iter__(self) -> Self:
     return self
 
   def __next__(self) -> RawBatch:
-    """The batch of `step`, which then is the next one.
+    """Returns the batch of `step` and increments `step`.
 
     Raises:
-      DataError: more images can't be read than config.data.max_corrupt.
-      StopIteration: it is of `end_step`.
+      DataError: more images are unreadable than config.data.max_corrupt.
+      StopIteration: `step` is `end_step`.
     """
     if self.step == self._end_step:
       raise StopIteration
-    began = time.monotonic()
+    start_time = time.monotonic()
     try:
       self._read_ahead()
-      request = self._pending.popleft()
+      pending = self._pending.popleft()
       batch = {
         domain: np.stack(
-          [self._wait_for(each, began)[domain] for each in futures]
+          [self._wait_for(future, start_time)[domain] for future in futures]
         )
-        for domain, futures in request.futures.items()
+        for domain, futures in pending.futures.items()
       }
       if self._pairs:
-        batch['is_pair'] = np.array(request.is_pair)
+        batch['is_pair'] = np.array(pending.is_pair)
     except BaseException:
       self.close()
       raise
     finally:
-      self.waited += time.monotonic() - began
+      self.waited += time.monotonic() - start_time
     self.step += 1
     return batch
 
   def names(self, step: int) -> dict[str, list[str]]:
-    """The names of the images that batch(step) is made of.
+    """Names of the images in the batch of a step, by domain.
 
-    As far as is known: the place of one that can't be read goes to the next,
-    once that was tried.
+    An unreadable image is named until it was tried; then the one that replaces
+    it is.
     """
     names: dict[str, list[str]] = {'a': [], 'b': []}
     for position in self._positions(step):
-      is_pair, at = self._place(position)
-      for domain, of_domain in names.items():
-        name_at = (
-          self._decoder.name_at_pair if is_pair else self._decoder.name_at
+      is_pair, place = self._stream_position(position)
+      for domain in 'ab':
+        stream = 'pairs' if is_pair else domain
+        names[domain].append(
+          self._decoder.names_at(stream, place, self._config.seed)[domain]
         )
-        of_domain.append(name_at(domain, at, self._config.seed))
     return names
 
   def _read_ahead(self) -> None:
@@ -166,60 +168,54 @@ class TrainBatches:
     first = step * self._config.batch_size
     return range(first, first + self._config.batch_size)
 
-  def _place(self, position: int) -> tuple[bool, int]:
-    """Whether an example is a pair, and its position in its own stream."""
+  def _stream_position(self, position: int) -> tuple[bool, int]:
+    """Whether an example is a pair, and its position in its stream."""
     if not self._pairs:
       return False, position
     share = self._config.data.paired_share
-    before, after = (
-      num_paired(each, share) for each in (position, position + 1)
-    )
-    return (True, before) if after > before else (False, position - before)
+    before = num_paired(position, share)
+    is_pair = num_paired(position + 1, share) > before
+    return is_pair, before if is_pair else position - before
 
-  def _request(self, step: int) -> _Request:
+  def _request(self, step: int) -> _PendingBatch:
     part, num_parts = self._share
     size = self._config.batch_size // num_parts
-    ours = self._positions(step)[part * size : (part + 1) * size]
-    places = [self._place(position) for position in ours]
     seed, submit = self._config.seed, self._decoder.submit
-    # A pair is decoded by one thread, as it takes both or none.
-    pairs = {
-      at: self._decoder.submit_pair(at, seed)
-      for is_pair, at in places
-      if is_pair
-    }
-    futures = {
-      domain: [
-        pairs[at] if is_pair else submit(domain, at, seed)
-        for is_pair, at in places
-      ]
-      for domain in 'ab'
-    }
-    return _Request(futures, [is_pair for is_pair, _ in places])
+    pending = _PendingBatch({'a': [], 'b': []}, [])
+    for position in self._positions(step)[part * size : (part + 1) * size]:
+      is_pair, place = self._stream_position(position)
+      if is_pair:  # one thread decodes both or neither
+        a = b = submit('pairs', place, seed)
+      else:
+        a, b = (submit(domain, place, seed) for domain in 'ab')
+      pending.futures['a'].append(a)
+      pending.futures['b'].append(b)
+      pending.is_pair.append(is_pair)
+    return pending
 
-  def _wait_for(self, future: 'Future[_Decoded]', began: float) -> _Decoded:
+  def _wait_for(self, future: Future[_Decoded], start_time: float) -> _Decoded:
     while True:
       try:
         return future.result(timeout=_POLL_SECONDS)
       except TimeoutError:
-        if future.done():  # since then, or with an error of this kind
+        if future.done():  # in the meantime, or with a TimeoutError of its own
           return future.result()
         if self._on_wait:
-          self._on_wait(time.monotonic() - began, self._decoder.reading())
+          self._on_wait(time.monotonic() - start_time, self._decoder.reading())
 
 
 def num_paired(position: int, share: float) -> int:
-  """How many of the examples before a position are pairs: evenly spread."""
+  """Number of pairs among the examples before a position, evenly spread."""
   return position * round(share * _SHARE_PARTS) // _SHARE_PARTS
 
 
 def image_at(position: int, num_images: int, seed: int, stream: str) -> int:
-  """The index of the image at a position of an endless stream.
+  """Index of the image at a position of an endless stream.
 
   Args:
-    position: from 0.
-    num_images: in an epoch of the stream.
-    seed: of the run.
+    position: position from 0.
+    num_images: number of images, the length of an epoch.
+    seed: random seed of the run.
     stream: 'a', 'b' or 'pairs'.
   """
   epoch, place = divmod(position, num_images)
@@ -235,12 +231,12 @@ def _epoch_order(
 
 
 class Decoder:
-  """Reads and resizes training images, keeps them, counts the unreadable.
+  """Reads, resizes and caches training images, and skips unreadable ones.
 
-  An unreadable image is named once in a warning, and the next readable one
-  takes its place, whichever thread finds it. So is one that changed since it
-  was listed; under config.data.strict it is a DataError. Of a pair both are
-  read, or the next pair takes its place.
+  An unreadable image is reported by one warning, and the next readable image
+  of its stream takes its place, whichever thread finds it. So is an image
+  that changed since it was listed; with config.data.strict that is a
+  DataError. A pair is replaced by the next pair if either image is unreadable.
   """
 
   def __init__(
@@ -249,9 +245,21 @@ class Decoder:
     images: Mapping[str, Images],
     pairs: Sequence[tuple[int, int]] = (),
   ):
+    """Starts the threads.
+
+    Args:
+      config: data options.
+      images: 'train_a' and 'train_b'.
+      pairs: indices of a and b of each pair.
+    """
     self._config = config
     self._pairs = pairs
     self._images = {domain: images[f'train_{domain}'] for domain in 'ab'}
+    self._lengths = {
+      'pairs': len(pairs),
+      **{domain: len(each) for domain, each in self._images.items()},
+    }
+    # Keys are (stream, index); only pairs of unequal sizes use 'pairs'.
     self._cache: dict[tuple[str, int], np.ndarray] = {}
     self._cache_left = int(config.cache_gib * 2**30)
     self._corrupt: dict[tuple[str, int], ImageError] = {}
@@ -265,164 +273,157 @@ class Decoder:
     )
 
   def close(self) -> None:
-    """Drops what is asked for; a thread that reads ends when it has read."""
+    """Cancels requests; a thread ends after the image that it is reading."""
     if self._threads:
       self._threads.shutdown(wait=False, cancel_futures=True)
 
   def reading(self) -> str:
-    """What is being read right now, for a message."""
+    """The images that are being read, for a message."""
     names = sorted(self._reading.copy().values())
     more = f' and {len(names) - 2} more' if len(names) > 2 else ''
     return f'reading {", ".join(names[:2])}{more}' if names else 'decoding'
 
-  def name_at(self, domain: str, position: int, seed: int) -> str:
-    """The name of the image at a position of the domain's stream."""
-    images = self._images[domain]
-    index = image_at(position, len(images), seed, domain)
-    while (domain, index) in self._corrupt:
-      index = (index + 1) % len(images)
-    return images.names[index]
+  def names_at(self, stream: str, position: int, seed: int) -> dict[str, str]:
+    """Names by domain of the images at a position of a stream."""
+    index = image_at(position, self._lengths[stream], seed, stream)
+    while not self._corrupt.keys().isdisjoint(
+      [(stream, index), *self._members(stream, index)]
+    ):
+      index = (index + 1) % self._lengths[stream]
+    return {
+      domain: self._images[domain].names[member]
+      for domain, member in self._members(stream, index)
+    }
 
-  def name_at_pair(self, domain: str, position: int, seed: int) -> str:
-    """As `name_at`, of one image of a pair."""
-    place = image_at(position, len(self._pairs), seed, 'pairs')
-    while not self._corrupt.keys().isdisjoint(self._keys(place)):
-      place = (place + 1) % len(self._pairs)
-    return self._images[domain].names[self._pairs[place]['ab'.index(domain)]]
-
-  def submit(self, domain: str, position: int, seed: int) -> 'Future[_Decoded]':
-    """Asks for the image at a position of the domain's stream."""
-    return self._submit(self._get, domain, position, seed)
-
-  def submit_pair(self, position: int, seed: int) -> 'Future[_Decoded]':
-    """Asks for both images at a position of the stream of pairs."""
-    return self._submit(self._get_pair, position, seed)
-
-  def _submit(
-    self, get: Callable[..., _Decoded], *args: Any
-  ) -> 'Future[_Decoded]':
+  def submit(self, stream: str, position: int, seed: int) -> Future[_Decoded]:
+    """Requests the images at a position of a stream, 'a', 'b' or 'pairs'."""
     if self._threads:
-      return self._threads.submit(get, *args)
+      return self._threads.submit(self._decode, stream, position, seed)
     future: Future[_Decoded] = Future()
-    future.set_result(get(*args))
+    future.set_result(self._decode(stream, position, seed))
     return future
 
-  def _get(self, domain: str, position: int, seed: int) -> _Decoded:
-    num_images = len(self._images[domain])
-    first = image_at(position, num_images, seed, domain)
-    for attempt in range(num_images):
-      image = self._read((domain, (first + attempt) % num_images))
-      if image is not None:
-        return {domain: self._crop(image, domain, position, seed)}
+  def _decode(self, stream: str, position: int, seed: int) -> _Decoded:
+    length = self._lengths[stream]
+    first = image_at(position, length, seed, stream)
+    for attempt in range(length):
+      images = self._read_members(stream, (first + attempt) % length)
+      if images is not None:
+        return {
+          domain: self._crop(image, stream, position, seed)
+          for domain, image in images.items()
+        }
     raise DataError(
-      f'none of the {num_images} images of train_{domain} can be read'
+      f'none of the {length} pairs is readable'
+      if stream == 'pairs'
+      else f'none of the {length} images of train_{stream} is readable'
     )
 
-  def _get_pair(self, position: int, seed: int) -> _Decoded:
-    first = image_at(position, len(self._pairs), seed, 'pairs')
-    for attempt in range(len(self._pairs)):
-      pair = self._read_pair((first + attempt) % len(self._pairs))
-      if pair is not None:
-        # By the same numbers, so that both are cut at the same place.
-        return {
-          domain: self._crop(image, 'pairs', position, seed)
-          for domain, image in pair.items()
-        }
-    raise DataError(f'none of the {len(self._pairs)} pairs can be read')
+  def _members(self, stream: str, index: int) -> list[tuple[str, int]]:
+    """The (domain, index) of an image of a domain, or of both of a pair."""
+    if stream != 'pairs':
+      return [(stream, index)]
+    return list(zip('ab', self._pairs[index], strict=True))
+
+  def _read_members(self, stream: str, index: int) -> _Decoded | None:
+    """The image, or both images of a pair; None if one is unreadable."""
+    images: _Decoded = {}
+    for key in self._members(stream, index):
+      image = self._read(key)
+      if image is None:
+        return None
+      images[key[0]] = image
+    shapes = [f'{x.shape[1]} x {x.shape[0]}' for x in images.values()]
+    if self._config.preprocess in _HOST_CROPS and len(set(shapes)) > 1:
+      name, partner = (
+        self._images[domain].names[member]
+        for domain, member in self._members(stream, index)
+      )
+      reason = (
+        f'it is {shapes[0]}, and {printable(partner)}, its pair, {shapes[1]}: '
+        'their crops would differ'
+      )
+      self._skip((stream, index), ImageError(name, reason))
+      return None
+    return images
 
   def _crop(
     self, image: np.ndarray, stream: str, position: int, seed: int
   ) -> np.ndarray:
+    """Crops where sizes differ; else the device does, as one array.
+
+    Both images of a pair are cropped by the same random numbers.
+    """
     if self._config.preprocess not in _HOST_CROPS:
       return image
-    # Sizes differ, so these can't be cropped as one array on the device.
     seeds = (seed, _STREAM_SEEDS[stream], _CROP, position)
     return random_crop(image, self._config.size, np.random.default_rng(seeds))
 
-  def _keys(self, place: int) -> list[tuple[str, int]]:
-    """What of a pair may be unreadable: an image, or the two together."""
-    a, b = self._pairs[place]
-    return [('a', a), ('b', b), ('pairs', place)]
-
-  def _read_pair(self, place: int) -> _Decoded | None:
-    """Both images of a pair; None if they can't be had."""
-    at_a, at_b, at_pair = self._keys(place)
-    a = self._read(at_a)
-    b = None if a is None else self._read(at_b)
-    if a is None or b is None:
+  def _read(self, key: tuple[str, int]) -> np.ndarray | None:
+    """An image by domain and index; None if it is unreadable."""
+    if key in self._corrupt:
+      self._skip(key, self._corrupt[key])
       return None
-    if self._config.preprocess in _HOST_CROPS and a.shape[:2] != b.shape[:2]:
-      names = (self._images[at[0]].names[at[1]] for at in (at_a, at_b))
-      shapes = (f'{x.shape[1]} x {x.shape[0]}' for x in (a, b))
-      name, partner = names
-      one, other = shapes
-      reason = (
-        f'it is {one}, and {printable(partner)}, its pair, {other}: crops of '
-        'them would not show the same'
-      )
-      self._skip(at_pair, ImageError(name, reason))
-      return None
-    return {'a': a, 'b': b}
-
-  def _read(self, at: tuple[str, int]) -> np.ndarray | None:
-    """An image of a domain by its index; None if it can't be read."""
-    images = self._images[at[0]]
-    if at in self._corrupt:
-      self._skip(at, self._corrupt[at])
-      return None
-    if at in self._cache:
-      return self._cache[at]
+    if key in self._cache:
+      return self._cache[key]
+    domain, index = key
+    images = self._images[domain]
+    name = images.names[index]
     try:
-      self._reading[threading.get_ident()] = printable(images.names[at[1]])
-      image = images.read(at[1])
-      self._check_unchanged(at)
-      check_scaled(image, images.names[at[1]], self._config)
+      self._reading[threading.get_ident()] = printable(name)
+      image = images.read(index)
+      self._check_unchanged(images, index)
+      check_scaled(image, name, self._config)
       image = resize(image, self._config)
-      check_crop(image, images.names[at[1]], self._config)
+      check_crop(image, name, self._config)
     except ImageError as error:
       if self._config.strict:
-        self._check_unchanged(at)
-      self._skip(at, error)
+        self._check_unchanged(images, index)
+      self._skip(key, error)
       return None
     finally:
       self._reading.pop(threading.get_ident(), None)
     with self._lock:
-      if at not in self._cache and image.nbytes <= self._cache_left:
-        self._cache[at] = image
+      if key not in self._cache and image.nbytes <= self._cache_left:
+        self._cache[key] = image
         self._cache_left -= image.nbytes
     return image
 
-  def _check_unchanged(self, at: tuple[str, int]) -> None:
-    images = self._images[at[0]]
-    path = images.changed(at[1]) if images.changed else ''
+  def _check_unchanged(self, images: Images, index: int) -> None:
+    path = images.changed(index) if images.changed else ''
     if not path:
       return
-    told = f'{printable(path)} changed since the run began'
+    message = f'{printable(path)} changed since the run began'
     if self._config.strict:
       raise DataError(
-        f'{told}: put it back, or set config.data.strict=False to use its new '
-        'content'
+        f'{message}. Restore it, or set config.data.strict=False to use its '
+        'new content'
       )
     with self._lock:
       is_new = path not in self._changed
       self._changed.add(path)
     if is_new:
       logging.getLogger('cyclegan_jax').warning(
-        '%s: its new content is used', told
+        '%s: its new content is used', message
       )
 
-  def _skip(self, at: tuple[str, int], error: ImageError) -> None:
+  def _skip(self, key: tuple[str, int], error: ImageError) -> None:
+    """Counts an unreadable image.
+
+    Raises:
+      DataError: there are more than config.data.max_corrupt.
+    """
     with self._lock:
-      is_new = at not in self._corrupt
-      self._corrupt.setdefault(at, error)
-      # Its own count, so that all threads that meet it come to the same end.
-      count = list(self._corrupt).index(at) + 1
+      is_new = key not in self._corrupt
+      self._corrupt.setdefault(key, error)
+      # The image's own number, so that all its threads come to the same end.
+      count = list(self._corrupt).index(key) + 1
     budget = self._config.max_corrupt
     if count > budget:
       raise DataError(
-        f'{count} images can not be read, more than '
-        f'config.data.max_corrupt={budget}: {error}: mend or remove it, or '
-        'raise the budget'
+        f'{count} images are unreadable, more than '
+        f'config.data.max_corrupt={budget}: {error}. Repair or remove it, or '
+        'raise the limit'
       )
     if is_new:
       logging.getLogger('cyclegan_jax').warning(
@@ -433,52 +434,54 @@ class Decoder:
 def sample_images(
   config: Config, images: Mapping[str, Images]
 ) -> dict[str, np.ndarray]:
-  """Fixed test images of both domains, spread over each test set.
+  """Reads fixed test images of both domains, spread over each test set.
 
   Args:
     config: log.num_samples and data.
     images: 'test_a' and 'test_b'.
 
   Returns:
-    {'a', 'b'}: [N, size, size, C] as in a raw batch, N the same for both.
+    {'a', 'b'}: [N, size, size, C] as in a raw batch, N equal for both.
 
   Raises:
-    DataError: none can be read, or one is smaller than the crop.
+    DataError: no image is readable, or one is smaller than the crop.
   """
   tests = {domain: images[f'test_{domain}'] for domain in 'ab'}
   num = min(config.log.num_samples, *map(len, tests.values()))
   return {
     domain: np.stack(
       [
-        _readable_test_image(config.data, of_domain, int(index))
-        for index in np.linspace(0, len(of_domain) - 1, num)
+        _next_readable(config.data, test, int(index))
+        for index in np.linspace(0, len(test) - 1, num)
       ]
     )
-    for domain, of_domain in tests.items()
+    for domain, test in tests.items()
   }
 
 
-def _readable_test_image(
+def _next_readable(
   config: DataConfig, images: Images, index: int
 ) -> np.ndarray:
-  """The test image at an index, or the next that can be read."""
+  """Reads the test image at an index, or the next readable one."""
   for attempt in range(len(images)):
     try:
       return read_test_image(config, images, (index + attempt) % len(images))
     except ImageError as error:
       logging.getLogger('cyclegan_jax').warning('skipped %s', error)
-  raise DataError(f'none of {len(images)} test images can be read')
+  raise DataError(f'none of {len(images)} test images is readable')
 
 
 def read_test_image(
   config: DataConfig, images: Images, index: int
 ) -> np.ndarray:
-  """A test image of the size that the networks see: [size, size, C].
+  """Reads a test image at the networks' size.
 
-  Of uint8, or float32 in [-1, 1] where files hold more than 8 bits.
+  Returns:
+    [size, size, C]: uint8, or float32 in [-1, 1] if files have more than 8
+    bits.
 
   Raises:
-    DataError: it can't be read or is smaller than the crop.
+    DataError: the image is unreadable or smaller than the crop.
   """
   image = images.read(index)
   check_scaled(image, images.names[index], config)

@@ -1,4 +1,4 @@
-"""Images of two folders that show the same, by the names of their files."""
+"""Pairs of images in two folders, found by their file names."""
 
 import os
 from collections.abc import Mapping
@@ -11,45 +11,50 @@ from cyclegan_jax.errors import ConfigError, DataError, printable
 def match_names(
   source: Images, target: Images, *, domains: str = 'ab'
 ) -> dict[int, int]:
-  """The images of two folders whose names say that they are pairs.
+  """Finds the images of two folders that have the same name.
 
-  A pair has one path in both folders but for the ending: trainA/7.png and
-  trainB/7.jpg; or 7_A.jpg and 7_B.jpg, as in the data sets of the paper where
-  all files of the two folders are named so.
+  The images of a pair have the same path below their folders, except for the
+  extension: trainA/7.png and trainB/7.jpg. If all names of a folder end in _A
+  and _B, as in the paper's data sets, 7_A.jpg and 7_B.jpg are a pair.
 
   Args:
-    source: of one domain.
-    target: of the other.
-    domains: which they are, 'ab' or 'ba'.
+    source: images of one domain.
+    target: images of the other domain.
+    domains: the two domains, 'ab' or 'ba'.
 
   Returns:
-    From an index of the source's to one of the target's, in the source's
-    order; empty where images are no files of two folders.
+    Indices in the source to indices in the target, in the source's order;
+    empty unless the images are files of two folders.
   """
   if not (source.root and target.root) or source.root == target.root:
     return {}
-  ours, theirs = (
-    _stems(each, f'_{domain.upper()}')
-    for each, domain in zip((source, target), domains, strict=True)
+  source_stems, target_stems = (
+    _stems(images, f'_{domain.upper()}')
+    for images, domain in zip((source, target), domains, strict=True)
   )
-  place = {stem: index for index, stem in enumerate(theirs)}
+  places = {stem: index for index, stem in enumerate(target_stems)}
   return {
-    index: place[stem] for index, stem in enumerate(ours) if stem in place
+    index: places[stem]
+    for index, stem in enumerate(source_stems)
+    if stem in places
   }
 
 
 def training_pairs(
   config: Config, images: Mapping[str, Images]
 ) -> list[tuple[int, int]]:
-  """The pairs that config.loss.paired_weight asks for; none where it is 0.
+  """Finds the pairs for the paired loss.
 
   Args:
-    config: of the run.
+    config: config of the run.
     images: 'train_a' and 'train_b'.
+
+  Returns:
+    Indices of a and b; [] if config.loss.paired_weight is 0.
 
   Raises:
     ConfigError: the images are not from folders.
-    DataError: no two are a pair.
+    DataError: there are no pairs.
   """
   if not config.loss.paired_weight:
     return []
@@ -57,7 +62,7 @@ def training_pairs(
   if not (a.root and b.root):
     raise ConfigError(
       f'config.loss.paired_weight={config.loss.paired_weight} needs pairs, '
-      'which only folders have: set config.data.name=folder, or the weight to '
+      'which only folders have. Set config.data.name=folder, or the weight to '
       '0'
     )
   pairs = list(match_names(a, b).items())
@@ -65,18 +70,15 @@ def training_pairs(
     raise DataError(
       f'config.loss.paired_weight={config.loss.paired_weight} needs pairs, but '
       f'no image of {printable(a.root)} has the name of one of '
-      f'{printable(b.root)} (but for the ending): name pairs alike, or set the '
-      'weight to 0'
+      f'{printable(b.root)} (except for the extension). Give pairs equal '
+      'names, or set the weight to 0'
     )
   return pairs
 
 
 def _stems(images: Images, ending: str) -> list[str]:
-  skipped = len(images.root)
-  stems = [
-    os.path.splitext(name[skipped:].replace(os.sep, '/'))[0]
-    for name in images.names
-  ]
+  """Paths below the folder without extension, and without a common ending."""
+  stems = [os.path.splitext(name)[0] for name in images.relative_names()]
   if all(stem.endswith(ending) for stem in stems):
     return [stem.removesuffix(ending) for stem in stems]
   return stems

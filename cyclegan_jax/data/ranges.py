@@ -1,9 +1,10 @@
-"""The values of a run's images: found out once, then applied to each."""
+"""Types and ranges of a run's pixel values: resolved once, then applied."""
 
 import dataclasses
 import functools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import rich.console
@@ -20,7 +21,7 @@ from cyclegan_jax.media.value_range import (
   values_of,
 )
 
-# Beyond it is no measurement: the largest floats mark pixels without one.
+# Larger values are not measurements: the largest floats mark missing pixels.
 _MAX_VALUE = 1e30
 
 
@@ -30,18 +31,18 @@ def resolve_values(
   *,
   saved: DataConfig | None = None,
 ) -> DataConfig:
-  """Fills in the types and the ranges of both domains' values.
+  """Fills in the types and ranges of both domains' values.
 
   Args:
-    config: as the user gave it.
+    config: data options of the user.
     images: 'train_a' and 'train_b'.
-    saved: of the run to go on with, whose values hold where none are given.
+    saved: data options of the run to resume, which replace missing ones.
 
   Raises:
-    ConfigError: the source has no such values.
-    DataError: floats have no range.
+    ConfigError: the data source has no such values.
+    DataError: images of floats have no range.
   """
-  changes: dict[str, str | float] = {}
+  changes: dict[str, Any] = {}
   for domain in 'ab':
     dtype = getattr(config, f'dtype_{domain}')
     low, high = (getattr(config, f'{end}_{domain}') for end in ('low', 'high'))
@@ -62,35 +63,36 @@ def resolve_values(
         low, high = _measured_range(config, train, domain)
     changes |= {f'dtype_{domain}': dtype}
     changes |= {f'low_{domain}': low, f'high_{domain}': high}
-  return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+  return dataclasses.replace(config, **changes)
 
 
 def with_values(
   images: Mapping[str, Images], config: DataConfig
 ) -> dict[str, Images]:
-  """Images that are read by the values in a config.
+  """Makes images whose values are scaled as a config says.
 
   Args:
-    images: by split, 'train_a' and so on.
-    config: where it is not resolved, images stay as they are.
+    images: images by split, 'train_a' and so on.
+    config: resolved data options; images of a domain without a resolved range
+      stay as they are.
   """
   return {
-    split: _with_values(each, values_of(config, split[-1]))
+    split: _scale(of_split, values_of(config, split[-1]))
     if is_settled(config, split[-1])
-    else each
-    for split, each in images.items()
+    else of_split
+    for split, of_split in images.items()
   }
 
 
-def _with_values(images: Images, values: Values) -> Images:
+def _scale(images: Images, values: Values) -> Images:
   if values.is_plain:
     return images
-  read = functools.partial(_read, images, values)
+  read = functools.partial(_read_scaled, images, values)
   return dataclasses.replace(images, read=read)
 
 
-def _read(images: Images, values: Values, index: int) -> np.ndarray:
-  """float32 [h, w, C] in [-1, 1]."""
+def _read_scaled(images: Images, values: Values, index: int) -> np.ndarray:
+  """Reads an image as float32 [h, w, C] in [-1, 1]."""
   pixels = (images.stored or images.read)(index)
   try:
     return values.of(str(pixels.dtype)).to_network(pixels)
@@ -99,7 +101,7 @@ def _read(images: Images, values: Values, index: int) -> np.ndarray:
 
 
 def _first_dtype(images: Images) -> str:
-  """The type of the first image whose header can be read."""
+  """Type of the first image with a readable header."""
   for index in range(len(images) if images.dtype_of else 0):
     assert images.dtype_of
     try:
@@ -116,16 +118,16 @@ def _measured_range(
   lows, highs = [], []
   threads = ThreadPoolExecutor(max(1, config.num_workers))
   try:
-    for found in rich.progress.track(
-      threads.map(functools.partial(_extent, images), range(len(images))),
+    for extent in rich.progress.track(
+      threads.map(functools.partial(_min_and_max, images), range(len(images))),
       f'measuring the values of train_{domain}',
       len(images),
       transient=True,
       console=rich.console.Console(stderr=True),
     ):
-      if found:
-        lows.append(found[0])
-        highs.append(found[1])
+      if extent:
+        lows.append(extent[0])
+        highs.append(extent[1])
   finally:  # without waiting for a disk that hangs
     threads.shutdown(wait=False, cancel_futures=True)
   trouble = (
@@ -144,8 +146,8 @@ def _measured_range(
   )
 
 
-def _extent(images: Images, index: int) -> tuple[float, float] | None:
-  """The least and the largest finite value; None where there is none."""
+def _min_and_max(images: Images, index: int) -> tuple[float, float] | None:
+  """Least and largest finite value of an image; None if it has none."""
   assert images.stored
   try:
     pixels = images.stored(index)

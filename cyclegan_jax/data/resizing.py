@@ -1,4 +1,4 @@
-"""Images of any size to those that the networks take."""
+"""Resizing and cropping of images to the networks' size."""
 
 import numpy as np
 from PIL import Image
@@ -17,16 +17,16 @@ _RESAMPLING = {
 def resize(
   image: np.ndarray, config: DataConfig, *, is_test: bool = False
 ) -> np.ndarray:
-  """Everything of the preprocessing that is not random.
+  """Applies the deterministic part of the preprocessing.
 
   Args:
-    image: [h, w, C]: uint8, or float32.
-    config: preprocess, size, load_size, interpolation.
-    is_test: resize straight to what the network sees, where training would
-      crop at random from something larger.
+    image: [h, w, C], uint8 or float32.
+    config: preprocess, size, load_size and interpolation.
+    is_test: resizes to the networks' size directly, where training would take
+      a random crop of a larger image.
 
   Returns:
-    [H, W, C] of the same type; for a test image H = W = size.
+    [H, W, C] of the same dtype; H = W = size for a test image.
   """
   height, width = image.shape[:2]
   target = config.size if is_test else config.load_size
@@ -36,7 +36,7 @@ def resize(
     case 'resize_and_center_crop':
       load = config.load_size
       image = resize_to(image, load, load, config)
-      # Copied, as a view would keep all of it in the cache.
+      # A copy, as a view would keep the whole image in the cache.
       return center_crop(image, config.size).copy()
     case 'scale_and_crop':
       scale = target / min(height, width)
@@ -50,10 +50,10 @@ def resize(
 
 
 def check_scaled(image: np.ndarray, name: str, config: DataConfig) -> None:
-  """Raises ImageError where `resize` would make far too much of the image.
+  """Raises ImageError if `resize` would make an image of too many pixels.
 
-  A line of 1 x 65535 pixels is a small file; with 286 as its shorter side, it
-  takes as much memory as 5 billion pixels do.
+  A line of 1 x 65535 pixels is a small file, but with 286 pixels as its
+  shorter side it becomes an image of 5 billion pixels.
   """
   if config.preprocess != 'scale_and_crop':
     return
@@ -77,7 +77,7 @@ def raw_size(config: DataConfig) -> tuple[int, int]:
 
 
 def too_small(name: str, height: int, width: int, config: DataConfig) -> str:
-  """The message for an image that is smaller than the crop."""
+  """Message for an image that is smaller than the crop."""
   return (
     f'{name} is {width} x {height}, smaller than the crop '
     f'config.data.size={config.size}: lower it, or let '
@@ -132,7 +132,7 @@ def _resized_plane(
 
 
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-  """The middle [size, size, C] of an image."""
+  """The central [size, size, C] of an image."""
   top = (image.shape[0] - size) // 2
   left = (image.shape[1] - size) // 2
   return image[top : top + size, left : left + size]
@@ -141,13 +141,13 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
 def random_crop(
   image: np.ndarray, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """A [size, size, C] window of an image, each with the same chance."""
+  """A uniformly drawn [size, size, C] window of an image."""
   top = rng.integers(0, image.shape[0] - size + 1)
   left = rng.integers(0, image.shape[1] - size + 1)
   return image[top : top + size, left : left + size]
 
 
 def check_crop(image: np.ndarray, name: str, config: DataConfig) -> None:
-  """Raises DataError where the image is smaller than the crop."""
+  """Raises DataError if an image is smaller than the crop."""
   if min(image.shape[:2]) < config.size:
     raise DataError(too_small(name, image.shape[0], image.shape[1], config))

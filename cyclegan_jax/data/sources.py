@@ -5,9 +5,10 @@ splits, by index; `loader.py` makes batches of them.
 """
 
 import functools
-from collections.abc import Callable
+import pathlib
+from collections.abc import Callable, Mapping
 
-from cyclegan_jax.config import DataConfig
+from cyclegan_jax.config import DataConfig, source_options
 from cyclegan_jax.data.folder_source import open_folder
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.ranges import with_values
@@ -16,7 +17,15 @@ from cyclegan_jax.data.tfds_source import open_tfds
 from cyclegan_jax.errors import ConfigError
 from cyclegan_jax.media.decoding import ImageError
 
-__all__ = ['SOURCES', 'ImageError', 'Images', 'open_embedded', 'open_images']
+__all__ = [
+  'SOURCES',
+  'ImageError',
+  'Images',
+  'domain_folders',
+  'folder_options',
+  'open_embedded',
+  'open_images',
+]
 
 
 def open_images(config: DataConfig) -> dict[str, Images]:
@@ -39,6 +48,37 @@ def open_stored_images(config: DataConfig) -> dict[str, Images]:
     UserError: the source needs a package that is not installed.
   """
   return SOURCES[config.name](config)
+
+
+def domain_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The folder of test images of each domain, 'a' and 'b', in a folder.
+
+  A domain without one has its training images in their place; one without
+  either is left out.
+  """
+  return {
+    domain: inner
+    for domain in 'ab'
+    for split in ('train', 'test')
+    if (inner := folder / f'{split}{domain.upper()}').is_dir()
+  }
+
+
+def folder_options(
+  path: pathlib.Path, folders: Mapping[str, pathlib.Path]
+) -> dict[str, str]:
+  """Options of config.data that read a folder, or a .zip, for its test images.
+
+  Args:
+    path: of a folder or a .zip.
+    folders: of test images by domain, where they are not found by their names.
+  """
+  options = dict.fromkeys(source_options(), '')
+  options |= {'name': 'folder', 'path': str(path)}
+  for domain, inner in folders.items():
+    # Training images are not read, but have to be there.
+    options |= {f'train_{domain}': str(inner), f'test_{domain}': str(inner)}
+  return options
 
 
 def open_embedded(config: DataConfig) -> dict[str, Images]:

@@ -5,10 +5,8 @@ trainB, testA and testB; dataset_a and dataset_b are two of any kind that have
 images. Each is prepared once, as ArrayRecord files, which are read by index.
 """
 
-import functools
 import io
 import logging
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,54 +25,56 @@ from cyclegan_jax.media.decoding import (
 )
 
 
-class _Wanted(NamedTuple):
-  """What one domain takes of which data set."""
+class _Choice(NamedTuple):
+  """The data set that the config names for a domain.
 
-  option: str  # the dotted path of the option that names it
+  Attributes:
+    option: dotted path of the option that names it.
+    dataset: its name.
+    train: name of the training split.
+    test: name of the test split.
+  """
+
+  option: str
   dataset: str
-  train: str  # names of splits
+  train: str
   test: str
 
 
-class _Records(NamedTuple):
-  """The encoded images of one split."""
-
-  source: Sequence[bytes]  # serialised examples
-  feature: str  # the image's name in an example
-  parser: Any  # tfds.features.FeaturesDict with that feature only
-  names: tuple[str, ...]
-
-
 def open_tfds(config: DataConfig) -> dict[str, Images]:
-  """The images of one or two data sets, prepared if they are not yet.
+  """Opens one or two data sets; downloads and prepares them if necessary.
+
+  Returns:
+    Images of 'train_a', 'train_b', 'test_a' and 'test_b'.
 
   Raises:
-    ConfigError: no such data set, or it lacks the splits or the channels.
-    DataError: it can't be downloaded, prepared or read, or has no images.
+    ConfigError: TFDS has no such data set, or it lacks the splits or the
+      channels.
+    DataError: it cannot be downloaded, prepared or read, or has no images.
     UserError: tensorflow_datasets is not installed.
   """
   check_channels(config)
-  wanted = {domain: _wanted(config, domain) for domain in ('a', 'b')}
+  choices = {domain: _choice(config, domain) for domain in ('a', 'b')}
   check_installed()
   builders = {
-    each.dataset: prepared_builder(each.dataset, each.option, config.path)
-    for each in wanted.values()
+    choice.dataset: prepared_builder(choice.dataset, choice.option, config.path)
+    for choice in choices.values()
   }
   images = {}
   for split in ('train', 'test'):
-    for domain, each in wanted.items():
-      builder = builders[each.dataset]
-      images[f'{split}_{domain}'] = _images_of(
+    for domain, choice in choices.items():
+      builder = builders[choice.dataset]
+      images[f'{split}_{domain}'] = _images(
         builder,
-        each,
-        _split_of(builder, each, split, domain),
+        choice,
+        _split_name(builder, choice, split, domain),
         channels=getattr(config, f'channels_{domain}'),
         max_pixels=config.max_pixels,
       )
   return images
 
 
-def _wanted(config: DataConfig, domain: str) -> _Wanted:
+def _choice(config: DataConfig, domain: str) -> _Choice:
   option = f'config.data.dataset_{domain}'
   dataset = getattr(config, f'dataset_{domain}')
   if config.dataset and dataset:
@@ -84,138 +84,122 @@ def _wanted(config: DataConfig, domain: str) -> _Wanted:
     )
   if config.dataset:
     letter = domain.upper()
-    return _Wanted(
+    return _Choice(
       'config.data.dataset', config.dataset, f'train{letter}', f'test{letter}'
     )
   if not (config.dataset_a or config.dataset_b):
     raise ConfigError(
       'config.data.dataset is not set: give a TFDS data set of two domains, '
-      "such as 'cycle_gan/horse2zebra', or two data sets by "
+      "such as 'cycle_gan/horse2zebra', or two data sets as "
       'config.data.dataset_a and config.data.dataset_b'
     )
   if not dataset:
     raise ConfigError(
       f"{option} is not set: give the TFDS data set of {domain}'s images"
     )
-  return _Wanted(option, dataset, 'train', 'test')
+  return _Choice(option, dataset, 'train', 'test')
 
 
-def _split_of(builder: Any, wanted: _Wanted, split: str, domain: str) -> str:
-  """The name of the split to read; the training split if there's no test."""
-  found = builder.info.splits
-  if wanted.train not in found:
+def _split_name(builder: Any, choice: _Choice, split: str, domain: str) -> str:
+  """The name of a split; the training split where there is no test split."""
+  splits = builder.info.splits
+  if choice.train not in splits:
     hint = ''
-    if wanted.option == 'config.data.dataset':
+    if choice.option == 'config.data.dataset':
       hint = (
-        ': two data sets of one domain each are config.data.dataset_a and '
+        ': give two data sets of one domain each as config.data.dataset_a and '
         'config.data.dataset_b'
       )
     raise ConfigError(
-      f'{wanted.option}={wanted.dataset!r} has no split {wanted.train}, only '
-      f'{", ".join(sorted(found)) or "none"}{hint}'
+      f'{choice.option}={choice.dataset!r} has no split {choice.train}, only '
+      f'{", ".join(sorted(splits)) or "none"}{hint}'
     )
-  if split == 'train' or wanted.test in found:
-    return wanted.train if split == 'train' else wanted.test
+  if split == 'train' or choice.test in splits:
+    return choice.train if split == 'train' else choice.test
   logging.getLogger('cyclegan_jax').warning(
     '%s has no split %s: the training images of %s take its place',
-    wanted.dataset,
-    wanted.test,
+    choice.dataset,
+    choice.test,
     domain,
   )
-  return wanted.train
+  return choice.train
 
 
-def _images_of(
-  builder: Any, wanted: _Wanted, split: str, *, channels: int, max_pixels: int
+def _images(
+  builder: Any, choice: _Choice, split: str, *, channels: int, max_pixels: int
 ) -> Images:
   import tensorflow_datasets as tfds
 
-  feature = _image_feature(builder, wanted)
+  feature = _image_feature(builder, choice)
   # TFDS would decode every feature of a record, and images in its own way.
   raw = tfds.decode.DeserializeMethod.RAW_BYTES
   try:
     source = builder.as_data_source(split, deserialize_method=raw)
   except NotImplementedError as error:
     raise DataError(
-      f'{builder.data_dir} holds {wanted.dataset} in a format that takes '
-      'TensorFlow to read: give another config.data.path, to prepare it anew'
+      f'{builder.data_dir} holds {choice.dataset} in a format that needs '
+      'TensorFlow: give another config.data.path, to prepare it again'
     ) from error
   except Exception as error:
     raise DataError(
-      f"{builder.data_dir} can't be read: {one_line(error)}"
+      f'{builder.data_dir} cannot be read: {one_line(error)}'
     ) from error
   names = tuple(
-    f'{wanted.dataset}/{split}/{index:05d}' for index in range(len(source))
+    f'{choice.dataset}/{split}/{index:05d}' for index in range(len(source))
   )
   if not names:
-    raise DataError(f'{wanted.dataset} has no images in its split {split}')
+    raise DataError(f'{choice.dataset} has no images in its split {split}')
   parser = tfds.features.FeaturesDict({feature: builder.info.features[feature]})
-  records = _Records(source, feature, parser, names)
+  skip_decoding = {feature: tfds.decode.SkipDecoding()}
+
+  def open_image(index: int) -> io.BytesIO:
+    """An image file, as it was put into the data set."""
+    try:
+      example = parser.deserialize_example_np(
+        source[index], decoders=skip_decoding
+      )
+      return io.BytesIO(example[feature])
+    except Exception as error:  # of the reader, which is written in C++
+      raise ImageError(names[index], one_line(error)) from error
+
+  def read(index: int) -> np.ndarray:
+    return decode(
+      open_image(index), names[index], channels=channels, max_pixels=max_pixels
+    )
+
+  def shape_of(index: int) -> tuple[int, int]:
+    return decoded_shape(open_image(index), names[index], max_pixels=max_pixels)
+
+  num_bytes = builder.info.splits[split].num_bytes
   return Images(
     names=names,
-    read=functools.partial(
-      _read, records, channels=channels, max_pixels=max_pixels
-    ),
-    shape_of=functools.partial(_shape_of, records, max_pixels=max_pixels),
-    # Sizes of single records take reading them.
-    version=f'{builder.info.version}, {builder.info.splits[split].num_bytes} '
-    'bytes',
+    read=read,
+    shape_of=shape_of,
+    # The sizes of single records are not known without reading them.
+    version=f'{builder.info.version}, {num_bytes} bytes',
   )
 
 
-def _image_feature(builder: Any, wanted: _Wanted) -> str:
+def _image_feature(builder: Any, choice: _Choice) -> str:
   """The name of the feature 'image', or of the only one that is an image."""
   import tensorflow_datasets as tfds
 
   features = dict(builder.info.features or {})
-  found = [
+  image_features = [
     name
     for name, feature in features.items()
     if isinstance(feature, tfds.features.Image)
-    and feature.np_dtype != np.float32  # those bytes are not a picture
+    and feature.np_dtype != np.float32  # which are not stored as image files
     and len(feature.shape) == 3
   ]
-  if 'image' in found:
+  if 'image' in image_features:
     return 'image'
-  if len(found) == 1:
-    return found[0]
-  trouble = 'no feature that is an image'
-  if found:
-    trouble = "several features that are images and none called 'image'"
+  if len(image_features) == 1:
+    return image_features[0]
+  problem = 'no feature that is an image'
+  if image_features:
+    problem = "several features that are images and none called 'image'"
   raise ConfigError(
-    f'{wanted.option}={wanted.dataset!r} has {trouble}: it has '
+    f'{choice.option}={choice.dataset!r} has {problem}: it has '
     f'{", ".join(features)}'
   )
-
-
-def _read(
-  records: _Records, index: int, *, channels: int, max_pixels: int
-) -> np.ndarray:
-  return decode(
-    _encoded(records, index),
-    records.names[index],
-    channels=channels,
-    max_pixels=max_pixels,
-  )
-
-
-def _shape_of(
-  records: _Records, index: int, *, max_pixels: int
-) -> tuple[int, int]:
-  return decoded_shape(
-    _encoded(records, index), records.names[index], max_pixels=max_pixels
-  )
-
-
-def _encoded(records: _Records, index: int) -> io.BytesIO:
-  """The file of an image, as it went into the data set."""
-  import tensorflow_datasets as tfds
-
-  feature, name = records.feature, records.names[index]
-  skip = {feature: tfds.decode.SkipDecoding()}
-  try:
-    record = records.source[index]
-    example = records.parser.deserialize_example_np(record, decoders=skip)
-    return io.BytesIO(example[feature])
-  except Exception as error:  # of the reader's, written in C++
-    raise ImageError(name, one_line(error)) from error

@@ -1,4 +1,4 @@
-"""Test images to be judged: read in batches, known by their content."""
+"""Test images of one domain, read in batches and identified by content."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,25 +13,25 @@ from cyclegan_jax.data.loader import read_test_image
 from cyclegan_jax.data.pairs import match_names
 from cyclegan_jax.errors import DataError
 
-# Decoded images of one set that are kept, so that a set that is judged again
-# and again during a run is read once.
-_KEPT_BYTES = 256 * 2**20
+# Decoded images of one set that stay in memory, so that repeated evaluations
+# during a run read them once.
+_CACHE_BYTES = 256 * 2**20
 
 
 class ImageSet:
   """Test images of one domain, as the networks see them.
 
-  All are read once when the set is made, to know which can be read at all and
-  what they hold. What is too much for memory is read again when it is used.
+  All images are read once when the set is made, to find out which are
+  readable and to hash their content. Images beyond the memory limit are read
+  again when they are used.
 
   Attributes:
     domain: 'a' or 'b'.
-    split: 'test_a', or 'train_a' where its training images take their place.
-    root: the folder or archive that they come from; '' for no files.
-    indices: of the readable images among all of their split.
-    num_chosen: of images that were tried.
-    num_all: of images in the split.
-    failures: a message for each image that can't be read.
+    split: 'test_a', or 'train_a' if there are no test images.
+    root: folder or archive of the images; '' if they are not files.
+    all_images: all images of the split, readable or not.
+    indices: indices of the readable images in `all_images`.
+    failures: a message for each unreadable image.
     digests: SHA-256 of each readable image's pixels.
   """
 
@@ -42,119 +42,103 @@ class ImageSet:
     domain: str,
     *,
     max_images: int | None = None,
-    on_image: Callable[[], None] = lambda: None,
+    on_image: Callable[[int], None] = lambda number: None,
   ):
     """Reads all images once.
 
     Args:
-      config: its data section says how they are read.
-      images: of all splits of both domains.
+      config: config whose data section says how images are read.
+      images: images of all splits of both domains.
       domain: 'a' or 'b'.
-      max_images: of more, that many are taken, spread over all; None takes
-        all.
-      on_image: is called after each.
+      max_images: limit; of more images that many are taken, evenly spread.
+      on_image: called with 1 after each image.
 
     Raises:
-      DataError: none can be read.
+      DataError: no image is readable.
     """
     self._config = config
-    self._images = of_domain = images[f'test_{domain}']
-    train = images.get(f'train_{domain}')
-    is_train = train is not None and list(train.names) == list(of_domain.names)
     self.domain = domain
+    self.all_images = images[f'test_{domain}']
+    train = images.get(f'train_{domain}')
+    is_train = train is not None and list(train.names) == list(
+      self.all_images.names
+    )
     self.split = f'{"train" if is_train else "test"}_{domain}'
-    self.root = of_domain.root
-    self.num_all = len(of_domain)
-    chosen = spread(self.num_all, max_images)
-    self.num_chosen = len(chosen)
+    self.root = self.all_images.root
+    chosen = spread(len(self.all_images), max_images)
     self.indices: list[int] = []
     self.failures: list[str] = []
     self.digests: list[bytes] = []
-    self._readable: set[int] = set()
-    self._kept: dict[int, np.ndarray] = {}
-    room = _KEPT_BYTES
-    for index, read in self._read_all(chosen):
-      if isinstance(read, DataError):
-        self.failures.append(str(read))
+    self._cache: dict[int, np.ndarray] = {}
+    bytes_left = _CACHE_BYTES
+    for index, image in self._read_all(chosen):
+      if isinstance(image, DataError):
+        self.failures.append(str(image))
       else:
         self.indices.append(index)
-        self._readable.add(index)
-        self.digests.append(_digest(read))
-        if read.nbytes <= room:
-          room -= read.nbytes
-          self._kept[index] = read
-      on_image()
+        self.digests.append(_digest(image))
+        if image.nbytes <= bytes_left:
+          bytes_left -= image.nbytes
+          self._cache[index] = image
+      on_image(1)
     if not self.indices:
       raise DataError(
-        f'none of {self.num_chosen} images of {self.split} can be read: '
+        f'none of {len(chosen)} images of {self.split} is readable: '
         f'{self.failures[0]}'
       )
 
   def __len__(self) -> int:
     return len(self.indices)
 
-  @property
-  def names(self) -> list[str]:
-    """Names of the readable images."""
-    return [self._images.names[index] for index in self.indices]
-
-  @property
-  def listed(self) -> Images:
-    """All images of the split, which `read` takes by their place."""
-    return self._images
-
   def batches(self, size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """The readable images in their order.
+    """Iterates over the readable images in order.
 
     Args:
-      size: of a batch; the last may be smaller.
+      size: batch size; the last batch may be smaller.
 
     Yields:
-      Indices among all images of the split, and float32 [n, H, W, C] in
-      [-1, 1].
+      Indices in `all_images`, and float32 [n, H, W, C] in [-1, 1].
 
     Raises:
-      DataError: an image can't be read any more.
+      DataError: an image is no longer readable.
     """
     for start in range(0, len(self.indices), size):
       indices = self.indices[start : start + size]
-      found = []
-      for _, read in self._read_all(indices):
-        if isinstance(read, DataError):
-          raise read
-        found.append(pixels.to_float(read))
-      yield indices, np.stack(found)
+      batch = []
+      for _, image in self._read_all(indices):
+        if isinstance(image, DataError):
+          raise image
+        batch.append(pixels.to_float(image))
+      yield indices, np.stack(batch)
 
   def read(self, index: int) -> np.ndarray:
-    """One image, float32 [H, W, C] in [-1, 1].
+    """Reads one image, float32 [H, W, C] in [-1, 1].
 
     Args:
-      index: among all images of the split.
+      index: index in `all_images`.
 
     Raises:
-      DataError: it can't be read.
+      DataError: the image is unreadable.
     """
     return pixels.to_float(self._read(index))
 
   def can_read(self, index: int) -> bool:
-    """Whether an image can be read; one that can't is a failure.
+    """Whether an image is readable; an unreadable one is added to `failures`.
 
     Args:
-      index: among all images of the split.
+      index: index in `all_images`.
     """
-    if index in self._readable:
-      return True
-    read = self._try(index)
-    if isinstance(read, DataError) and str(read) not in self.failures:
-      self.failures.append(str(read))
-    return not isinstance(read, DataError)
+    image = self._read_or_error(index)
+    if isinstance(image, DataError) and str(image) not in self.failures:
+      self.failures.append(str(image))
+    return not isinstance(image, DataError)
 
   def _read(self, index: int) -> np.ndarray:
-    if index in self._kept:
-      return self._kept[index]
-    return read_test_image(self._config.data, self._images, index)
+    if index in self._cache:
+      return self._cache[index]
+    return read_test_image(self._config.data, self.all_images, index)
 
-  def _try(self, index: int) -> 'np.ndarray | DataError':
+  def _read_or_error(self, index: int) -> np.ndarray | DataError:
     try:
       return self._read(index)
     except DataError as error:
@@ -162,46 +146,60 @@ class ImageSet:
 
   def _read_all(
     self, indices: Sequence[int]
-  ) -> 'Iterator[tuple[int, np.ndarray | DataError]]':
-    """Reads in threads, a few ahead, in order."""
-    width = max(1, self._config.data.num_workers)
-    with ThreadPoolExecutor(width, 'evaluate') as threads:
-      for start in range(0, len(indices), 4 * width):
-        part = indices[start : start + 4 * width]
-        yield from zip(part, threads.map(self._try, part), strict=True)
+  ) -> Iterator[tuple[int, np.ndarray | DataError]]:
+    """Reads in threads, a few images ahead, in order."""
+    num_threads = max(1, self._config.data.num_workers)
+    with ThreadPoolExecutor(num_threads, 'evaluate') as threads:
+      for start in range(0, len(indices), 4 * num_threads):
+        part = indices[start : start + 4 * num_threads]
+        yield from zip(
+          part, threads.map(self._read_or_error, part), strict=True
+        )
 
 
-def _digest(image: np.ndarray) -> bytes:
-  hashed = hashlib.sha256(f'{image.dtype.str} {image.shape} '.encode())
-  hashed.update(np.ascontiguousarray(image).data)
-  return hashed.digest()
+def find_pairs(source: ImageSet, target: ImageSet) -> dict[int, int]:
+  """Finds the images of two folders that are pairs, by `match_names`.
+
+  Returns:
+    Indices in `source.all_images` to indices in `target.all_images`. Empty if
+    fewer than half of the images have a partner: then some names are equal by
+    chance.
+  """
+  pairs = match_names(
+    source.all_images, target.all_images, domains=source.domain + target.domain
+  )
+  pairs = {index: pairs[index] for index in source.indices if index in pairs}
+  if 2 * len(pairs) < len(source.indices):
+    return {}
+  # Those that `max_images` left out were not read yet.
+  readable = set(target.indices)
+  return {i: j for i, j in pairs.items() if j in readable or target.can_read(j)}
+
+
+def random_halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Draws two disjoint halves of the indices below `count`.
+
+  Random, as neighbors may be alike, as in a video. An odd one is left out.
+  """
+  order = np.random.default_rng(seed).permutation(count)
+  half = count // 2
+  return order[:half], order[half : 2 * half]
 
 
 def spread(count: int, max_count: int | None) -> list[int]:
-  """At most `max_count` of the indices below `count`, evenly spread."""
+  """Takes at most `max_count` of the indices below `count`, evenly spread."""
   if max_count is None or count <= max_count:
     return list(range(count))
   return [int(i) for i in np.linspace(0, count - 1, max_count)]
 
 
-def padded(batch: np.ndarray, size: int) -> np.ndarray:
-  """The batch with its last image repeated, up to a size."""
+def pad_batch(batch: np.ndarray, size: int) -> np.ndarray:
+  """Repeats the last image of a batch until it has `size` images."""
   missing = size - len(batch)
   return np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
 
 
-def find_pairs(source: ImageSet, target: ImageSet) -> dict[int, int]:
-  """Images of two folders that are pairs, as `match_names` finds them.
-
-  Returns:
-    From an index of the source's split to one of the target's. Empty where
-    less than half of the images have a partner: then some names are equal
-    by chance.
-  """
-  pairs = match_names(
-    source.listed, target.listed, domains=source.domain + target.domain
-  )
-  pairs = {index: pairs[index] for index in source.indices if index in pairs}
-  if 2 * len(pairs) < len(source.indices):
-    return {}
-  return {i: j for i, j in pairs.items() if target.can_read(j)}
+def _digest(image: np.ndarray) -> bytes:
+  digest = hashlib.sha256(f'{image.dtype.str} {image.shape} '.encode())
+  digest.update(np.ascontiguousarray(image).data)
+  return digest.digest()

@@ -1,127 +1,121 @@
-"""Scores against the truth, where each image has one."""
+"""Scores of images against their targets, one target for each image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cyclegan_jax import images
-from cyclegan_jax.config import Direction
-from cyclegan_jax.evaluation.image_set import ImageSet
-from cyclegan_jax.evaluation.table import (
-  Figure,
-  Row,
-)
+from cyclegan_jax import images as pixels
+from cyclegan_jax.evaluation.image_set import ImageSet, random_halves
+from cyclegan_jax.evaluation.results import Figure
 from cyclegan_jax.metrics import paired
-from cyclegan_jax.metrics.label_maps import Palette, label_scores
+from cyclegan_jax.metrics.label_maps import (
+  LabelScores,
+  Palette,
+  confusion_matrix,
+  label_scores,
+)
 
-LABEL_METRICS = ('pixel_accuracy', 'class_accuracy', 'mean_iou')
-
-_MIN_SSIM_SIZE = 11  # of its window
+LABEL_METRICS = LabelScores._fields
 
 
 def paired_metrics(size: int) -> list[str]:
-  """The names of what can be measured on images of a size."""
-  return ['l1', 'psnr', *(['ssim'] if size >= _MIN_SSIM_SIZE else [])]
+  """Names of the metrics of `metrics.paired` for images of a size."""
+  return ['l1', 'psnr', *(['ssim'] if size >= paired.MIN_SSIM_SIZE else [])]
 
 
 class PairScores:
-  """Gathers scores, a batch at a time, of translations and of copies."""
+  """Mean scores over pairs of image and target, added batch by batch."""
 
-  def __init__(self, *, palette: Palette | None = None):
-    """Nothing is gathered yet.
+  def __init__(self, metrics: Sequence[str], *, palette: Palette | None = None):
+    """Starts without any pairs.
 
     Args:
-      palette: of `label_maps`, where the truth is label maps.
+      metrics: names of functions of `metrics.paired`.
+      palette: colors of the classes, if the targets are label maps.
     """
+    self._metrics = metrics
     self._palette = palette
-    self._scores: dict[str, dict[str, list[float]]] = {'fake': {}, 'copy': {}}
-    self._maps: dict[str, list[np.ndarray]] = {}
+    self._values: dict[str, list[float]] = {}
+    self._confusion: np.ndarray | None = None
+    self._num_pairs = 0
 
-  def add(
-    self, source: np.ndarray, fake: np.ndarray, target: np.ndarray
-  ) -> None:
-    """Compares.
+  def add(self, images: np.ndarray, targets: np.ndarray) -> None:
+    """Adds a batch of pairs.
 
     Args:
-      source: float [N, H, W, C] in [-1, 1].
-      fake: its translations, float [N, H, W, C'] in [-1, 1].
-      target: what these should be, likewise.
+      images: float [N, H, W, C] in [-1, 1]. If their number of channels
+        differs from the targets', only label maps are scored.
+      targets: float [N, H, W, C'] in [-1, 1].
     """
-    has_copy = source.shape == target.shape
-    for name in paired_metrics(min(target.shape[1:3])):
-      metric = getattr(paired, name)
-      for kind, each in (('fake', fake), ('copy', source)):
-        if kind == 'fake' or has_copy:
-          values = self._scores[kind].setdefault(name, [])
-          values.extend(metric(each, target).tolist())
+    self._num_pairs += len(targets)
+    if images.shape == targets.shape:
+      for name in self._metrics:
+        scores = getattr(paired, name)(images, targets)
+        self._values.setdefault(name, []).extend(scores.tolist())
     if self._palette is not None:
-      for kind, each in (('fake', fake), ('copy', source), ('true', target)):
-        self._maps.setdefault(kind, []).append(images.to_rgb(each))
-
-  def rows(self, direction: Direction, sources: str) -> list[Row]:
-    """Means over all pairs.
-
-    Args:
-      direction: 'ab' or 'ba'.
-      sources: which images these are.
-    """
-    copies, palette = self._scores['copy'], self._palette
-    rows = [
-      Row(
-        direction,
-        name,
-        _mean(values),
-        _mean(copies[name]) if name in copies else None,
-        None,
-        sources,
+      confusion = confusion_matrix(
+        pixels.to_rgb(images), pixels.to_rgb(targets), self._palette
       )
-      for name, values in self._scores['fake'].items()
-    ]
-    if palette is not None and self._maps:
-      fake, copy, true = (
-        np.concatenate(self._maps[kind]) for kind in ('fake', 'copy', 'true')
-      )
-      scores, of_copy = (
-        label_scores(each, true, palette) for each in (fake, copy)
-      )
-      rows += [
-        Row(
-          direction,
-          name,
-          Figure(float(getattr(scores, name)), (len(true),)),
-          Figure(float(getattr(of_copy, name)), (len(true),)),
-          None,
-          sources,
-        )
-        for name in LABEL_METRICS
-      ]
-    return rows
+      before = 0 if self._confusion is None else self._confusion
+      self._confusion = before + confusion
+
+  def figures(self) -> dict[str, Figure]:
+    """The means over all pairs by the metrics' names; {} without pairs."""
+    means = {
+      name: float(np.mean(values)) for name, values in self._values.items()
+    }
+    if self._palette is not None and self._confusion is not None:
+      means |= label_scores(self._confusion, self._palette)._asdict()
+    return {
+      name: Figure(mean, (self._num_pairs,)) for name, mean in means.items()
+    }
 
 
-def _mean(values: list[float]) -> Figure:
-  return Figure(float(np.mean(values)), (len(values),))
+def compare_halves(
+  images: ImageSet,
+  metrics: Sequence[str],
+  *,
+  seed: int,
+  palette: Palette | None = None,
+) -> dict[str, Figure]:
+  """Scores one random half of a set against the other: unrelated images.
+
+  Args:
+    images: N images; an odd one is left out.
+    metrics: names of functions of `metrics.paired`.
+    seed: random seed of the halves.
+    palette: colors of the classes, if the images are label maps.
+
+  Returns:
+    Means over N // 2 pairs by the metrics' names; {} if N is 1.
+
+  Raises:
+    DataError: an image is no longer readable.
+  """
+  scores = PairScores(metrics, palette=palette)
+  for i, j in zip(*random_halves(len(images), seed), strict=True):
+    image, target = (images.read(images.indices[k])[None] for k in (i, j))
+    scores.add(image, target)
+  return scores.figures()
 
 
 def find_label_domain(palette: Palette, sets: Mapping[str, ImageSet]) -> str:
-  """The domain of label maps: nearer than the other to the palette."""
+  """The domain of the label maps: the one nearer to the palette's colors."""
   distances = {
-    domain: distance_to_palette(palette, next(each.batches(8))[1])
-    for domain, each in sets.items()
+    domain: distance_to_palette(palette, next(image_set.batches(8))[1])
+    for domain, image_set in sets.items()
   }
   return min(distances, key=lambda domain: distances[domain])
 
 
-def distance_to_palette(palette: Palette, pixels: np.ndarray) -> float:
-  """How far images are from being label maps, in levels of 255.
+def distance_to_palette(palette: Palette, images: np.ndarray) -> float:
+  """Mean distance of pixels to the nearest color, in levels of 255.
 
   Args:
-    palette: the colours.
-    pixels: float [N, H, W, C] in [-1, 1].
-
-  Returns:
-    The mean distance of a pixel to the nearest colour.
+    palette: colors of the classes.
+    images: float [N, H, W, C] in [-1, 1].
   """
-  found = images.to_rgb(pixels).reshape(-1, 3)
-  found = found[:: max(1, len(found) // 20_000)].astype(np.float64)
-  gaps = found[:, None] - palette.colours.astype(np.float64)
-  return float(np.sqrt(np.square(gaps).sum(-1)).min(-1).mean())
+  colors = pixels.to_rgb(images).reshape(-1, 3)
+  colors = colors[:: max(1, len(colors) // 20_000)].astype(np.float64)
+  differences = colors[:, None] - palette.colors.astype(np.float64)
+  return float(np.sqrt(np.square(differences).sum(-1)).min(-1).mean())

@@ -9,36 +9,27 @@ import numpy as np
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.export.model import Model
 
-# What runs a written file: float32 [B, H, W, C] to [B, H, W, C'].
-Run = Callable[[np.ndarray], np.ndarray]
+# Runs an exported file: float32 [B, H, W, C] to [B, H, W, C'].
+RunFile = Callable[[np.ndarray], np.ndarray]
+WriteFile = Callable[[pathlib.Path, Model], RunFile]
 
-
-Write = Callable[[pathlib.Path, Model], Run]
-
-
-# Each is a module with `write`, imported when it is asked for.
-FORMATS = {
-  'onnx': '.onnx',
-  'pth': '.pth',
-  'safetensors': '.safetensors',
-  'stablehlo': '.stablehlo',
-}
-
-
-_PACKAGES = {
+# The packages that each format needs. Its files end in its name, and the
+# function `write` in export/<name>_file.py writes them.
+FORMATS: dict[str, tuple[str, ...]] = {
   'onnx': ('onnx', 'onnxruntime'),
+  'pth': (),
   'safetensors': ('safetensors',),
   'stablehlo': ('flatbuffers',),
 }
 
 
-def load_format(name: str) -> Write:
+def load_format(name: str) -> WriteFile:
   """The function that writes files of a format.
 
   Raises:
-    UserError: it needs a package that is not installed.
+    UserError: the format needs a package that is not installed.
   """
-  for package in _PACKAGES.get(name, ()):
+  for package in FORMATS[name]:
     try:
       importlib.import_module(package)
     except ImportError as error:
@@ -47,21 +38,28 @@ def load_format(name: str) -> Write:
         "install 'cyclegan_jax[export]'"
       ) from error
   module = importlib.import_module(f'cyclegan_jax.export.{name}_file')
-  write: Write = module.write
+  write: WriteFile = module.write
   return write
 
 
-def greatest_difference(model: Model, run: Run) -> float:
-  """How far a written file is from the live translator, at most.
+def greatest_difference(model: Model, run: RunFile) -> float:
+  """The greatest difference between an exported file and the translator.
 
-  Of random images in [-1, 1], of the two sizes and batches that `Model.sides`
-  gives. NaN counts as infinite.
+  Args:
+    model: the exported generator.
+    run: runs the file.
+
+  Returns:
+    The maximum over random images in [-1, 1] of the shapes that
+    `Model.trial_shapes` gives; infinity for NaN.
   """
   generator = np.random.default_rng(0)
-  worst = 0.0
+  greatest = 0.0
   for batch, height, width in model.trial_shapes():
     shape = (batch, height, width, model.channels_in)
     images = generator.uniform(-1, 1, shape).astype(np.float32)
-    apart = np.abs(run(images) - model.translate(images)).max()
-    worst = max(worst, float(apart) if np.isfinite(apart) else np.inf)
-  return worst
+    difference = np.abs(run(images) - model.translate(images)).max()
+    if not np.isfinite(difference):
+      return np.inf
+    greatest = max(greatest, float(difference))
+  return greatest

@@ -1,4 +1,4 @@
-"""What is exported: one generator, with what its users have to know."""
+"""The generator that is exported, with what its users must know."""
 
 import dataclasses
 import functools
@@ -26,10 +26,10 @@ class Model:
 
   Attributes:
     config: of the run.
-    params: of this direction's generator.
+    params: parameters of this direction's generator.
     direction: 'ab' or 'ba'.
-    step: of the checkpoint.
-    seed: of dropout, where the network has it.
+    step: training step of the checkpoint.
+    seed: random seed for dropout masks.
     dtype: of the parameters in the file: 'float32', or 'float16' in ONNX.
     is_average: whether the parameters are a running average.
   """
@@ -44,25 +44,25 @@ class Model:
 
   @property
   def channels_in(self) -> int:
-    """Of the images that it takes."""
+    """Channels of the input images."""
     return self.config.channels(self.direction[0])
 
   @property
   def channels_out(self) -> int:
-    """Of the images that it makes."""
+    """Channels of the output images."""
     return self.config.channels(self.direction[1])
 
   @property
   def multiple(self) -> int:
-    """Divides every height and width that it takes."""
+    """A divisor of every height and width that the network takes."""
     return size_multiple(self.config.generator)
 
   @property
   def side(self) -> int | None:
-    """The only height and width that it takes; None where others do.
+    """The only height and width that the file takes; None for any.
 
-    Dropout's masks are part of the file, so they have one size; a transformer's
-    places of tokens are computed from it.
+    The file holds the masks of dropout and the positions of a transformer's
+    tokens, which are of one size.
     """
     gen = self.config.generator
     if gen.name == 'keras_unet' and gen.fixed_input_size:
@@ -73,46 +73,48 @@ class Model:
 
   @property
   def has_dropout(self) -> bool:
-    """Whether the network drops activations in translation, as in training."""
+    """Whether the network drops activations, also when it translates."""
     return self.config.generator.dropout > 0
 
+  @property
+  def key(self) -> Array:
+    """PRNG key for dropout, the same as a translator of this seed uses."""
+    return jax.random.key(self.seed)
+
   def dropout_masks(self) -> dict[str, np.ndarray]:
-    """What each dropout multiplies by for this seed, by its path.
+    """The factors of each dropout layer for this seed, by the layer's path.
 
     [H, W, C], in a transformer [N, C].
     """
     masks: dict[str, np.ndarray] = {}
 
-    def keep(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def record_mask(
+      next_call: Any, args: Any, kwargs: Any, context: Any
+    ) -> Any:
       if not isinstance(context.module, Dropout):
         return next_call(*args, **kwargs)
-      # Once: each call would draw others.
+      # One call only: a second one would draw another mask.
       mask = next_call(jnp.ones_like(args[0]))
       masks['/'.join(context.module.path)] = np.asarray(mask[0])
       return args[0] * mask
 
     if self.side and self.has_dropout:
       images = jnp.zeros((1, self.side, self.side, self.channels_in))
-      with nn.intercept_methods(keep):
+      with nn.intercept_methods(record_mask):
         translate(self.config, self.params, self.direction, images, self.key)
     return masks
 
-  @property
-  def key(self) -> Array:
-    """Of dropout, as a translator of this seed has it."""
-    return jax.random.key(self.seed)
-
-  def translate(self, images: np.ndarray) -> np.ndarray:
-    """[B, H, W, C] to [B, H, W, C'] by the live translator."""
-    return np.asarray(self.live(images))
-
   @functools.cached_property
-  def live(self) -> Callable[[np.ndarray], Array]:
-    """The live translator."""
+  def translator(self) -> Callable[[np.ndarray], Array]:
+    """The translator that the file must match."""
     generators = {self.direction: self.params}
     return make_translator(
       self.config, generators, self.direction, key=self.key
     )
+
+  def translate(self, images: np.ndarray) -> np.ndarray:
+    """[B, H, W, C] to [B, H, W, C'] by the translator."""
+    return np.asarray(self.translator(images))
 
   def param_shapes(self) -> dict[str, tuple[int, ...]]:
     """The shapes of the network's parameters by name, joined by dots."""
@@ -124,27 +126,27 @@ class Model:
     keys = {'params': self.key, 'dropout': self.key}
     params = jax.eval_shape(network.init, keys, images)['params']
     flat = flax.traverse_util.flatten_dict(params, sep='.')
-    return {name: each.shape for name, each in flat.items()}
+    return {name: param.shape for name, param in flat.items()}
 
   def trial_shapes(self) -> list[tuple[int, int, int]]:
-    """Batches, heights and widths to try a file with: two, if it takes two."""
+    """Two (batch, height, width) to try a file with."""
     if self.side:
       return [(1, self.side, self.side), (3, self.side, self.side)]
     size, step = self.config.data.size, self.multiple
     return [(1, size, size), (2, 2 * step, 5 * step if step < 64 else step)]
 
   def metadata(self, layout: str) -> dict[str, str]:
-    """What the file says of itself; texts by name.
+    """Texts by name, for the file.
 
     Args:
-      layout: of the axes of its images: 'NHWC' or 'NCHW'.
+      layout: axes of its images: 'NHWC' or 'NCHW'.
     """
-    said = {
+    facts = {
       'producer': f'cyclegan_jax {importlib.metadata.version("cyclegan_jax")}',
       'direction': self.direction,
       'step': str(self.step),
       'layout': layout,
-      'range': '-1 to 1, in and out; channels of colours are R, G, B',
+      'range': '-1 to 1, in and out; color channels are R, G, B',
       'values': 'of an image: low + (x + 1) / 2 * (high - low)',
       'size': f'{self.side} x {self.side}'
       if self.side
@@ -155,16 +157,12 @@ class Model:
       else 'none',
       'generator': json.dumps(dataclasses.asdict(self.config.generator)),
     }
+    data = self.config.data
     for side, domain in zip(('input', 'output'), self.direction, strict=True):
-      data = self.config.data
-      low, high = (
-        getattr(data, f'low_{domain}'),
-        getattr(data, f'high_{domain}'),
-      )
-      said |= {
+      facts |= {
         f'{side}_channels': str(self.config.channels(domain)),
         f'{side}_dtype': getattr(data, f'dtype_{domain}'),
-        f'{side}_low': repr(low),
-        f'{side}_high': repr(high),
+        f'{side}_low': repr(getattr(data, f'low_{domain}')),
+        f'{side}_high': repr(getattr(data, f'high_{domain}')),
       }
-    return said
+    return facts

@@ -1,35 +1,36 @@
-"""ONNX: for onnxruntime, browsers, and what else reads it."""
+"""ONNX files, for onnxruntime and browsers."""
 
 import pathlib
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
+from cyclegan_jax.export.formats import RunFile
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnx_graph import Graph
-from cyclegan_jax.export.onnx_nets import build, epsilon
+from cyclegan_jax.export.onnx_nets import add_generator
+from cyclegan_jax.nets.layers import norm_epsilon
 
 
-def write(path: pathlib.Path, model: Model) -> Any:
-  """Writes a file that takes 'input' and gives 'output', [B, C, H, W] float32.
+def write(path: pathlib.Path, model: Model) -> RunFile:
+  """Writes a file with 'input' and 'output', [B, C, H, W] float32.
 
   Returns:
-    What runs it in onnxruntime on a CPU: [B, H, W, C] to [B, H, W, C'].
+    Runs the file in onnxruntime on a CPU: [B, H, W, C] to [B, H, W, C'].
   """
-  graph = Graph(model.dtype, epsilon(model.config.generator))
-  is_wide = model.dtype == 'float32'
-  x = 'input' if is_wide else graph.cast('input', model.dtype)
-  y = build(graph, x, model)
-  whole = graph.model(
-    y if is_wide else graph.cast(y, np.float32),
+  graph = Graph(model.dtype, norm_epsilon(model.config.generator))
+  is_half = model.dtype == 'float16'
+  x = graph.cast('input', model.dtype) if is_half else 'input'
+  y = add_generator(graph, x, model)
+  program = graph.finish(
+    graph.cast(y, np.float32) if is_half else y,
     channels_in=model.channels_in,
     channels_out=model.channels_out,
     side=model.side,
     metadata=model.metadata('NCHW') | {'dtype': model.dtype},
   )
-  onnx.save_model(whole, path)
+  onnx.save_model(program, path)
   session = onnxruntime.InferenceSession(
     path, providers=['CPUExecutionProvider']
   )

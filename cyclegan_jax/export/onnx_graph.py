@@ -1,7 +1,7 @@
 """Layers as ONNX nodes, on [B, C, H, W].
 
-Only operators that onnxruntime and onnxruntime-web have on all their
-providers, by opset 17.
+All operators belong to opset 17 and run on every provider of onnxruntime and
+onnxruntime-web.
 """
 
 from typing import Any
@@ -13,21 +13,21 @@ from onnx import TensorProto, helper, numpy_helper
 from cyclegan_jax.types import Params
 
 OPSET = 17
-IR_VERSION = 8  # that came with this opset; runtimes refuse newer ones
+IR_VERSION = 8  # of this opset; older runtimes refuse newer ones
 
 
 class Graph:
-  """Nodes and constants in the order in which they are asked for.
+  """Nodes and constants in the order in which they are added.
 
-  Values go by name; every method takes names and returns one.
+  Values are referred to by name: methods take names and return one.
   """
 
   def __init__(self, dtype: str, epsilon: float):
-    """Begins with nothing.
+    """Makes an empty graph.
 
     Args:
-      dtype: 'float32' or 'float16', of the constants and what is computed;
-        norms, and what goes in and out, stay float32.
+      dtype: 'float32' or 'float16', of weights and activations; norms, inputs
+        and outputs stay float32.
       epsilon: of the norms.
     """
     self.dtype = np.dtype(dtype)
@@ -38,12 +38,13 @@ class Graph:
   def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
     """Adds an operator."""
     name = f'{kind.lower()}_{len(self._nodes)}'
-    made = helper.make_node(kind, list(inputs), [name], name=name, **attributes)
-    self._nodes.append(made)
+    self._nodes.append(
+      helper.make_node(kind, list(inputs), [name], name=name, **attributes)
+    )
     return name
 
   def constant(self, array: np.ndarray) -> str:
-    """Adds an array, as it is."""
+    """Adds an array, in its own type."""
     name = f'constant_{len(self._constants)}'
     self._constants.append(numpy_helper.from_array(array, name))
     return name
@@ -116,41 +117,41 @@ class Graph:
     return [self.weights(params['bias'])] if 'bias' in params else []
 
   def norm(self, x: str, params: Params, *, channels: int) -> str:
-    """`nets.layers.Norm` over each image by itself, as translators have it."""
+    """`nets.layers.Norm` over each image by itself, as in translators."""
     scale = params.get('scale', np.ones(channels))
     bias = params.get('bias', np.zeros(channels))
     y = self.node(
       'InstanceNormalization',
-      self._widen(x),
+      self._to_float32(x),
       self.constant(np.asarray(scale, np.float32)),
       self.constant(np.asarray(bias, np.float32)),
       epsilon=self._epsilon,
     )
-    return self._narrow(y)
+    return self._to_own_dtype(y)
 
   def layer_norm(self, x: str, params: Params) -> str:
     """`nets.layers.Norm` of kind 'layer', on [B, N, C]."""
     y = self.node(
       'LayerNormalization',
-      self._widen(x),
+      self._to_float32(x),
       self.constant(np.asarray(params['scale'], np.float32)),
       self.constant(np.asarray(params['bias'], np.float32)),
       axis=-1,
       epsilon=1e-5,
     )
-    return self._narrow(y)
+    return self._to_own_dtype(y)
 
   def softmax(self, x: str, factor: float) -> str:
-    """Of x times a factor, over the last axis."""
+    """Softmax of x times a factor, over the last axis."""
     scale = self.constant(np.array(factor, np.float32))
-    y = self.node('Mul', self._widen(x), scale)
-    return self._narrow(self.node('Softmax', y, axis=-1))
+    y = self.node('Mul', self._to_float32(x), scale)
+    return self._to_own_dtype(self.node('Softmax', y, axis=-1))
 
-  def _widen(self, x: str) -> str:
+  def _to_float32(self, x: str) -> str:
     # Sums over an image lose too much in 16 bits.
     return x if self.dtype == np.float32 else self.cast(x, np.float32)
 
-  def _narrow(self, x: str) -> str:
+  def _to_own_dtype(self, x: str) -> str:
     return x if self.dtype == np.float32 else self.cast(x, self.dtype)
 
   def dense(self, x: str, params: Params) -> str:
@@ -165,20 +166,20 @@ class Graph:
     return self.node('Mul', self.node('Mul', x, half), y)
 
   def reshape(self, x: str, shape: list[int]) -> str:
-    """To a shape, in which 0 keeps a size and -1 is what is left."""
+    """Reshape, where 0 keeps a size and -1 is inferred."""
     return self.node('Reshape', x, self.constant(np.array(shape, np.int64)))
 
   def transpose(self, x: str, axes: list[int]) -> str:
-    """To another order of axes."""
+    """Reorders the axes."""
     return self.node('Transpose', x, perm=axes)
 
   def dropout(self, x: str, mask: np.ndarray | None) -> str:
-    """Multiplies by a mask [H, W, C]; without one it does nothing."""
+    """Multiplies by a mask [H, W, C], if there is one."""
     if mask is None:
       return x
     return self.node('Mul', x, self.weights(mask.transpose(2, 0, 1)[None]))
 
-  def model(
+  def finish(
     self,
     output: str,
     *,
@@ -187,12 +188,12 @@ class Graph:
     side: int | None,
     metadata: dict[str, str],
   ) -> onnx.ModelProto:
-    """The whole, checked.
+    """Returns the checked model of the graph.
 
     Args:
-      output: the last value; the first is 'input'.
-      channels_in: of what it takes.
-      channels_out: of what it makes.
+      output: name of the last value; the first is 'input'.
+      channels_in: channels of the input images.
+      channels_out: channels of the output images.
       side: height and width, or None for any.
       metadata: for metadata_props.
     """

@@ -11,45 +11,38 @@ from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnx_graph import Graph
 from cyclegan_jax.export.onnx_vit import Masks, pixelwise_vit
 from cyclegan_jax.nets.resnet import stages
-from cyclegan_jax.nets.unet import KERAS_EPSILON
 from cyclegan_jax.nets.vit_unet import NUM_LEVELS
 from cyclegan_jax.types import Params
 
-Build = Callable[[Graph, str, Model, Masks], str]
 
-
-def epsilon(config: GeneratorConfig) -> float:
-  """Of the network's norms."""
-  return KERAS_EPSILON if config.name == 'keras_unet' else 1e-5
-
-
-def build(graph: Graph, x: str, model: Model) -> str:
+def add_generator(graph: Graph, x: str, model: Model) -> str:
   """Adds a generator to a graph.
 
   Args:
-    graph: in its type.
-    x: the images [B, C, H, W].
-    model: whose generator it is.
+    graph: of the model's dtype.
+    x: name of the images [B, C, H, W].
+    model: the generator.
 
   Returns:
-    The translated images.
+    The name of the translated images.
   """
-  network = _NETWORKS[model.config.generator.name]
-  return graph.node('Tanh', network(graph, x, model, model.dropout_masks()))
+  add_network = _NETWORKS[model.config.generator.name]
+  y = add_network(graph, x, model, model.dropout_masks())
+  return graph.node('Tanh', y)
 
 
 def _resnet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
   params, config = model.params, model.config.generator
-  kept = x
+  block_input = x
   for stage in stages(config, model.channels_out):
     if stage.opens_block:
-      kept = x
+      block_input = x
     common: dict[str, Any] = {'size': stage.size, 'padding': stage.padding}
-    own = params[stage.name]
+    layer = params[stage.name]
     if stage.is_up:
-      x = graph.upsample(x, own, method=config.upsample, **common)
+      x = graph.upsample(x, layer, method=config.upsample, **common)
     else:
-      x = graph.conv(x, own, stride=stage.stride, **common)
+      x = graph.conv(x, layer, stride=stage.stride, **common)
     if stage.norm:
       x = _norm(graph, x, params, config, stage.norm, stage.features)
     if stage.relu:
@@ -57,7 +50,7 @@ def _resnet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
     if stage.dropout:
       x = graph.dropout(x, masks.get(stage.dropout))
     if stage.closes_block:
-      x = graph.node('Add', kept, x)
+      x = graph.node('Add', block_input, x)
   return x
 
 
@@ -71,8 +64,8 @@ def _keras_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
       if is_normed:
         x = _norm(graph, x, params, config, f'norm_{size}', inner)
       deeper = min(2 * inner, 8 * config.filters)
-      below = level(_leaky(graph, x), size // 2, inner, deeper)
-      x = graph.node('Concat', x, below, axis=1)
+      inner_output = level(_leaky(graph, x), size // 2, inner, deeper)
+      x = graph.node('Concat', x, inner_output, axis=1)
     x = _double(graph, x, params[f'convt_{size}'], config)
     if is_normed:
       x = _norm(graph, x, params, config, f'normt_{size}', out)
@@ -109,13 +102,13 @@ def _vit_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
 
   def conv(x: str, name: str, size: int = 3, stride: int = 1) -> str:
     padding = config.padding
-    own = params[name]
-    return graph.conv(x, own, size=size, stride=stride, padding=padding)
+    layer = params[name]
+    return graph.conv(x, layer, size=size, stride=stride, padding=padding)
 
   def convolve_twice(x: str, name: str) -> str:
     for index in range(2):
-      before = np.shape(params[f'{name}_conv_{index}']['kernel'])[2]
-      x = _norm(graph, x, params, config, f'{name}_norm_{index}', before)
+      channels = np.shape(params[f'{name}_conv_{index}']['kernel'])[2]
+      x = _norm(graph, x, params, config, f'{name}_norm_{index}', channels)
       x = _leaky(graph, conv(x, f'{name}_conv_{index}'))
     return x
 
@@ -131,7 +124,7 @@ def _vit_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
     params['vit'],
     side=model.side // model.multiple,
     heads=config.heads,
-    masks={name.removeprefix('vit/'): each for name, each in masks.items()},
+    masks={name.removeprefix('vit/'): mask for name, mask in masks.items()},
   )
   for level in reversed(range(NUM_LEVELS)):
     common = {'method': config.upsample, 'padding': config.padding}
@@ -141,14 +134,16 @@ def _vit_unet(graph: Graph, x: str, model: Model, masks: Masks) -> str:
   return conv(x, 'head', size=1)
 
 
-def _halve(graph: Graph, x: str, own: Params, config: GeneratorConfig) -> str:
-  return graph.conv(x, own, size=4, stride=2, padding=config.padding)
+def _halve(graph: Graph, x: str, layer: Params, config: GeneratorConfig) -> str:
+  return graph.conv(x, layer, size=4, stride=2, padding=config.padding)
 
 
-def _double(graph: Graph, x: str, own: Params, config: GeneratorConfig) -> str:
+def _double(
+  graph: Graph, x: str, layer: Params, config: GeneratorConfig
+) -> str:
   return graph.upsample(
     graph.node('Relu', x),
-    own,
+    layer,
     size=4,
     method=config.upsample,
     padding=config.padding,
@@ -172,7 +167,7 @@ def _norm(
   return graph.norm(x, params.get(name, {}), channels=channels)
 
 
-_NETWORKS: dict[str, Build] = {
+_NETWORKS: dict[str, Callable[[Graph, str, Model, Masks], str]] = {
   'resnet': _resnet,
   'keras_unet': _keras_unet,
   'torch_unet': _torch_unet,

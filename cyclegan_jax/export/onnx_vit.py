@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cyclegan_jax.export.onnx_graph import Graph
-from cyclegan_jax.nets.vit import places
+from cyclegan_jax.nets.vit import pixel_coordinates
 from cyclegan_jax.types import Params
 
 Masks = Mapping[str, np.ndarray]
@@ -24,34 +24,34 @@ def pixelwise_vit(
   """`nets.vit.PixelwiseViT` on [B, C, side, side].
 
   Args:
-    graph: in its type.
-    x: what it takes.
+    graph: of the model's dtype.
+    x: name of the input.
     params: of the transformer.
-    side: height and width: the places of the pixels become constants.
-    heads: of attention.
-    masks: of dropout, [N, C] by 'block_<n>/<name>'.
+    side: height and width: the pixels' positions become constants.
+    heads: attention heads.
+    masks: dropout masks [N, C] by 'block_<n>/<name>'.
 
   Returns:
-    What it gives, of the shape of x.
+    The name of the output, of the shape of x.
   """
   kernel = np.asarray(params['input']['kernel'])
   features = kernel.shape[1]
-  own = {name: np.asarray(each) for name, each in params['places'].items()}
-  at = np.asarray(places(side, side))
-  embedded = np.sin(at @ own['kernel'] + own['bias'])
-  # The layer on both, side by side, is the sum of two, one of them constant.
+  layer = {name: np.asarray(x) for name, x in params['places'].items()}
+  positions = np.asarray(pixel_coordinates(side, side))
+  embedded = np.sin(positions @ layer['kernel'] + layer['bias'])
+  # The layer on [embedded, tokens] is the sum of two, one of them constant.
   constant = embedded @ kernel[:features] + np.asarray(params['input']['bias'])
   tokens = graph.transpose(graph.reshape(x, [0, features, -1]), [0, 2, 1])
   tokens = graph.node('MatMul', tokens, graph.weights(kernel[features:]))
   tokens = graph.node('Add', tokens, graph.weights(constant))
   for block in range(sum(name.startswith('block_') for name in params)):
     name = f'block_{block}'
-    of_block = {
+    block_masks = {
       key.removeprefix(f'{name}/'): mask
       for key, mask in masks.items()
       if key.startswith(f'{name}/')
     }
-    tokens = _block(graph, tokens, params[name], heads, of_block)
+    tokens = _block(graph, tokens, params[name], heads, block_masks)
   tokens = graph.dense(tokens, params['output'])
   tokens = graph.transpose(tokens, [0, 2, 1])
   return graph.reshape(tokens, [0, features, side, side])
@@ -75,18 +75,18 @@ def _block(
 
 
 def _attend(graph: Graph, x: str, params: Params, heads: int) -> str:
-  into = params['attention_in']
-  features = np.asarray(into['kernel']).shape[0]
-  parts = [slice(each * features, (each + 1) * features) for each in range(3)]
+  layer = {name: np.asarray(x) for name, x in params['attention_in'].items()}
+  features = layer['kernel'].shape[0]
 
-  def project(part: slice, axes: list[int]) -> str:
-    own = {name: np.asarray(each)[..., part] for name, each in into.items()}
-    y = graph.reshape(graph.dense(x, own), [0, 0, heads, features // heads])
+  def project(third: int, axes: list[int]) -> str:
+    columns = slice(third * features, (third + 1) * features)
+    part = {name: weights[..., columns] for name, weights in layer.items()}
+    y = graph.reshape(graph.dense(x, part), [0, 0, heads, features // heads])
     return graph.transpose(y, axes)
 
-  queries = project(parts[0], [0, 2, 1, 3])
-  keys = project(parts[1], [0, 2, 3, 1])
-  values = project(parts[2], [0, 2, 1, 3])
+  queries = project(0, [0, 2, 1, 3])
+  keys = project(1, [0, 2, 3, 1])
+  values = project(2, [0, 2, 1, 3])
   scores = graph.node('MatMul', queries, keys)
   shares = graph.softmax(scores, 1 / math.sqrt(features // heads))
   y = graph.transpose(graph.node('MatMul', shares, values), [0, 2, 1, 3])

@@ -1,4 +1,4 @@
-"""The files of onnxruntime-web, which runs ONNX in browsers, from npm."""
+"""The files of onnxruntime-web, which runs ONNX in browsers."""
 
 import hashlib
 import importlib.resources
@@ -15,32 +15,32 @@ from cyclegan_jax.errors import UserError
 VERSION = '1.30.0'
 PACKAGE = f'onnxruntime-web@{VERSION}'
 _NPM_SECONDS = 600
-_HOW_ELSE = (
-  f'or get it elsewhere by `npm pack {PACKAGE}` and give the file with '
+_OTHER_SOURCE = (
+  f'or run `npm pack {PACKAGE}` elsewhere and give the file with '
   '--onnxruntime-web'
 )
 
 
 class Runtime(NamedTuple):
-  """What a browser loads of the package, names in its folder dist/.
+  """Files that a browser loads, by their names in the package's dist/.
 
   Attributes:
-    script: a JavaScript module.
-    wasm: what it runs.
+    script: JavaScript module.
+    wasm: WebAssembly that the module runs.
   """
 
   script: str
   wasm: str
 
 
-# The one with WebGPU is twice as large, and slower on a CPU.
+# The runtime with WebGPU is twice as large, and slower on a CPU.
 RUNTIMES = {
   'webgpu': Runtime(
     'ort.webgpu.bundle.min.mjs', 'ort-wasm-simd-threaded.asyncify.wasm'
   ),
   'wasm': Runtime('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'),
 }
-# Of the files in this version: no others are taken.
+# Only these files of this version are accepted.
 _SHA256 = {
   'ort.webgpu.bundle.min.mjs': '0730816731ce2cdfb06f273da065d4a1'
   'c7091eb9d1756a83b2916c8a89d015e2',
@@ -51,69 +51,75 @@ _SHA256 = {
   'ort-wasm-simd-threaded.wasm': '3398c10d07d229bd91b364548e130e0e'
   '51a8e5704b88c7c083ebbeb78842dee2',
 }
-_MAX_BYTES = 2**26  # of one of them
-# The package on npm has no copy of its license, the one for Python does.
-_NOTICES = ('LICENSE', 'ThirdPartyNotices.txt')
+_MAX_FILE_BYTES = 2**26
+# From the Python package: the one on npm has no copy of its license.
+_LICENSES = ('LICENSE', 'ThirdPartyNotices.txt')
 
 
-def check_source(source: pathlib.Path | None) -> None:
-  """Raises UserError where `vendor` would have nowhere to take files from."""
+def check_runtime_source(source: pathlib.Path | None) -> None:
+  """Raises UserError if `copy_runtime` would have no source."""
   if source is None and not shutil.which('npm'):
     raise UserError(
       '--format web takes onnxruntime-web from npm, which is not on the PATH: '
-      f'install Node.js, {_HOW_ELSE}'
+      f'install Node.js, {_OTHER_SOURCE}'
     )
   if source is not None and not source.exists():
-    raise UserError(f'--onnxruntime-web {source} is not there')
+    raise UserError(
+      f'--onnxruntime-web={source} does not exist: give the file of `npm pack`'
+    )
 
 
-def vendor(folder: pathlib.Path, source: pathlib.Path | None = None) -> None:
+def copy_runtime(
+  folder: pathlib.Path, source: pathlib.Path | None = None
+) -> None:
   """Writes the files that browsers need, and their licenses, to a new folder.
 
-  Modules get the ending .js, which every web server has a type for.
+  Modules get the ending .js, whose type every web server knows.
 
   Args:
-    folder: that is made.
-    source: the package, unpacked or as npm packs it (.tgz); None for npm's.
+    folder: created by this function.
+    source: the package, unpacked or as npm packs it (.tgz); None to have npm
+      download it.
 
   Raises:
-    UserError: it is not to be had, or not this version's.
+    UserError: the package can't be downloaded or read, or is of another
+      version.
   """
   if source is None:
     with tempfile.TemporaryDirectory() as scratch:
-      vendor(folder, _fetch(pathlib.Path(scratch)))
+      copy_runtime(folder, _download(pathlib.Path(scratch)))
     return
   contents = _read_folder(source) if source.is_dir() else _read_tgz(source)
   for name, expected in _SHA256.items():
     if name not in contents:
       raise UserError(
-        f'{source} has no dist/{name}: it is not {PACKAGE}, {_HOW_ELSE}'
+        f'{source} has no dist/{name}: it is not {PACKAGE}, {_OTHER_SOURCE}'
       )
     if hashlib.sha256(contents[name]).hexdigest() != expected:
       raise UserError(
-        f'{source}: dist/{name} is not that of {PACKAGE}; it is damaged, or of '
-        f'another version: leave out --onnxruntime-web, {_HOW_ELSE}'
+        f'{source}: dist/{name} is not that of {PACKAGE}; it is damaged or of '
+        f'another version: leave out --onnxruntime-web, {_OTHER_SOURCE}'
       )
   folder.mkdir()
   for name, content in contents.items():
     (folder / served_name(name)).write_bytes(content)
-  for name in _NOTICES:
-    notice = importlib.resources.files('onnxruntime') / name
-    (folder / name).write_bytes(notice.read_bytes())
+  for name in _LICENSES:
+    text = importlib.resources.files('onnxruntime') / name
+    (folder / name).write_bytes(text.read_bytes())
 
 
 def served_name(name: str) -> str:
-  """What a file of the package is called in the folder."""
+  """Name in the exported folder of a file of the package."""
   return name.replace('.mjs', '.js')
 
 
-def _fetch(scratch: pathlib.Path) -> pathlib.Path:
-  """Has npm download the package, whose checksum it verifies."""
+def _download(folder: pathlib.Path) -> pathlib.Path:
+  """Lets npm download the package, whose checksum npm verifies."""
   command = ['npm', 'pack', PACKAGE, '--ignore-scripts', '--loglevel=error']
   try:
-    done = subprocess.run(
+    process = subprocess.run(
       command,
-      cwd=scratch,  # where no project has settings of its own
+      cwd=folder,  # no project's npm settings apply here
       stdin=subprocess.DEVNULL,
       capture_output=True,
       text=True,
@@ -122,25 +128,26 @@ def _fetch(scratch: pathlib.Path) -> pathlib.Path:
     )
   except subprocess.TimeoutExpired as error:
     raise UserError(
-      f'npm could not fetch {PACKAGE} in {_NPM_SECONDS} seconds: check the '
-      f'network, {_HOW_ELSE}'
+      f'npm did not download {PACKAGE} in {_NPM_SECONDS} seconds: check the '
+      f'network, {_OTHER_SOURCE}'
     ) from error
   except OSError as error:
     raise UserError(
-      f'npm can not be started ({error}): mend Node.js, {_HOW_ELSE}'
+      f'npm cannot be started ({error}): repair Node.js, {_OTHER_SOURCE}'
     ) from error
-  files = list(scratch.glob('*.tgz'))
-  if done.returncode or not files:
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    reason = ' / '.join(lines[:2]) or f'status {done.returncode}'
+  files = list(folder.glob('*.tgz'))
+  if process.returncode or not files:
+    lines = [line for line in process.stderr.splitlines() if line.strip()]
+    reason = ' / '.join(lines[:2]) or f'status {process.returncode}'
     raise UserError(
-      f'npm can not fetch {PACKAGE} ({reason}): check the network, {_HOW_ELSE}'
+      f'npm cannot download {PACKAGE} ({reason}): check the network, '
+      f'{_OTHER_SOURCE}'
     )
   return files[0]
 
 
 def _read_folder(source: pathlib.Path) -> dict[str, bytes]:
-  """The files that are known, by name."""
+  """The known files of an unpacked package, by name."""
   try:
     return {
       name: path.read_bytes()
@@ -148,24 +155,25 @@ def _read_folder(source: pathlib.Path) -> dict[str, bytes]:
       if (path := source / 'dist' / name).is_file()
     }
   except OSError as error:
-    raise UserError(f'{source} can not be read ({error})') from error
+    raise UserError(f'{source} cannot be read ({error})') from error
 
 
 def _read_tgz(source: pathlib.Path) -> dict[str, bytes]:
-  """The same, of an archive; nothing is unpacked by the names in it."""
+  """The known files of an archive, read without unpacking it."""
   wanted = {f'package/dist/{name}': name for name in _SHA256}
   contents = {}
   try:
     with tarfile.open(source, 'r:gz') as archive:
       for member in archive:
         name = wanted.get(member.name)
-        if not name or not member.isfile() or member.size > _MAX_BYTES:
+        if not name or not member.isfile() or member.size > _MAX_FILE_BYTES:
           continue
         file = archive.extractfile(member)
-        assert file is not None  # of a file it never is
+        assert file is not None  # only of members that are not files
         contents[name] = file.read()
   except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
     raise UserError(
-      f'{source} can not be read as what npm packs ({error}): {_HOW_ELSE[3:]}'
+      f'{source} cannot be read as a package of npm ({error}): run `npm pack '
+      f'{PACKAGE}` again'
     ) from error
   return contents

@@ -1,29 +1,29 @@
-"""StableHLO: a compiled program's source, for JAX on any platform."""
+"""StableHLO programs, for JAX on any platform."""
 
 import json
 import pathlib
 import zipfile
-from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 
+from cyclegan_jax.export.formats import RunFile
 from cyclegan_jax.export.model import Model
-from cyclegan_jax.export.runtime import (
+from cyclegan_jax.export.stablehlo_runtime import (
   METADATA,
   PROGRAM,
   load_exported,
 )
 
-PLATFORMS = ('cpu', 'cuda', 'tpu')
+_PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
-def write(path: pathlib.Path, model: Model) -> Any:
+def write(path: pathlib.Path, model: Model) -> RunFile:
   """Writes a zip file of the program, with the weights in it, and metadata.
 
   Returns:
-    `load_exported` of it.
+    The translator that `load_exported` reads back.
   """
   constraints: list[str] = []
   if model.side:
@@ -35,9 +35,9 @@ def write(path: pathlib.Path, model: Model) -> Any:
     constraints = ['h >= 2', 'w >= 2'] if step == 4 else []
   symbols = jax.export.symbolic_shape(shape, constraints=constraints)
   images = jax.ShapeDtypeStruct(symbols, jnp.float32)
-
-  program = jax.export.export(jax.jit(model.live), platforms=PLATFORMS)(images)
-  metadata = model.metadata('NHWC') | {'platforms': ', '.join(PLATFORMS)}
+  translator = jax.jit(model.translator)
+  program = jax.export.export(translator, platforms=_PLATFORMS)(images)
+  metadata = model.metadata('NHWC') | {'platforms': ', '.join(_PLATFORMS)}
   with zipfile.ZipFile(path, 'w') as file:
     file.writestr(PROGRAM, bytes(program.serialize()))
     file.writestr(METADATA, json.dumps(metadata, indent=2))

@@ -1,14 +1,14 @@
-"""Why a file of weights is not read."""
+"""Reasons why a weights file is not read, and names from it in messages."""
 
 
-class DamagedError(Exception):
-  """The file is not what its maker wrote; the text says where."""
+class DamagedFileError(Exception):
+  """The file is not as its writer left it; the text says where."""
 
 
-class RefusedError(Exception):
-  """The file is of a kind, or asks for things, that weights never need."""
+class RefusedFileError(Exception):
+  """The file is of another kind, or asks for more than tensors need."""
 
 
 def shown(text: str) -> str:
-  """A name out of a file, fit for a message of one line."""
+  """Quotes and shortens a name from a file, for a message of one line."""
   return ascii(text if len(text) <= 80 else text[:77] + '...')

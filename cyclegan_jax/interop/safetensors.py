@@ -1,4 +1,4 @@
-"""Safetensors files: tensors by name, and texts by name."""
+"""Reads and writes safetensors files: arrays and texts by name."""
 
 import pathlib
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from cyclegan_jax.errors import (
 def read_safetensors(
   path: pathlib.Path,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """The tensors and the metadata of a file.
+  """Returns the tensors and the metadata of a file.
 
   Raises:
     UserError: the package safetensors is not installed.
-    WeightsError: the file can't be read, or is damaged.
+    WeightsError: the file cannot be read, or is damaged.
   """
   try:
     import safetensors
   except ImportError as error:
     raise UserError(
-      f"{path} needs safetensors, which can't be imported ({error}): pip "
-      "install 'cyclegan_jax[export]'"
+      f'{path} needs safetensors, which cannot be imported ({error}). Run pip '
+      "install 'cyclegan_jax[export]'."
     ) from error
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
@@ -35,8 +35,8 @@ def read_safetensors(
       return tensors, file.metadata() or {}
   except (OSError, TypeError, ValueError, safetensors.SafetensorError) as error:
     raise WeightsError(
-      f'{printable(str(path))} can not be read as safetensors '
-      f'({one_line(error)}): get it from its source again'
+      f'{printable(str(path))} cannot be read as safetensors '
+      f'({one_line(error)}). Get it from its source again.'
     ) from error
 
 
@@ -48,9 +48,9 @@ def write_safetensors(
   """Writes a file.
 
   Raises:
-    OSError: it can't be written.
+    OSError: the file cannot be written.
   """
   from safetensors.numpy import save
 
-  arrays = {name: np.ascontiguousarray(each) for name, each in tensors.items()}
+  arrays = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
   path.write_bytes(save(arrays, metadata=dict(metadata)))

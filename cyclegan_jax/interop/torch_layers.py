@@ -1,7 +1,7 @@
-"""Where the authors' PyTorch code keeps what our networks have.
+"""Names of layers here and in the authors' PyTorch code.
 
-Their layers are numbered by their place in an nn.Sequential, with those that
-have no weights: padding, activations, dropout.
+Their layers are numbered by position in an nn.Sequential, which also counts
+layers without weights: padding, activations, dropout.
 """
 
 import math
@@ -12,26 +12,26 @@ from cyclegan_jax.config import DiscriminatorConfig, GeneratorConfig
 
 
 class Layer(NamedTuple):
-  """One layer, by both of its names."""
+  """A layer under both of its names."""
 
-  ours: tuple[str, ...]  # path in the parameters: ('up_1', 'ConvTranspose_0')
-  theirs: str  # 'model.10.conv_block.1'
+  path: tuple[str, ...]  # in the parameters: ('up_1', 'ConvTranspose_0')
+  torch_name: str  # 'model.10.conv_block.1'
   is_norm: bool
 
 
 def list_layers(
   config: GeneratorConfig | DiscriminatorConfig,
 ) -> list[Layer]:
-  """All layers with weights, or with statistics, of a network.
+  """Lists the layers of a network that have weights or statistics.
 
   Args:
-    config: of a network for which `missing_in_torch` is ''.
+    config: options for which `missing_in_torch` returns ''.
   """
   return _LAYERS[config.name](config)
 
 
 def missing_in_torch(config: GeneratorConfig | DiscriminatorConfig) -> str:
-  """What of a network the authors' code doesn't have; '' if it has all."""
+  """Names the first option that the authors' code does not have, or ''."""
   path = config._path
   if config.name not in _LAYERS:
     return f'{path}.name={config.name!r}'
@@ -53,16 +53,16 @@ def missing_in_torch(config: GeneratorConfig | DiscriminatorConfig) -> str:
 PADDINGS = {'resnet': 'reflect', 'torch_unet': 'zero'}
 
 
-def _conv(ours: str, theirs: str) -> Layer:
-  return Layer((ours,), theirs, False)
+def _conv(name: str, torch_name: str) -> Layer:
+  return Layer((name,), torch_name, False)
 
 
-def _up(ours: str, theirs: str) -> Layer:
-  return Layer((ours, 'ConvTranspose_0'), theirs, False)
+def _up(name: str, torch_name: str) -> Layer:
+  return Layer((name, 'ConvTranspose_0'), torch_name, False)
 
 
-def _norm(ours: str, theirs: str) -> Layer:
-  return Layer((ours,), theirs, True)
+def _norm(name: str, torch_name: str) -> Layer:
+  return Layer((name,), torch_name, True)
 
 
 def _resnet(config: GeneratorConfig) -> list[Layer]:
@@ -77,10 +77,10 @@ def _resnet(config: GeneratorConfig) -> list[Layer]:
   second = 6 if config.dropout else 5
   for block in range(config.blocks):
     for half, place in enumerate((1, second)):
-      home = f'model.{10 + block}.conv_block'
+      prefix = f'model.{10 + block}.conv_block'
       layers += [
-        _conv(f'block_{block}_conv_{half}', f'{home}.{place}'),
-        _norm(f'block_{block}_norm_{half}', f'{home}.{place + 1}'),
+        _conv(f'block_{block}_conv_{half}', f'{prefix}.{place}'),
+        _norm(f'block_{block}_norm_{half}', f'{prefix}.{place + 1}'),
       ]
   place = 10 + config.blocks
   for level in (1, 0):
@@ -92,8 +92,8 @@ def _resnet(config: GeneratorConfig) -> list[Layer]:
   return [*layers, _conv('head', f'model.{place + 1}')]
 
 
-def unet_home(level: int) -> str:
-  """The authors' name of a level of their U-Net, the outermost being 0."""
+def unet_prefix(level: int) -> str:
+  """Returns the prefix of a level of the authors' U-Net; 0 is the outermost."""
   return 'model.model' + '.1.model' * min(level, 1) + '.3.model' * (level - 1)
 
 
@@ -101,19 +101,19 @@ def _torch_unet(config: GeneratorConfig) -> list[Layer]:
   depth = int(math.log2(config.isize))
   layers = []
   for level in range(depth):
-    home, is_last = unet_home(level), level == depth - 1
+    prefix, is_last = unet_prefix(level), level == depth - 1
     # ReLU, convolution, norm, the level below, ReLU, convolution, norm: the
     # outermost has neither the first ReLU nor norms, the innermost no level
     # below and one norm.
     down, up = (0, 3) if level == 0 else (1, 3 if is_last else 5)
     layers += [
-      _conv(f'down_{level}', f'{home}.{down}'),
-      _up(f'up_{level}', f'{home}.{up}'),
+      _conv(f'down_{level}', f'{prefix}.{down}'),
+      _up(f'up_{level}', f'{prefix}.{up}'),
     ]
     if level:
-      layers.append(_norm(f'up_norm_{level}', f'{home}.{up + 1}'))
+      layers.append(_norm(f'up_norm_{level}', f'{prefix}.{up + 1}'))
     if level and not is_last:
-      layers.append(_norm(f'down_norm_{level}', f'{home}.2'))
+      layers.append(_norm(f'down_norm_{level}', f'{prefix}.2'))
   return layers
 
 

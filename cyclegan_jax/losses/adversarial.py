@@ -1,9 +1,14 @@
-"""Adversarial losses on raw logits; each side is to be minimised.
+"""Adversarial losses on raw logits.
 
-With a logit z the discriminator's probability is D = sigmoid(z), so
+Logits are the discriminator's scores of patches, [B, h, w, 1]; every loss is
+a scalar, the mean over all patches, and each side minimizes its own. With a
+logit z the discriminator's probability is D = sigmoid(z), so
 -log D = softplus(-z) and -log(1 - D) = softplus(z), which neither overflow
 nor need an epsilon.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,28 +16,28 @@ import jax.numpy as jnp
 from cyclegan_jax.types import Array
 
 
-def vanilla_discriminator_loss(real_logits: Array, fake_logits: Array) -> Array:
-  """Cross-entropy -log D(real) - log(1 - D(fake)) (arXiv:1406.2661, eq. 1).
+class AdversarialLoss(NamedTuple):
+  """Both sides of a GAN's objective.
 
-  Args:
-    real_logits: [B, h, w, 1] scores of real patches.
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar; 2 log 2 where the discriminator is undecided.
+  Attributes:
+    generator: fake logits to a scalar.
+    discriminator: real logits and fake logits to a scalar.
   """
+
+  generator: Callable[[Array], Array]
+  discriminator: Callable[[Array, Array], Array]
+
+
+def vanilla_discriminator_loss(real_logits: Array, fake_logits: Array) -> Array:
+  """Cross-entropy -log D(real) - log(1 - D(fake)) (arXiv:1406.2661, eq. 1)."""
   real = jnp.mean(nn.softplus(-real_logits))
   return real + jnp.mean(nn.softplus(fake_logits))
 
 
 def vanilla_generator_loss(fake_logits: Array) -> Array:
-  """The non-saturating -log D(fake) (arXiv:1406.2661, section 3).
+  """Non-saturating loss -log D(fake) (arXiv:1406.2661, section 3).
 
-  Args:
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar; its gradient is large where the discriminator is sure.
+  Its gradient is large where the discriminator is sure.
   """
   return jnp.mean(nn.softplus(-fake_logits))
 
@@ -40,11 +45,7 @@ def vanilla_generator_loss(fake_logits: Array) -> Array:
 def minimax_generator_loss(fake_logits: Array) -> Array:
   """log(1 - D(fake)), the formula as first written (arXiv:1406.2661, eq. 1).
 
-  Args:
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar, negative; its gradient vanishes where the discriminator is sure.
+  Negative; its gradient vanishes where the discriminator is sure.
   """
   return -jnp.mean(nn.softplus(fake_logits))
 
@@ -52,76 +53,47 @@ def minimax_generator_loss(fake_logits: Array) -> Array:
 def lsgan_discriminator_loss(real_logits: Array, fake_logits: Array) -> Array:
   """Least squares to the targets 1 and 0 (arXiv:1611.04076, eq. 9).
 
-  Args:
-    real_logits: [B, h, w, 1] scores of real patches.
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar; not halved, as the paper of CycleGAN halves it by its weight.
+  Not halved here: the CycleGAN paper halves it by its weight.
   """
   real = jnp.mean(jnp.square(real_logits - 1))
   return real + jnp.mean(jnp.square(fake_logits))
 
 
 def lsgan_generator_loss(fake_logits: Array) -> Array:
-  """Least squares of the fakes' scores to 1 (arXiv:1611.04076, eq. 9).
-
-  Args:
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar, zero once every fake scores as real.
-  """
+  """Least squares of the fakes' logits to 1 (arXiv:1611.04076, eq. 9)."""
   return jnp.mean(jnp.square(fake_logits - 1))
 
 
 def hinge_discriminator_loss(real_logits: Array, fake_logits: Array) -> Array:
-  """Discriminator side of the hinge loss (arXiv:1705.02894, eq. 16).
-
-  Args:
-    real_logits: [B, h, w, 1] scores of real patches.
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar, zero once every patch is past its margin.
-  """
+  """Hinge loss (arXiv:1705.02894, eq. 16); zero beyond a margin of 1."""
   return jnp.mean(nn.relu(1 - real_logits)) + jnp.mean(nn.relu(1 + fake_logits))
 
 
-def hinge_generator_loss(fake_logits: Array) -> Array:
-  """Generator side of the hinge loss (arXiv:1705.02894, eq. 16).
-
-  Args:
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar, unbounded on both sides.
-  """
-  return -jnp.mean(fake_logits)
-
-
 def wgan_discriminator_loss(real_logits: Array, fake_logits: Array) -> Array:
-  """The critic's negated estimate of the Wasserstein distance.
+  """Negated estimate of the Wasserstein distance (arXiv:1704.00028, eq. 3).
 
-  arXiv:1704.00028, eq. 3 without its penalty (`penalties.gradient_penalty`).
-
-  Args:
-    real_logits: [B, h, w, 1] scores of real patches.
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar, unbounded on both sides.
+  Without the penalty of that equation, which is `gradient_penalty`.
   """
   return jnp.mean(fake_logits) - jnp.mean(real_logits)
 
 
-def wgan_generator_loss(fake_logits: Array) -> Array:
-  """The critic's score of the fakes, negated (arXiv:1704.00028, alg. 1).
-
-  Args:
-    fake_logits: [B, h, w, 1] scores of translated patches.
-
-  Returns:
-    Scalar, unbounded on both sides.
-  """
+def negated_score_generator_loss(fake_logits: Array) -> Array:
+  """Negated mean logit: the generator's side of both hinge and WGAN."""
   return -jnp.mean(fake_logits)
+
+
+ADVERSARIAL_LOSSES = {
+  'minimax': AdversarialLoss(
+    minimax_generator_loss, vanilla_discriminator_loss
+  ),
+  'vanilla': AdversarialLoss(
+    vanilla_generator_loss, vanilla_discriminator_loss
+  ),
+  'lsgan': AdversarialLoss(lsgan_generator_loss, lsgan_discriminator_loss),
+  'hinge': AdversarialLoss(
+    negated_score_generator_loss, hinge_discriminator_loss
+  ),
+  'wgan_gp': AdversarialLoss(
+    negated_score_generator_loss, wgan_discriminator_loss
+  ),
+}

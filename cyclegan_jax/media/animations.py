@@ -16,11 +16,6 @@ from cyclegan_jax.errors import (
   one_line,
   printable,
 )
-from cyclegan_jax.media.animation_writers import (
-  WRITERS,
-  GifWriter,
-  Head,
-)
 from cyclegan_jax.media.decoding import (
   TURNS,
   ImageError,
@@ -29,7 +24,7 @@ from cyclegan_jax.media.decoding import (
 from cyclegan_jax.media.frames import (
   Convert,
   OnFrame,
-  ignore_frame,
+  ignore_progress,
 )
 from cyclegan_jax.media.header_limits import (
   check_header,
@@ -43,9 +38,41 @@ from cyclegan_jax.media.metadata import (
 from cyclegan_jax.media.value_range import rescaled
 from cyclegan_jax.storage.atomic import replacing
 
-_FORMATS = ('GIF', 'PNG', 'WEBP')
-_GIF_START, _GIF_END = b'GIF8', b';'
-_PNG_START = b'\x89PNG\r\n\x1a\n'
+# Of all frames together. Pillow needs all of them to write a file, at up to
+# 8 bytes a pixel: 4 GB.
+MAX_ANIMATION_PIXELS = 500_000_000
+
+_FORMATS = {'.gif': 'GIF', '.png': 'PNG', '.webp': 'WEBP'}
+EXTENSIONS = tuple(_FORMATS)
+
+_COLOR_SPACES = {1: b'GRAY', 2: b'GRAY', 3: b'RGB ', 4: b'RGB '}
+_WEBP_HAS_ALPHA = 0x10  # a bit of byte 20
+_GIF_END = b';'
+_CLEAR_INDEX = 255  # of a GIF file's palette
+_CLEAR_TO_BACKGROUND = 2  # what a GIF file's viewer does before the next frame
+
+
+class _Animation(NamedTuple):
+  """An animated file that is open for reading.
+
+  Attributes:
+    file: its bytes.
+    image: at the first frame.
+    path: of the file, for messages.
+    num_frames: with the poster.
+    num_plays: how often it is shown; 0 for ever.
+    has_poster: whether the first frame is not part of the animation, but for
+      viewers that show none. Only PNG files have it.
+    metadata: EXIF data and color profile.
+  """
+
+  file: BinaryIO
+  image: Image.Image
+  path: pathlib.Path
+  num_frames: int
+  num_plays: int
+  has_poster: bool
+  metadata: Metadata
 
 
 class _Frame(NamedTuple):
@@ -53,15 +80,13 @@ class _Frame(NamedTuple):
 
   Attributes:
     pixels: uint8 [h, w, C], upright.
-    alpha: [h, w]; None where all of the animation is opaque.
+    alpha: uint8 [h, w]; None where the animation is opaque.
     duration: in milliseconds.
-    is_poster: see `animation_files.Writer`.
   """
 
   pixels: np.ndarray
   alpha: np.ndarray | None
   duration: float
-  is_poster: bool
 
 
 def convert_animation(
@@ -72,61 +97,83 @@ def convert_animation(
   channels: int,
   batch_size: int = 1,
   max_pixels: int,
-  on_frame: OnFrame = ignore_frame,
+  on_frame: OnFrame = ignore_progress,
 ) -> None:
-  """Converts every frame; durations, repeats and what is transparent stay.
+  """Converts every frame; durations, repeats and transparency stay.
 
-  A GIF file knows of its parts only whether they are clear. What is clear is
-  white to `convert`. Profile and EXIF data go where there is room for them.
+  All converted frames are held in memory until the file is written: memory
+  grows with their number, up to MAX_ANIMATION_PIXELS. Frames that equal the
+  one before are merged with it. Color profile and EXIF data are copied where
+  the target's format has them.
 
   Args:
     source: a GIF, PNG or WebP file, animated or not.
-    target: .gif, .png or .webp; is written whole or not at all.
-    convert: of frames, all of one size. What it raises is raised.
-    channels: of what it takes: 1 or 3.
-    batch_size: frames at a time; no more are held in memory.
+    target: .gif, .png or .webp; is written whole or not at all. GIF files
+      hold no half transparent pixels: these are blended with white, and clear
+      below an alpha of 128.
+    convert: of frames, which all have one size; clear pixels are white. Its
+      exceptions pass through.
+    channels: of the frames that `convert` takes: 1 or 3.
+    batch_size: number of frames in a call of `convert`.
     max_pixels: of a frame.
-    on_frame: is told how many frames are done, of how many if that is known.
+    on_frame: is called after each frame.
 
   Raises:
-    ImageError: the source can't be read.
-    DataError: the target's format can't hold the frames.
-    OSError: the disk is full, and so on.
+    ImageError: the source is damaged, or has too many pixels.
+    DataError: the target's format cannot hold the frames.
+    OSError: the target cannot be written, for example on a full disk.
   """
-  make_writer = WRITERS[target.suffix.lower()]
-  done = 0
-  with contextlib.ExitStack() as stack:
-    file = stack.enter_context(open_file(str(source)))
-    animation = stack.enter_context(_opened(file, source, max_pixels))
-    frames = animation.frames(
-      channels, max_pixels, is_clear_or_not=make_writer is GifWriter
+  file_format = _FORMATS[target.suffix.lower()]
+  images: list[Image.Image] = []
+  durations: list[float] = []
+  with (
+    open_file(str(source)) as file,
+    _opened(file, source, max_pixels) as animation,
+  ):
+    frames = _frames(
+      animation, channels, max_pixels, blends=file_format == 'GIF'
     )
-    temporary = stack.enter_context(replacing(target))
-    output = stack.enter_context(temporary.open('wb'))
-    writer = make_writer(output, animation.head)
     while batch := list(itertools.islice(frames, batch_size)):
       converted = convert(np.stack([frame.pixels for frame in batch]))
+      _check_total(source, animation.num_frames, *converted.shape[2:0:-1])
       for frame, pixels in zip(batch, converted, strict=True):
-        with _explained_writing(target):
-          writer.add(
-            _with_alpha(pixels, frame.alpha),
-            frame.duration,
-            is_poster=frame.is_poster,
-          )
-        done += 1
-        on_frame(done, animation.num_frames)
-    with _explained_writing(target):
-      writer.finish()
+        pixels = _with_alpha(pixels, frame.alpha)
+        if file_format == 'GIF':
+          is_first = len(images) <= animation.has_poster
+          images.append(_quantized(pixels, is_first=is_first))
+        else:
+          images.append(_to_image(pixels))
+        durations.append(frame.duration)
+        on_frame(len(images), animation.num_frames)
+  if animation.has_poster:
+    del durations[0]
+    if file_format != 'PNG':
+      del images[0]
+  with _explained(target), replacing(target) as temporary:
+    images[0].save(
+      temporary,
+      file_format,
+      save_all=True,
+      append_images=images[1:],
+      **_metadata_options(animation.metadata, images[0]),
+      **_format_options(animation, durations, file_format),
+    )
+    if file_format == 'WEBP' and images[0].has_transparency_data:
+      _flag_alpha(temporary)
 
 
-@contextlib.contextmanager
-def _explained_writing(target: pathlib.Path) -> Iterator[None]:
-  try:
-    yield
-  except ValueError as error:
-    raise DataError(
-      f"{printable(str(target))} can't be written: {one_line(error)}"
-    ) from error
+def _check_total(
+  path: pathlib.Path, num_frames: int, width: int, height: int
+) -> None:
+  """Raises ImageError where all frames together have too many pixels."""
+  total = num_frames * width * height
+  if total > MAX_ANIMATION_PIXELS:
+    raise ImageError(
+      str(path),
+      f'{num_frames:,} frames of {width} x {height} are {total:,} pixels, '
+      f'more than the {MAX_ANIMATION_PIXELS:,} of an animation: make it a '
+      'video, such as .mp4 or .mkv, which has no such limit, or split it',
+    )
 
 
 def _with_alpha(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
@@ -138,141 +185,213 @@ def _with_alpha(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
   return np.concatenate([pixels, alpha[..., None]], axis=-1)
 
 
+def _to_image(pixels: np.ndarray) -> Image.Image:
+  if pixels.shape[-1] == 1:
+    pixels = pixels[..., 0]
+  return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _quantized(pixels: np.ndarray, *, is_first: bool) -> Image.Image:
+  """A GIF file's frame: 255 colors, and one that stands for clear pixels.
+
+  A frame in which nothing is clear has that one, too: after a frame without
+  it, some viewers show the background color where the next is clear.
+  """
+  image = _to_image(pixels).convert('RGBA')
+  is_clear = np.asarray(image.getchannel('A')) < 128
+  image = image.convert('RGB').quantize(_CLEAR_INDEX)
+  colors = np.reshape(image.getpalette() or [], (-1, 3))
+  palette = np.zeros((_CLEAR_INDEX + 1, 3), np.uint8)
+  # Pillow crops a frame to what differs from the first frame's clear color.
+  # That one is black, and no other color is: so nothing is cropped.
+  palette[: len(colors)] = np.where(colors.any(-1, keepdims=True), colors, 1)
+  palette[_CLEAR_INDEX] = 0 if is_first else 1
+  indices = np.array(image)
+  indices[is_clear] = _CLEAR_INDEX
+  image = Image.fromarray(indices)
+  image.putpalette(palette.tobytes())
+  image.info['transparency'] = _CLEAR_INDEX
+  return image
+
+
+def _metadata_options(
+  metadata: Metadata, image: Image.Image
+) -> dict[str, bytes]:
+  """EXIF data, and the color profile if it fits the image."""
+  options = {}
+  if metadata.exif:  # WebP files hold it without the prefix
+    options['exif'] = metadata.exif.removeprefix(b'Exif\0\0')
+  color_space = _COLOR_SPACES[len(image.getbands())]
+  if metadata.icc and metadata.icc[16:20] == color_space:
+    options['icc_profile'] = metadata.icc
+  return options
+
+
+def _format_options(
+  animation: _Animation, durations: list[float], file_format: str
+) -> dict[str, Any]:
+  if file_format == 'GIF':
+    options: dict[str, Any] = {
+      'duration': [10 * round(each / 10) for each in durations],
+      'disposal': _CLEAR_TO_BACKGROUND,
+      'optimize': False,
+    }
+    if animation.num_plays != 1:  # repeats are counted, where 0 is for ever
+      options['loop'] = max(animation.num_plays - 1, 0)
+    return options
+  options = {'duration': durations, 'loop': animation.num_plays}
+  if file_format == 'PNG':
+    return {**options, 'default_image': animation.has_poster}
+  return {**options, 'quality': 95, 'method': 4}
+
+
+def _flag_alpha(path: pathlib.Path) -> None:
+  """Marks a WebP file as one with alpha.
+
+  The encoder crops frames; where the rest of each is opaque, it leaves the
+  mark out, and viewers show black around it.
+  """
+  with path.open('r+b') as file:
+    start = file.read(21)
+    if start[12:16] == b'VP8X':
+      file.seek(20)
+      file.write(bytes([start[20] | _WEBP_HAS_ALPHA]))
+
+
+@contextlib.contextmanager
+def _explained(target: pathlib.Path) -> Iterator[None]:
+  """Raises DataError for what Pillow raises where a format has no room."""
+  try:
+    yield
+  except Exception as error:  # each format has its own
+    if isinstance(error, MemoryError) or getattr(error, 'errno', None):
+      raise
+    raise DataError(
+      f'{printable(str(target))} cannot be written: the frames do not fit '
+      f'into a file of its format ({one_line(error)})'
+    ) from error
+
+
 @contextlib.contextmanager
 def _opened(
-  file: BinaryIO, source: pathlib.Path, max_pixels: int
-) -> Iterator['_Animation']:
-  """The animation; an error inside stays what it is."""
+  file: BinaryIO, path: pathlib.Path, max_pixels: int
+) -> Iterator[_Animation]:
+  """Opens an animation; exceptions of the body pass through."""
   start = file.read(12)
-  is_gif = start.startswith(_GIF_START)
+  is_gif = start.startswith(b'GIF8')
   is_webp = start[:4] == b'RIFF' and start[8:] == b'WEBP'
-  if not (is_gif or is_webp or start.startswith(_PNG_START)):
-    what = 'not a GIF, PNG or WebP image' if start else 'the file is empty'
-    raise ImageError(str(source), what)
+  if not (is_gif or is_webp or start.startswith(b'\x89PNG\r\n\x1a\n')):
+    reason = 'not a GIF, PNG or WebP image' if start else 'the file is empty'
+    raise ImageError(str(path), reason)
   try:
     metadata = Metadata(None, None, 'GIF')
     if not is_gif:
       check_header(file, max_pixels=max_pixels)
-      metadata = read_metadata(file, str(source), max_pixels=max_pixels)
+      metadata = read_metadata(file, str(path), max_pixels=max_pixels)
+    formats = list(_FORMATS.values())
     file.seek(0)
-    image = Image.open(file, formats=_FORMATS)
-    check_size(image.width, image.height, max_pixels=max_pixels)
+    with Image.open(file, formats=formats) as image:
+      check_size(image.width, image.height, max_pixels=max_pixels)
+      num_frames = getattr(image, 'n_frames', 1)
+      _check_total(path, num_frames, image.width, image.height)
+    # Opened again, as `_frames` needs one that has not counted its frames.
+    file.seek(0)
+    image = Image.open(file, formats=formats)
   except (UserError, MemoryError):
     raise
   except Exception as error:  # damaged bytes end in nearly any of them
-    raise ImageError(str(source), _reason(error)) from error
+    raise ImageError(str(path), _reason(error)) from error
   with image:
-    yield _Animation(file, image, source, metadata)
+    num_plays = image.info.get('loop', 0)
+    if is_gif and 'loop' not in image.info:
+      num_plays = 1
+    elif is_gif and num_plays:  # repeats are counted
+      num_plays += 1
+    has_poster = bool(image.info.get('default_image'))
+    yield _Animation(
+      file, image, path, num_frames, num_plays, has_poster, metadata
+    )
 
 
 def _reason(error: Exception) -> str:
   if isinstance(error, Image.UnidentifiedImageError):
     return 'it is damaged, or has no frames'
-  # What Pillow's readers end in where there is nothing more to read.
+  # Pillow's errors at the end of the file.
   is_at_end = isinstance(error, IndexError | EOFError | struct.error)
   if is_at_end or 'truncated' in str(error).lower():
     return 'the file is truncated'
   return one_line(error)
 
 
-class _Animation:
-  """An open file.
+def _frames(
+  animation: _Animation,
+  channels: int,
+  max_pixels: int,
+  *,
+  blends: bool,
+) -> Iterator[_Frame]:
+  """Yields frame by frame; exceptions of the caller pass through.
 
-  Attributes:
-    head: what is told once.
-    num_frames: None if that is not known before all are read.
+  Args:
+    animation: at its first frame.
+    channels: 1 or 3.
+    max_pixels: of a frame.
+    blends: whether to blend half transparent colors with white. Otherwise
+      they are as in the file.
+
+  Raises:
+    ImageError: it is damaged.
   """
-
-  def __init__(
-    self,
-    file: BinaryIO,
-    image: Image.Image,
-    source: pathlib.Path,
-    metadata: Metadata,
-  ) -> None:
-    self._file = file
-    self._image = image
-    self._source = source
-    self._is_gif = image.format == 'GIF'
-    self.num_frames: int | None = None
-    plays = image.info.get('loop', 0)
-    if self._is_gif:
-      # It counts repeats, and plays once where nothing is said of them.
-      plays = 1 if 'loop' not in image.info else plays + 1 if plays else 0
-    else:
-      self.num_frames = getattr(image, 'n_frames', 1)
-    self._turn = None if self._is_gif else TURNS.get(orientation_of(image))
-    self.head = Head(plays, metadata.exif, metadata.icc)
-
-  def frames(
-    self, channels: int, max_pixels: int, *, is_clear_or_not: bool
-  ) -> Iterator[_Frame]:
-    """Yields frame by frame.
-
-    Args:
-      channels: 1 or 3.
-      max_pixels: of a frame.
-      is_clear_or_not: whether nothing may be half transparent.
-
-    Raises:
-      ImageError: it is damaged. Nothing of what the caller does in between.
-    """
-    width, height = self._image.size
-    # Of a GIF file, any frame may be the first that is not opaque.
-    has_alpha = self._is_gif or self._image.has_transparency_data
-    number = 0
-    try:
-      while self._sought(number):
-        check_size(*self._image.size, max_pixels=max_pixels)
-        # Frames that stand out of the first make Pillow's image larger.
-        rgba = _to_rgba(self._image).crop((0, 0, width, height))
-        if self._turn is not None:
-          rgba = rgba.transpose(self._turn)
-        alpha = rgba.getchannel('A')
-        shown = alpha if is_clear_or_not else alpha.point(_WHERE_NOT_CLEAR)
-        white = Image.new('RGB', rgba.size, 'white')
-        white.paste(rgba, mask=shown)
-        pixels = np.asarray(white.convert('L' if channels == 1 else 'RGB'))
-        info: dict[Any, Any] = self._image.info
-        yield _Frame(
-          pixels.reshape(rgba.height, rgba.width, channels),
-          np.asarray(alpha) if has_alpha else None,
-          info.get('duration', 0),
-          number == 0 and bool(info.get('default_image')),
-        )
-        number += 1
-    except (UserError, MemoryError):
-      raise
-    except Exception as error:
-      reason = f'frame {number + 1}: {_reason(error)}'
-      raise ImageError(str(self._source), reason) from error
-
-  def _sought(self, number: int) -> bool:
-    """Goes to a frame; False behind the last one.
-
-    Raises:
-      EOFError: the file ends where there should be a frame.
-    """
-    if self.num_frames is not None:
-      if number < self.num_frames:
-        self._image.seek(number)
-      return number < self.num_frames
-    try:
-      self._image.seek(number)
-    except EOFError:
-      self._file.seek(-1, 1)
-      if self._file.read(1) != _GIF_END:
-        raise
-      return False
-    return True
+  image = animation.image
+  width, height = image.size
+  # In a GIF file, any frame may be the first that is not opaque.
+  has_alpha = image.format == 'GIF' or image.has_transparency_data
+  turn = None if image.format == 'GIF' else TURNS.get(orientation_of(image))
+  number = 0
+  try:
+    while number < animation.num_frames:
+      image.seek(number)
+      check_size(*image.size, max_pixels=max_pixels)
+      # Frames that stand out of the first make Pillow's image larger.
+      rgba = _to_rgba(image).crop((0, 0, width, height))
+      if turn is not None:
+        rgba = rgba.transpose(turn)
+      alpha = rgba.getchannel('A')
+      opaque = Image.new('RGB', rgba.size, 'white')
+      opaque.paste(
+        rgba, mask=alpha if blends else alpha.point(_WHERE_NOT_CLEAR)
+      )
+      pixels = np.asarray(opaque.convert('L' if channels == 1 else 'RGB'))
+      yield _Frame(
+        pixels.reshape(rgba.height, rgba.width, channels),
+        np.asarray(alpha) if has_alpha else None,
+        image.info.get('duration', 0),
+      )
+      number += 1
+    if image.format == 'GIF':
+      _check_end(animation)
+  except (UserError, MemoryError):
+    raise
+  except Exception as error:
+    reason = f'frame {number + 1}: {_reason(error)}'
+    raise ImageError(str(animation.path), reason) from error
 
 
-# Half transparent colours are as they are in the file, not on white.
 _WHERE_NOT_CLEAR = [0] + [255] * 255
 
 
+def _check_end(animation: _Animation) -> None:
+  """Raises EOFError if a GIF file ends where there should be a frame."""
+  try:
+    animation.image.seek(animation.num_frames)
+  except EOFError:
+    animation.file.seek(-1, 1)
+    if animation.file.read(1) != _GIF_END:
+      raise
+
+
 def _to_rgba(image: Image.Image) -> Image.Image:
-  if image.mode.startswith('I'):  # grey of 16 bits, which Pillow would clip
-    grey = np.asarray(image).astype(np.uint16)
-    image = Image.fromarray(rescaled(grey, 'uint8'))
+  if image.mode.startswith('I'):  # 16-bit gray, which Pillow would clip
+    gray = np.asarray(image).astype(np.uint16)
+    image = Image.fromarray(rescaled(gray, 'uint8'))
   return image.convert('RGBA')

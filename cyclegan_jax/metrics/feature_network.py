@@ -1,8 +1,8 @@
-"""Convolutional networks with fixed weights, which turn images to features.
+"""Convolutional feature extractors with fixed weights.
 
 A network is a function `network(x, convolve)` that calls `convolve(x, conv)`
-for each of its convolutions. So one description says which tensors a file has
-to hold and what to compute with them.
+for each of its convolutions. So one description gives both the tensors that a
+file of weights has to hold and the computation.
 """
 
 import functools
@@ -15,26 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cyclegan_jax import images as pixels
 from cyclegan_jax.errors import WeightsError
 from cyclegan_jax.types import Array
 
-# Of features kept on disk: raise it with every change of what comes out.
-_CODE_VERSION = 1
+# Part of the digest of cached features: raise it with every change of them.
+_CODE_VERSION = 2
 _NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 
-class Conv(NamedTuple):
-  """A convolution and the batch norm behind it, under their names in a file.
+class ConvSpec(NamedTuple):
+  """A convolution with the batch norm after it, as named in a file.
 
   Attributes:
-    weight: name of the kernel, [O, I, h, w] in the file.
-    norm: what the names of the batch norm's tensors begin with.
+    weight: name of the kernel, stored as [O, I, h, w].
+    norm: prefix of the names of the batch norm's tensors.
     features: O.
     kernel: h and w.
-    stride: of both axes.
-    padding: as XLA has it; 'SAME' puts the odd one behind.
-    is_depthwise: each channel by itself.
+    stride: stride along both axes.
+    padding: XLA's; 'SAME' puts an odd pixel at the end.
+    is_depthwise: whether each channel has a kernel of its own.
   """
 
   weight: str
@@ -46,200 +45,174 @@ class Conv(NamedTuple):
   is_depthwise: bool = False
 
 
-class Folded(NamedTuple):
-  """A convolution that its batch norm has been multiplied into."""
+class FoldedConv(NamedTuple):
+  """A convolution with its batch norm multiplied into it."""
 
   kernel: Any  # float32 [h, w, I, O]
   bias: Any  # float32 [O]
 
 
-Convolve = Callable[[Array, Conv], Array]
+Convolve = Callable[[Array, ConvSpec], Array]
 Network = Callable[[Array, Convolve], Array]
-Resize = Callable[[Array], Array]
 
 
-class FrozenExtractor:
-  """A network whose features distances are taken of.
+class NetworkSpec(NamedTuple):
+  """A feature network without its weights.
 
   Attributes:
-    name: 'inception', 'effnet'.
-    frechet_name: of the Fréchet distance in its features: 'fid'.
-    kernel_name: of the kernel distance in its features: 'kid'.
+    name: name of the network, such as 'inception'.
+    frechet_name: name of the Fréchet distance of its features, such as 'fid'.
+    kernel_name: name of the kernel distance of its features, such as 'kid'.
+    network: float32 [N, size, size, 3] to features [N, dim].
+    preprocess: uint8 [N, H, W, 3] to the network's input.
+    size: side of the network's input in pixels.
     dim: number of features.
-    digest: changes with weights, preprocessing and code.
-    batch_size: the largest number of images at once.
+    epsilon: epsilon of the batch norms.
+    classifier: shapes of the weights of its classifier, which is not used.
+  """
+
+  name: str
+  frechet_name: str
+  kernel_name: str
+  network: Network
+  preprocess: Callable[[Array], Array]
+  size: int
+  dim: int
+  epsilon: float
+  classifier: Mapping[str, tuple[int, ...]]
+
+
+class FeatureExtractor:
+  """Computes features of images, for distances between sets.
+
+  Attributes:
+    name: see `NetworkSpec`, as for the next three.
+    frechet_name: see `NetworkSpec`.
+    kernel_name: see `NetworkSpec`.
+    dim: see `NetworkSpec`.
+    digest: hash of weights, network and code.
   """
 
   def __init__(
     self,
-    name: str,
-    frechet_name: str,
-    kernel_name: str,
+    spec: NetworkSpec,
+    tensors: Mapping[str, np.ndarray],
     *,
-    network: Network,
-    layers: Mapping[str, Folded],
-    prepare: Resize,
-    preparation: str,
-    dim: int,
-    batch_size: int,
+    file: str = 'weights',
   ):
-    """Compiles nothing yet.
+    """Folds the batch norms into the convolutions, and places them.
 
     Args:
-      name: see above, as are the next two.
-      frechet_name: see above.
-      kernel_name: see above.
-      network: prepared images to features [N, dim].
-      layers: of `fold_layers`.
-      prepare: uint8 [N, H, W, 3] to what the network takes.
-      preparation: a name for what `prepare` does.
-      dim: see above.
-      batch_size: see above.
+      spec: the network.
+      tensors: its state_dict.
+      file: name of the tensors' file, for error messages.
+
+    Raises:
+      WeightsError: the tensors belong to another network, or are not finite.
     """
-    self.name = name
-    self.frechet_name = frechet_name
-    self.kernel_name = kernel_name
-    self.dim = dim
-    self.batch_size = batch_size
-    self.digest = _digest(layers, f'{name} {preparation} {_CODE_VERSION}')
-    self._network = network
-    self._layers = jax.device_put(dict(layers))
-    # Apart, so that images of another size don't compile the network again.
-    self._prepare = jax.jit(prepare)
+    self.name = spec.name
+    self.frechet_name = spec.frechet_name
+    self.kernel_name = spec.kernel_name
+    self.dim = spec.dim
+    layers = _fold_layers(spec, tensors, file)
+    self.digest = _digest(layers, f'{spec.name} {_CODE_VERSION}')
+    self._layers = jax.device_put(layers)
+    self._network = spec.network
+    # Apart, so that another image size does not compile the network again.
+    self._preprocess = jax.jit(spec.preprocess)
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
-    """Features of images.
-
-    It works through full batches, or one of the next power of two where there
-    are fewer: so few sizes are compiled, and equal numbers give equal bits.
+    """Computes the features of a batch; each shape is compiled once.
 
     Args:
-      images: uint8 [N, H, W, C]; other than three channels become RGB as
-        `images.to_rgb` has it.
+      images: uint8 [N, H, W, 3].
 
     Returns:
       float32 [N, dim].
-
-    Raises:
-      ValueError: it is of another type or shape.
     """
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4:
-      raise ValueError(
-        f'images are {images.dtype} {list(images.shape)}: they must be uint8 '
-        '[N, H, W, C]'
-      )
-    if images.shape[-1] != 3:
-      images = pixels.to_rgb(pixels.to_float(images))
-    size = min(self.batch_size, 1 << max(0, len(images) - 1).bit_length())
-    features = np.empty((len(images), self.dim), np.float32)
-    for start in range(0, len(images), size):
-      batch = images[start : start + size]
-      number = len(batch)
-      missing = [(0, size - number), (0, 0), (0, 0), (0, 0)]
-      prepared = self._prepare(np.pad(batch, missing))
-      found = _apply(self._network, self._layers, prepared)
-      features[start : start + number] = np.asarray(found)[:number]
-    return features
+    x = self._preprocess(images)
+    return np.asarray(_apply(self._network, self._layers, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _apply(network: Network, layers: Mapping[str, Folded], x: Array) -> Array:
+def _apply(
+  network: Network, layers: Mapping[str, FoldedConv], x: Array
+) -> Array:
   return network(x, lambda y, conv: _convolve(y, conv, layers[conv.weight]))
 
 
-def fold_layers(
-  tensors: Mapping[str, np.ndarray],
-  network: Network,
-  input_shape: tuple[int, int, int],
-  *,
-  epsilon: float,
-  head: Mapping[str, tuple[int, ...]],
-  what: str,
-) -> dict[str, Folded]:
-  """A network's layers from the tensors of its file.
-
-  Args:
-    tensors: by name.
-    network: that they are of.
-    input_shape: [H, W, C] of what it takes.
-    epsilon: of its batch norms.
-    head: shapes of tensors that the file has and the features don't need.
-    what: the file and the network's name, for messages.
-
-  Returns:
-    By the names of the kernels, in float32.
-
-  Raises:
-    WeightsError: a tensor is missing, unknown, of another shape or type, or
-      not finite.
-  """
-  convs, shapes = _describe(network, input_shape)
-  _check(tensors, {**shapes, **head}, what)
+def _fold_layers(
+  spec: NetworkSpec, tensors: Mapping[str, np.ndarray], file: str
+) -> dict[str, FoldedConv]:
+  """Convolutions in float32 with their batch norms, by their kernels' names."""
+  convs, shapes = describe_layers(spec)
+  _check_tensors(tensors, {**shapes, **spec.classifier}, file)
   layers = {}
   for conv in convs:
     kernel, scale, offset, mean, variance = (
       tensors[name].astype(np.float64)
-      for name in (conv.weight, *(f'{conv.norm}.{each}' for each in _NORM))
+      for name in (conv.weight, *(f'{conv.norm}.{part}' for part in _NORM))
     )
     if variance.min() < 0:
       raise WeightsError(
-        f'{what}: {conv.norm}.running_var is below 0: get the file from its '
+        f'{file}: {conv.norm}.running_var is negative. Get the file from its '
         'source again'
       )
-    scale = scale / np.sqrt(variance + epsilon)
-    layers[conv.weight] = Folded(
+    scale = scale / np.sqrt(variance + spec.epsilon)
+    layers[conv.weight] = FoldedConv(
       (kernel.transpose(2, 3, 1, 0) * scale).astype(np.float32),
       (offset - mean * scale).astype(np.float32),
     )
   return layers
 
 
-def _describe(
-  network: Network, input_shape: tuple[int, int, int]
-) -> tuple[list[Conv], dict[str, tuple[int, ...]]]:
-  """A network's convolutions, and the shapes of all their tensors."""
+def describe_layers(
+  spec: NetworkSpec,
+) -> tuple[list[ConvSpec], dict[str, tuple[int, ...]]]:
+  """Lists a network's convolutions, and the shapes of all their tensors.
+
+  Only shapes are evaluated.
+  """
   convs = []
   shapes: dict[str, tuple[int, ...]] = {}
 
-  def record(x: Array, conv: Conv) -> Array:
+  def record(x: Array, conv: ConvSpec) -> Array:
     inputs = 1 if conv.is_depthwise else x.shape[-1]
     convs.append(conv)
     shapes[conv.weight] = (conv.features, inputs, *conv.kernel)
-    shapes.update({f'{conv.norm}.{each}': (conv.features,) for each in _NORM})
+    shapes.update({f'{conv.norm}.{part}': (conv.features,) for part in _NORM})
     kernel = jnp.zeros((*conv.kernel, inputs, conv.features))
-    return _convolve(x, conv, Folded(kernel, jnp.zeros(conv.features)))
+    return _convolve(x, conv, FoldedConv(kernel, jnp.zeros(conv.features)))
 
-  # Of shapes alone: nothing is computed.
-  x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-  jax.eval_shape(lambda x: network(x, record), x)
+  x = jax.ShapeDtypeStruct((1, spec.size, spec.size, 3), jnp.float32)
+  jax.eval_shape(lambda x: spec.network(x, record), x)
   return convs, shapes
 
 
-def _convolve(x: Array, conv: Conv, layer: Folded) -> Array:
+def _convolve(x: Array, conv: ConvSpec, layer: FoldedConv) -> Array:
   if conv.is_depthwise:
-    return _filter_channels(x, layer.kernel, conv.stride) + layer.bias
+    return _convolve_depthwise(x, layer.kernel, conv.stride) + layer.bias
   y = lax.conv_general_dilated(
     x,
     layer.kernel,
     (conv.stride, conv.stride),
     conv.padding,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    # Accelerators would round the factors, and so the distances.
+    # Accelerators would round the factors, which changes the distances.
     precision=lax.Precision.HIGHEST,
   )
   return y + layer.bias
 
 
-def _filter_channels(x: Array, kernel: Array, stride: int) -> Array:
-  """A depthwise convolution with padding 'SAME', as a sum of shifted images.
+def _convolve_depthwise(x: Array, kernel: Array, stride: int) -> Array:
+  """Depthwise convolution with 'SAME' padding, as a sum of shifted images.
 
   XLA's own is 10 to 50 times slower on CPUs.
 
   Args:
     x: [N, H, W, C].
     kernel: [h, w, 1, C].
-    stride: of both axes.
+    stride: stride along both axes.
   """
   sizes = [-(-size // stride) for size in x.shape[1:3]]
   margins = [(0, 0)]
@@ -257,42 +230,40 @@ def _filter_channels(x: Array, kernel: Array, stride: int) -> Array:
   return total
 
 
-def _check(
+def _check_tensors(
   tensors: Mapping[str, np.ndarray],
   expected: Mapping[str, tuple[int, ...]],
-  what: str,
+  file: str,
 ) -> None:
-  # Counters of training, which only newer files have.
-  known = [
-    each for each in tensors if not each.endswith('.num_batches_tracked')
-  ]
+  """Raises WeightsError unless a file has exactly the expected tensors."""
+  # Newer files also have the batch norms' step counters.
+  known = [name for name in tensors if not name.endswith('num_batches_tracked')]
   missing = [name for name in expected if name not in tensors]
   unknown = [name for name in known if name not in expected]
-  for names, trouble in ((missing, 'lacks'), (unknown, 'has also')):
+  for names, problem in ((missing, 'lacks'), (unknown, 'also has')):
     if names:
       more = f' and {len(names) - 1} more' if len(names) > 1 else ''
       raise WeightsError(
-        f'{what}: the file {trouble} {names[0][:80]}{more}: it is of another '
-        'network'
+        f'{file} {problem} {names[0][:80]}{more}: it belongs to another network'
       )
   for name, shape in expected.items():
     tensor = tensors[name]
     if tensor.shape != shape or tensor.dtype.kind != 'f':
       raise WeightsError(
-        f'{what}: {name} is {tensor.dtype} {list(tensor.shape)}, not floats '
-        f'{list(shape)}: it is of another network'
+        f'{file}: {name} is {tensor.dtype} {list(tensor.shape)}, not floats '
+        f'{list(shape)}: it belongs to another network'
       )
     if not np.isfinite(tensor).all():
       raise WeightsError(
-        f'{what}: {name} has NaN or infinite values: get the file from its '
+        f'{file}: {name} has NaN or infinite values. Get the file from its '
         'source again'
       )
 
 
-def _digest(layers: Mapping[str, Folded], code: str) -> str:
-  hashed = hashlib.sha256(code.encode())
+def _digest(layers: Mapping[str, FoldedConv], code: str) -> str:
+  digest = hashlib.sha256(code.encode())
   for name in sorted(layers):
-    for each in layers[name]:
-      hashed.update(f'{name} {each.shape}'.encode())
-      hashed.update(np.ascontiguousarray(each, '<f4').tobytes())
-  return hashed.hexdigest()
+    for array in layers[name]:
+      digest.update(f'{name} {array.shape}'.encode())
+      digest.update(np.ascontiguousarray(array, '<f4').tobytes())
+  return digest.hexdigest()

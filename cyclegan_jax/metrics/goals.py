@@ -1,4 +1,4 @@
-"""Which value of each metric is best."""
+"""The best value of each metric, and the choice of the best checkpoint."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from cyclegan_jax.errors import ConfigError
 
 LOWER, HIGHER = -math.inf, math.inf
 
-# Scores of evaluations. Stripes are best at 1 on zebras, where there can also
-# be too many; horses have none.
+# Scores of evaluations. The stripes score of zebras is best at 1, as there can
+# be too many stripes; horses have none.
 _BEST_AT = {
   'fid': LOWER,
   'kid': LOWER,
@@ -31,20 +31,19 @@ _LOSSES = 'generator/'
 
 
 def best_at(metric: str) -> float | None:
-  """The value at which a metric is best.
+  """The best value of a metric.
 
   Args:
-    metric: its name in the records of a run: 'evaluation/ab/psnr',
-      'generator/loss'; of evaluations also 'psnr' alone, where both
-      directions have one.
+    metric: name in a run's metrics, such as 'evaluation/ab/psnr' or
+      'generator/loss'; or 'psnr' alone if it is the same in both directions.
 
   Returns:
-    A number, `LOWER` or `HIGHER`; None where it is not known.
+    A number, `LOWER` or `HIGHER`; None if it is not known.
   """
   if metric.startswith(_LOSSES):
     return LOWER
-  inner = metric.removeprefix(_EVALUATION)
-  return _BEST_AT.get(inner, _BEST_AT.get(inner.partition('/')[2]))
+  score = metric.removeprefix(_EVALUATION)
+  return _BEST_AT.get(score, _BEST_AT.get(score.partition('/')[2]))
 
 
 def badness(metric: str, value: float, *, mode: str = 'auto') -> float:

@@ -1,7 +1,7 @@
-"""Scores of images that are maps of labels, a colour for each class.
+"""Segmentation scores of label maps, images with one color per class.
 
-A translator paints colours, not classes: a pixel is of the class whose colour
-is nearest. Pixels that the target leaves void are not scored.
+Translators output colors, not classes, so each pixel is assigned the class
+with the nearest color. Pixels that are void in the target are not scored.
 """
 
 import json
@@ -38,7 +38,7 @@ _CITYSCAPES = {
   'train': (0, 80, 100),
   'motorcycle': (0, 0, 230),
   'bicycle': (119, 11, 32),
-  # What the benchmark leaves out, in the colours that its maps have.
+  # Colors in the benchmark's label maps that it does not score.
   'void': (0, 0, 0),
   'void dynamic': (111, 74, 0),
   'void ground': (81, 0, 81),
@@ -53,32 +53,32 @@ _CITYSCAPES = {
 
 
 class Palette(NamedTuple):
-  """The colours of the classes.
+  """Colors of the classes.
 
   Attributes:
-    names: of K colours; those that begin with 'void' are not scored.
-    colours: uint8 [K, 3], no two alike.
+    names: names of K colors; those that begin with 'void' are not scored.
+    colors: uint8 [K, 3], all different.
   """
 
   names: tuple[str, ...]
-  colours: Array
+  colors: Array
 
   @property
   def is_void(self) -> Array:
-    """bool [K]: the colours that stand for no class."""
-    void = [name.lower().startswith(_VOID) for name in self.names]
-    return np.array(void, bool)
+    """bool [K], true for colors that are not scored."""
+    is_void = [name.lower().startswith(_VOID) for name in self.names]
+    return np.array(is_void, bool)
 
 
 class LabelScores(NamedTuple):
-  """Shares of 1, over the pixels of all images together.
+  """Scores in [0, 1] over the pixels of all images together.
 
   Attributes:
-    pixel_accuracy: pixels of the right class.
-    class_accuracy: the same within each class of the target, then their mean:
-      small classes count as much as large ones.
-    mean_iou: pixels of both over pixels of either, their mean over the classes
-      that either has.
+    pixel_accuracy: fraction of pixels with the right class.
+    class_accuracy: mean over the target's classes of that fraction within a
+      class, so that small classes count as much as large ones.
+    mean_iou: intersection over union, mean over the classes that either the
+      translations or the targets have.
   """
 
   pixel_accuracy: float
@@ -86,160 +86,159 @@ class LabelScores(NamedTuple):
   mean_iou: float
 
 
-def read_palette(path: str | pathlib.Path) -> Palette:
-  """Reads colours of classes.
+def read_palette(name: str) -> Palette | None:
+  """Reads the colors of classes.
 
   Args:
-    path: 'cityscapes' for its 19 training classes; or a JSON file, of an
-      object {"road": [128, 64, 128], "sky": "#4682b4"} or of an array of such
-      colours; or a text file with a line `128 64 128 road` for each, the name
-      left out or not, and comments behind `//`. A name that begins with
-      'void' marks pixels that are not scored.
+    name: 'cityscapes' for its 19 training classes; or the path of a JSON file
+      with an object {"road": [128, 64, 128], "sky": "#4682b4"} or an array of
+      such colors, or of a text file with lines `128 64 128 road` (the name is
+      optional, `//` starts a comment); '' or 'none' for none. A name that
+      begins with 'void' marks pixels that are not scored.
 
   Returns:
-    The colours in the file's order.
+    The colors in the file's order; None without a name.
 
   Raises:
-    DataError: it can't be read, or does not say two colours or more.
+    DataError: the file is unreadable or has fewer than two classes.
   """
-  if str(path) == 'cityscapes':
-    return _make_palette(list(_CITYSCAPES.items()), 'cityscapes')
+  if name in ('', 'none'):
+    return None
+  if name == 'cityscapes':
+    return _make_palette(list(_CITYSCAPES.items()), name)
   try:
-    text = pathlib.Path(path).read_text(encoding='utf-8-sig')
+    text = pathlib.Path(name).read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
-    reason = getattr(error, 'strerror', None) or 'it is no text'
+    reason = getattr(error, 'strerror', None) or 'it is not text'
     raise DataError(
-      f"palette {path} can't be read ({reason}): give a JSON or text file of "
-      "colours, or 'cityscapes'"
+      f'palette {name} cannot be read ({reason}): give a JSON or text file of '
+      "colors, or 'cityscapes'"
     ) from error
   if text.lstrip().startswith(('{', '[')):
-    return _make_palette(_parse_json(text, path), path)
-  return _make_palette(_parse_lines(text, path), path)
+    return _make_palette(_parse_json(text, name), name)
+  return _make_palette(_parse_lines(text, name), name)
 
 
-def label_scores(
+def confusion_matrix(
   translated: Array, target: Array, palette: Palette
-) -> LabelScores:
-  """Compares maps of labels, class by class.
-
-  A translated pixel nearest to a void colour is of no class: it is wrong
-  wherever the target has one.
+) -> Array:
+  """Counts pixels by their class in the target and in the translation.
 
   Args:
     translated: uint8 [N, H, W, 3].
     target: uint8 [N, H, W, 3].
-    palette: of both.
+    palette: K colors of both.
 
   Returns:
-    The scores; NaN where the target is void all over.
-
-  Raises:
-    ValueError: they are not uint8 of one shape.
+    int64 [K, K], indexed by the classes of target and translation. Pixels of
+    several batches add up.
   """
-  for name, each in (('translated', translated), ('target', target)):
-    if (
-      each.dtype != np.uint8
-      or each.ndim != 4
-      or each.shape[-1] != 3
-      or each.shape != target.shape
-    ):
-      raise ValueError(
-        f'{name} is {each.dtype} {list(each.shape)}: both must be uint8 of '
-        'one [N, H, W, 3]'
-      )
-  number = len(palette.names)
-  # [target, translated]; image by image, as distances take K times as much.
-  confusion = np.zeros((number, number), np.int64)
+  size = len(palette.names)
+  confusion = np.zeros((size, size), np.int64)
+  # Image by image, as distances take K times an image's memory.
   for fake, real in zip(translated, target, strict=True):
-    pairs = number * _classify(real, palette) + _classify(fake, palette)
-    confusion += np.bincount(pairs, minlength=number**2).reshape(number, number)
-  confusion[palette.is_void] = 0
+    pairs = size * _classify(real, palette) + _classify(fake, palette)
+    confusion += np.bincount(pairs, minlength=size**2).reshape(size, size)
+  return confusion
+
+
+def label_scores(confusion: Array, palette: Palette) -> LabelScores:
+  """Computes the scores of a confusion matrix.
+
+  Void in the translation is of no class, so it is wrong wherever the target
+  has a class.
+
+  Args:
+    confusion: [K, K] from `confusion_matrix`.
+    palette: the K colors.
+
+  Returns:
+    The scores; NaN if the target is void everywhere.
+  """
+  confusion = np.where(palette.is_void[:, None], 0, confusion)
   right, real = np.diag(confusion), confusion.sum(axis=1)
-  either = real + confusion.sum(axis=0) - right
+  union = real + confusion.sum(axis=0) - right
   present = real > 0
-  # A class that is painted where none is has an IoU of 0.
-  seen = (either > 0) & ~np.asarray(palette.is_void)
+  # A class that only translations have has an IoU of 0.
+  seen = (union > 0) & ~palette.is_void
   if not present.any():
     return LabelScores(np.nan, np.nan, np.nan)
   return LabelScores(
     pixel_accuracy=float(right.sum() / real.sum()),
     class_accuracy=float(np.mean(right[present] / real[present])),
-    mean_iou=float(np.mean(right[seen] / either[seen])),
+    mean_iou=float(np.mean(right[seen] / union[seen])),
   )
 
 
 def _classify(image: Array, palette: Palette) -> Array:
-  """The nearest colour of each pixel, [H * W]; of equals the first."""
-  # |p - c|^2 without |p|^2; whole numbers below 2^24, so float32 is exact.
-  colours = palette.colours.astype(np.float32)
+  """Index [H * W] of each pixel's nearest color; the first of equals."""
+  # |p - c|^2 without |p|^2; integers below 2^24, so float32 is exact.
+  colors = palette.colors.astype(np.float32)
   pixels = image.reshape(-1, 3).astype(np.float32)
-  return np.argmax(2 * pixels @ colours.T - np.square(colours).sum(1), axis=1)
+  return np.argmax(2 * pixels @ colors.T - np.square(colors).sum(1), axis=1)
 
 
-def _make_palette(
-  entries: list[tuple[str, Any]], path: str | pathlib.Path
-) -> Palette:
-  colours: list[tuple[int, int, int]] = []
+def _make_palette(entries: list[tuple[str, Any]], path: str) -> Palette:
+  colors: list[tuple[int, ...]] = []
   for name, value in entries:
-    colour = _parse_colour(value)
-    if colour is None:
+    color = _parse_color(value)
+    if color is None:
       raise DataError(
-        f'palette {path}: {name} has the colour {json.dumps(value)[:40]}: '
+        f'palette {path}: {name} has the color {json.dumps(value)[:40]}: '
         'give three whole numbers from 0 to 255'
       )
-    if colour in colours:
-      other = entries[colours.index(colour)][0]
+    if color in colors:
+      other = entries[colors.index(color)][0]
       raise DataError(
-        f'palette {path}: {other} and {name} have one colour, '
-        f'{list(colour)}: give each its own'
+        f'palette {path}: {other} and {name} have the same color, '
+        f'{list(color)}: give each its own'
       )
-    colours.append(colour)
+    colors.append(color)
   palette = Palette(
     tuple(name for name, _ in entries),
-    np.array(colours, np.uint8).reshape(-1, 3),
+    np.array(colors, np.uint8).reshape(-1, 3),
   )
-  if (~palette.is_void).sum() < 2:
+  if len(colors) - palette.is_void.sum() < 2:
     raise DataError(
-      f'palette {path} has fewer than two classes: give a colour for each'
+      f'palette {path} has fewer than two classes: give a color for each'
     )
   return palette
 
 
-def _parse_colour(value: Any) -> tuple[int, int, int] | None:
+def _parse_color(value: Any) -> tuple[int, ...] | None:
   if isinstance(value, str) and _HEX.fullmatch(value):
-    value = list(bytes.fromhex(value[1:]))
+    return tuple(bytes.fromhex(value[1:]))
   if not isinstance(value, list | tuple) or len(value) != 3:
     return None
-  # bool is an int to Python.
-  if any(type(each) is not int or not 0 <= each <= 255 for each in value):
+  # Python's bool is an int.
+  if any(type(level) is not int or not 0 <= level <= 255 for level in value):
     return None
-  red, green, blue = value
-  return red, green, blue
+  return tuple(value)
 
 
-def _parse_json(text: str, path: str | pathlib.Path) -> list[tuple[str, Any]]:
+def _parse_json(text: str, path: str) -> list[tuple[str, Any]]:
   try:
     content = json.loads(text)
   except (ValueError, RecursionError) as error:
-    where = getattr(error, 'lineno', None)
-    place = f' (line {where})' if where else ''
-    raise DataError(f'palette {path} is no valid JSON{place}') from error
+    line = getattr(error, 'lineno', None)
+    place = f' (line {line})' if line else ''
+    raise DataError(f'palette {path} is not valid JSON{place}') from error
   if isinstance(content, dict):
     return list(content.items())
-  return [(f'colour {n}', value) for n, value in enumerate(content, start=1)]
+  return [(f'color {n}', value) for n, value in enumerate(content, start=1)]
 
 
-def _parse_lines(text: str, path: str | pathlib.Path) -> list[tuple[str, Any]]:
+def _parse_lines(text: str, path: str) -> list[tuple[str, Any]]:
   entries: list[tuple[str, Any]] = []
   for number, line in enumerate(text.splitlines(), start=1):
     words = line.partition('//')[0].replace(',', ' ').split()
     if not words:
       continue
-    if len(words) < 3 or not all(each.isdecimal() for each in words[:3]):
+    if len(words) < 3 or not all(word.isdecimal() for word in words[:3]):
       raise DataError(
         f'palette {path}, line {number} is {line.strip()[:40]!r}: write '
         '`128 64 128 road`'
       )
-    name = ' '.join(words[3:]) or f'colour {len(entries) + 1}'
-    entries.append((name, [int(each[:9]) for each in words[:3]]))
+    name = ' '.join(words[3:]) or f'color {len(entries) + 1}'
+    entries.append((name, [int(word[:9]) for word in words[:3]]))
   return entries

@@ -26,12 +26,12 @@ DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
 def make_generator(
   config: GeneratorConfig, *, channels: int = 3, axis_name: str | None = None
 ) -> nn.Module:
-  """The generator as a Flax module.
+  """Builds a generator as a Flax module.
 
   Args:
-    config: which network, and its options.
-    channels: of the output; the input's are read off the input.
-    axis_name: the devices' axis under `parallel.data_parallel`.
+    config: name of the network and its options.
+    channels: number of output channels.
+    axis_name: device axis under `parallel.data_parallel`.
 
   Returns:
     A module that maps [B, H, W, C] in [-1, 1] to [B, H, W, channels] in
@@ -45,5 +45,5 @@ def make_generator(
 def make_discriminator(
   config: DiscriminatorConfig, *, axis_name: str | None = None
 ) -> nn.Module:
-  """The discriminator as a Flax module: [B, H, W, C] to [B, h, w, 1] logits."""
+  """Builds a discriminator: [B, H, W, C] to logits [B, h, w, 1]."""
   return DISCRIMINATORS[config.name](config=config, axis_name=axis_name)

@@ -1,4 +1,4 @@
-"""What the networks are made of."""
+"""Layers shared by the generators and discriminators."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,21 +8,24 @@ import jax
 import jax.numpy as jnp
 
 from cyclegan_jax import parallel
+from cyclegan_jax.config import DiscriminatorConfig, GeneratorConfig
 from cyclegan_jax.nets import ops
 from cyclegan_jax.types import Array, Key
 
 Initializer = Callable[..., Array]
 
+_KERAS_EPSILON = 1.01e-5
+
 
 def kernel_init(name: str) -> Initializer:
-  """Kernels: Keras's glorot uniform, or N(0, 0.02) of the paper."""
+  """Initializer of kernels: Keras's glorot uniform or the paper's normal."""
   if name == 'glorot_uniform':
     return nn.initializers.glorot_uniform()
   return nn.initializers.normal(0.02)
 
 
 def scale_init(name: str) -> Initializer:
-  """Scales of norms: ones with Keras's defaults, N(1, 0.02) otherwise."""
+  """Initializer of norm scales: ones with glorot uniform, else N(1, 0.02)."""
   if name == 'glorot_uniform':
     return nn.initializers.ones
 
@@ -33,22 +36,30 @@ def scale_init(name: str) -> Initializer:
 
 
 def param_dtype(dtype: str) -> Any:
-  """Parameters are float32 whatever the computation; float64 for checks."""
+  """Parameter dtype: float32, or float64 where the network computes in it."""
   return jnp.float64 if dtype == 'float64' else jnp.float32
 
 
 def leaky_relu(x: Array) -> Array:
-  """Slope 0.2 below zero, as in every discriminator and U-Net here."""
+  """Leaky ReLU with slope 0.2, as all discriminators and U-Nets here use."""
   return nn.leaky_relu(x, 0.2)
 
 
 class Conv(nn.Module):
   """Convolution with explicit padding: [B, H, W, I] to [B, H', W', O].
 
-  `pads` is (before, after) of both height and width; None pads by zeros as
-  Keras's 'same' does, which is not PyTorch's padding on even kernels and on
-  strides of two. `spectral_norm` divides the kernel by its greatest singular
-  value.
+  Attributes:
+    features: O, the number of output channels.
+    size: height and width of the kernel.
+    stride: along height and width.
+    pads: pixels (before, after) each of height and width; None zero-pads like
+      Keras's 'same', which differs from PyTorch's padding for even kernels
+      and for stride 2.
+    padding: 'zero' or 'reflect'.
+    use_bias: whether to add a bias.
+    initializer: name for `kernel_init`.
+    dtype: dtype of the computation.
+    spectral_norm: whether to divide the kernel by its largest singular value.
   """
 
   features: int
@@ -77,8 +88,6 @@ class Conv(nn.Module):
   def _convolve(self, x: Array, kernel: Array) -> Array:
     pads = self.pads
     if pads and any(pads) and self.padding == 'reflect':
-      if (self.size, self.stride, pads) == (3, 1, (1, 1)):
-        return ops.conv_reflected(x, kernel)
       x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)), mode='reflect')
       pads = (0, 0)
     if self.stride == 1 and self.size > 1 and pads == (0, 0):
@@ -88,11 +97,11 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-  """Doubles height and width by the adjoint of a stride-2 convolution.
+  """Transposed convolution with stride 2: [B, H, W, I] to [B, 2 H, 2 W, O].
 
-  With size 4: Keras's transposed convolution cropped by one pixel on each
-  side, PyTorch's with padding 1. With size 3: PyTorch's with padding 1 and
-  output_padding 1.
+  Size 4 equals Keras's transposed convolution cropped by one pixel on each
+  side, and PyTorch's with padding 1. Size 3 equals PyTorch's with padding 1
+  and output_padding 1.
   """
 
   features: int
@@ -120,7 +129,11 @@ class ConvTranspose(nn.Module):
 
 
 class Upsample(nn.Module):
-  """Doubles height and width: transposed conv, or resize and 3x3 conv."""
+  """Doubles height and width: [B, H, W, I] to [B, 2 H, 2 W, O].
+
+  Method 'transpose' is a transposed convolution with a kernel of `size`;
+  'resize' repeats pixels, then applies a 3x3 convolution.
+  """
 
   features: int
   size: int
@@ -146,7 +159,7 @@ class Upsample(nn.Module):
 
 
 def add_bias(module: nn.Module, x: Array) -> Array:
-  """Adds the module's parameter 'bias', zero at first."""
+  """Adds the module's parameter 'bias', initialized to zero."""
   dtype: str = module.dtype
   bias = module.param(
     'bias', nn.initializers.zeros, (x.shape[-1],), param_dtype(dtype)
@@ -155,12 +168,19 @@ def add_bias(module: nn.Module, x: Array) -> Array:
 
 
 class Norm(nn.Module):
-  """Normalises by the statistics of the batch at hand, never by averages.
+  """Normalization by the statistics of the input, without running averages.
 
-  'batch' takes them over batch, height and width (all devices' examples),
-  'instance' over height and width of each image, 'layer' over the channels of
-  each place, 'none' not at all.
   Statistics are computed in float32 at least.
+
+  Attributes:
+    kind: 'batch' normalizes over batch, height and width (across all
+      devices), 'instance' over height and width of each image, 'layer' over
+      the channels of each pixel; 'none' returns the input.
+    affine: whether to scale and shift by learned parameters.
+    epsilon: added to the variance.
+    initializer: name for `scale_init`.
+    dtype: dtype of the network's computation.
+    axis_name: device axis over which 'batch' takes statistics.
   """
 
   kind: str
@@ -178,11 +198,11 @@ class Norm(nn.Module):
     axes = {'batch': (0, 1, 2), 'instance': (1, 2), 'layer': (-1,)}[self.kind]
     over = self.axis_name if self.kind == 'batch' else None
     mean = jnp.mean(wide, axes, keepdims=True)
-    centred = wide - parallel.mean_over(mean, over)
+    centered = wide - parallel.mean_over(mean, over)
     # Two passes: E[x^2] - E[x]^2 loses digits where the mean is large.
-    variance = jnp.mean(jnp.square(centred), axes, keepdims=True)
+    variance = jnp.mean(jnp.square(centered), axes, keepdims=True)
     variance = parallel.mean_over(variance, over)
-    y = centred * jax.lax.rsqrt(variance + self.epsilon)
+    y = centered * jax.lax.rsqrt(variance + self.epsilon)
     if self.affine:
       shape, dtype = (x.shape[-1],), param_dtype(self.dtype)
       y = y * self.param('scale', scale_init(self.initializer), shape, dtype)
@@ -190,11 +210,39 @@ class Norm(nn.Module):
     return y.astype(x.dtype)
 
 
-class Dropout(nn.Module):
-  """Drops activations, in training and in translation alike.
+def norm_epsilon(config: GeneratorConfig | DiscriminatorConfig) -> float:
+  """The epsilon of a network's norms: Keras's or PyTorch's."""
+  return _KERAS_EPSILON if config.name.startswith('keras_') else 1e-5
 
-  Masks are drawn for each example of the global batch, so they do not
-  depend on the number of devices.
+
+def make_norm(
+  config: GeneratorConfig | DiscriminatorConfig,
+  axis_name: str | None,
+  name: str,
+) -> Norm:
+  """The norm that a network's config asks for.
+
+  Args:
+    config: options of the network.
+    axis_name: device axis under `parallel.data_parallel`.
+    name: name of the module's parameters.
+  """
+  return Norm(
+    config.norm,
+    affine=config.affine,
+    epsilon=norm_epsilon(config),
+    initializer=config.init,
+    dtype=config.dtype,
+    axis_name=axis_name,
+    name=name,
+  )
+
+
+class Dropout(nn.Module):
+  """Dropout, active in training and in translation.
+
+  The mask of an example depends on its index in the global batch, not on the
+  number of devices.
   """
 
   rate: float

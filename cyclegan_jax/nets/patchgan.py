@@ -1,26 +1,27 @@
-"""Discriminators: a logit for each patch, or for each pixel."""
+"""Discriminators with a logit per patch or per pixel."""
 
 from typing import Any
 
 import flax.linen as nn
 
 from cyclegan_jax.config import DiscriminatorConfig
-from cyclegan_jax.nets.layers import Conv, Norm, leaky_relu
-from cyclegan_jax.nets.unet import KERAS_EPSILON
+from cyclegan_jax.nets.layers import Conv, leaky_relu, make_norm
 from cyclegan_jax.types import Array
 
 
 class PatchGAN(nn.Module):
   """The n-layer PatchGAN of the paper, and the Keras note's.
 
-  n strided 4x4 convolutions, one of stride 1, and one to a logit. The
-  paper's pads each by one pixel: a 70 x 70 patch, 30 x 30 logits at 256 and
-  2,764,737 parameters with three layers, 64 filters and instance norm. The
-  seed's pads the last two as Keras's 'same': 16 x 16 at 128 and 2,765,633.
+  It has n strided 4x4 convolutions, one with stride 1, and one to a logit.
+  The paper's network pads each by one pixel: with three layers, 64 filters
+  and instance norm, a logit sees 70 x 70 pixels, an image of 256 px gets
+  30 x 30 logits, and there are 2,764,737 parameters. The Keras note's network
+  pads the last two like Keras's 'same': 16 x 16 logits at 128 px, and
+  2,765,633 parameters.
 
   Attributes:
-    config: layers, filters, norm; `last_layers` for the Keras note's.
-    axis_name: devices' axis for batch norm's statistics.
+    config: options of the network.
+    axis_name: device axis for the statistics of batch norm.
 
   Call with [B, H, W, C]; returns logits [B, h, w, 1], not probabilities.
   """
@@ -51,15 +52,7 @@ class PatchGAN(nn.Module):
         name=f'conv_{level}',
       )(x)
       if level:
-        x = Norm(
-          c.norm,
-          affine=c.affine,
-          epsilon=KERAS_EPSILON if is_keras else 1e-5,
-          initializer=c.init,
-          dtype=c.dtype,
-          axis_name=self.axis_name,
-          name=f'norm_{level}',
-        )(x)
+        x = make_norm(c, self.axis_name, f'norm_{level}')(x)
       x = leaky_relu(x)
     return Conv(
       1,
@@ -73,9 +66,11 @@ class PatchGAN(nn.Module):
 
 
 class PixelGAN(nn.Module):
-  """Judges each pixel by itself: three 1x1 convolutions.
+  """Three 1x1 convolutions, so that each logit depends on one pixel.
 
-  Attributes and call: as PatchGAN; returns logits [B, H, W, 1].
+  Attributes: see PatchGAN.
+
+  Call with [B, H, W, C]; returns logits [B, H, W, 1].
   """
 
   config: DiscriminatorConfig
@@ -94,12 +89,5 @@ class PixelGAN(nn.Module):
     x = Conv(2 * c.filters, 1, use_bias=use_bias, name='conv_1', **common)(
       leaky_relu(x)
     )
-    x = Norm(
-      c.norm,
-      affine=c.affine,
-      initializer=c.init,
-      dtype=c.dtype,
-      axis_name=self.axis_name,
-      name='norm_1',
-    )(x)
+    x = make_norm(c, self.axis_name, 'norm_1')(x)
     return Conv(1, 1, use_bias=use_bias, name='logits', **common)(leaky_relu(x))

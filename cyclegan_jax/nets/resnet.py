@@ -1,4 +1,4 @@
-"""The paper's generator: residual blocks between two samplings."""
+"""The paper's generator: residual blocks between down- and upsampling."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from cyclegan_jax.config import GeneratorConfig
-from cyclegan_jax.nets.layers import Conv, Dropout, Norm, Upsample
+from cyclegan_jax.nets.layers import Conv, Dropout, Upsample, make_norm
 from cyclegan_jax.types import Array
 
 
 class Stage(NamedTuple):
-  """One convolution of the network, and what is done to what it gives.
+  """One convolution of the network and the operations after it.
 
-  In this order: the norm, ReLU, dropout, the sum.
+  These are applied in the order norm, ReLU, dropout, residual sum.
   """
 
   name: str  # of the convolution's parameters
@@ -27,19 +27,19 @@ class Stage(NamedTuple):
   norm: str = ''  # name of its parameters; '' for no norm
   relu: bool = False
   dropout: str = ''
-  opens_block: bool = False  # its input is kept, ...
-  closes_block: bool = False  # ... and added to what this one gives
+  opens_block: bool = False  # its input is the block's shortcut
+  closes_block: bool = False  # adds the shortcut to its output
 
 
 def stages(config: GeneratorConfig, channels: int) -> Iterator[Stage]:
-  """The network as data, from the image in to what tanh is applied to.
+  """Yields the network's convolutions in order; only the last tanh is left out.
 
   Args:
-    config: number of blocks, filters, norm, padding.
-    channels: of the output.
+    config: options of the network.
+    channels: number of output channels.
   """
   c = config
-  # As in PyTorch's code: none before a batch norm, which has its own.
+  # As in the PyTorch code: no bias before a batch norm, which has its own.
   common: dict[str, Any] = {'use_bias': c.norm != 'batch', 'relu': True}
   yield Stage('stem', c.filters, 7, c.padding, norm='stem_norm', **common)
   for level in (1, 2):
@@ -47,7 +47,7 @@ def stages(config: GeneratorConfig, channels: int) -> Iterator[Stage]:
       f'down_{level}',
       c.filters * 2**level,
       3,
-      # The paper reflects around the 7x7 and in the blocks alone.
+      # The paper pads by reflection only around the 7x7 and in the blocks.
       'zero',
       stride=2,
       norm=f'down_norm_{level}',
@@ -93,9 +93,9 @@ class ResNetGenerator(nn.Module):
   filters and 3 channels: 11,378,179 parameters at nine blocks.
 
   Attributes:
-    config: number of blocks, filters, norm, padding, upsampling.
-    channels: of the output.
-    axis_name: devices' axis for batch norm's statistics and dropout.
+    config: options of the network.
+    channels: number of output channels.
+    axis_name: device axis for the statistics of batch norm and for dropout.
 
   Call with [B, H, W, C], H and W multiples of 4; returns
   [B, H, W, channels] in [-1, 1].
@@ -110,19 +110,19 @@ class ResNetGenerator(nn.Module):
     c = self.config
     if any(size % 4 for size in x.shape[1:3]):
       raise ValueError(f'takes multiples of 4, not {x.shape[1:3]}')
-    kept = x
+    shortcut = x
     for stage in stages(c, self.channels):
       if stage.opens_block:
-        kept = x
+        shortcut = x
       x = self._convolve(x, stage)
       if stage.norm:
-        x = self._norm(x, stage.norm)
+        x = make_norm(c, self.axis_name, stage.norm)(x)
       if stage.relu:
         x = nn.relu(x)
       if stage.dropout:
         x = Dropout(c.dropout, self.axis_name, name=stage.dropout)(x)
       if stage.closes_block:
-        x = kept + x
+        x = shortcut + x
     return jnp.tanh(x)
 
   def _convolve(self, x: Array, stage: Stage) -> Array:
@@ -139,15 +139,4 @@ class ResNetGenerator(nn.Module):
     pads = (stage.size // 2, stage.size // 2)
     return Conv(
       stage.features, stage.size, stride=stage.stride, pads=pads, **common
-    )(x)
-
-  def _norm(self, x: Array, name: str) -> Array:
-    c = self.config
-    return Norm(
-      c.norm,
-      affine=c.affine,
-      initializer=c.init,
-      dtype=c.dtype,
-      axis_name=self.axis_name,
-      name=name,
     )(x)

@@ -1,4 +1,4 @@
-"""A vision transformer whose tokens are a map's pixels (arXiv:2203.02557)."""
+"""Vision transformer on the pixels of a map (arXiv:2203.02557)."""
 
 import functools
 import math
@@ -13,11 +13,11 @@ from cyclegan_jax.types import Array
 
 
 class PixelwiseViT(nn.Module):
-  """Each pixel attends to all: [B, H, W, C] to [B, H, W, C].
+  """Attention among all pixels of a map: [B, H, W, C] to [B, H, W, C].
 
   Attributes:
-    config: number of blocks and heads, dropout.
-    axis_name: devices' axis for dropout.
+    config: options of the network.
+    axis_name: device axis for dropout.
   """
 
   config: GeneratorConfig
@@ -28,8 +28,9 @@ class PixelwiseViT(nn.Module):
     c = self.config
     batch, height, width, features = x.shape
     dense = _dense(c)
-    # Learned Fourier features (arXiv:2011.13775): any size has its places.
-    embedded = jnp.sin(dense(features, name='places')(places(height, width)))
+    # Learned Fourier features (arXiv:2011.13775), for maps of any size.
+    coordinates = pixel_coordinates(height, width)
+    embedded = jnp.sin(dense(features, name='places')(coordinates))
     tokens = x.reshape(batch, height * width, features).astype(c.dtype)
     embedded = jnp.broadcast_to(embedded, tokens.shape)
     tokens = dense(features, name='input')(
@@ -41,18 +42,19 @@ class PixelwiseViT(nn.Module):
     return dense(features, name='output')(tokens).reshape(x.shape)
 
 
-def places(height: int, width: int) -> Array:
-  """Where pixels lie, row by row: [1, H * W, 2] in [-1, 1]."""
-  down, right = jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width)
-  both = jnp.stack(jnp.meshgrid(down, right, indexing='ij'), axis=-1)
-  return both.reshape(1, height * width, 2)
+def pixel_coordinates(height: int, width: int) -> Array:
+  """Row and column of each pixel, in [-1, 1]: [1, H * W, 2]."""
+  rows, columns = jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width)
+  grid = jnp.stack(jnp.meshgrid(rows, columns, indexing='ij'), axis=-1)
+  return grid.reshape(1, height * width, 2)
 
 
 class TransformerBlock(nn.Module):
-  """Attention, then two layers by token, four times as wide between.
+  """Self-attention, then a two-layer network on each token.
 
-  Both are added to their input with one learned weight, zero at first
-  (ReZero, arXiv:2003.04887). Call with [B, N, C].
+  The hidden layer is four times as wide. Both parts are scaled by one learned
+  weight, initialized to zero, and added to their input (ReZero,
+  arXiv:2003.04887). Call with [B, N, C].
   """
 
   config: GeneratorConfig
@@ -76,14 +78,15 @@ class TransformerBlock(nn.Module):
     c = self.config
     features = x.shape[-1]
     dense = _dense(c)
-    each = dense(3 * features, name='attention_in')(x).reshape(
-      *x.shape[:2], 3, c.heads, features // c.heads
+    size = features // c.heads
+    projected = dense(3 * features, name='attention_in')(x)
+    queries, keys, values = jnp.moveaxis(
+      projected.reshape(*x.shape[:2], 3, c.heads, size), 2, 0
     )
-    queries, keys, values = jnp.moveaxis(each, 2, 0)
     scores = jnp.einsum('bqhd,bkhd->bhqk', queries, keys)
-    scores = scores.astype(param_dtype(c.dtype)) / math.sqrt(each.shape[-1])
-    shares = nn.softmax(scores).astype(x.dtype)
-    y = jnp.einsum('bhqk,bkhd->bqhd', shares, values).reshape(x.shape)
+    scores = scores.astype(param_dtype(c.dtype)) / math.sqrt(size)
+    weights = nn.softmax(scores).astype(x.dtype)
+    y = jnp.einsum('bhqk,bkhd->bqhd', weights, values).reshape(x.shape)
     return dense(features, name='attention_out')(y)
 
   def _dropout(self, name: str) -> Dropout:

@@ -1,4 +1,4 @@
-"""UVCGAN's generator: a U-Net with a transformer at its bottom."""
+"""UVCGAN's generator: a U-Net with a transformer as its bottleneck."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from cyclegan_jax.config import GeneratorConfig, size_multiple
-from cyclegan_jax.nets.layers import Conv, Norm, Upsample, leaky_relu
+from cyclegan_jax.nets.layers import Conv, Upsample, leaky_relu, make_norm
 from cyclegan_jax.nets.vit import PixelwiseViT
 from cyclegan_jax.types import Array
 
@@ -14,17 +14,17 @@ NUM_LEVELS = 4
 
 
 class ViTUNet(nn.Module):
-  """Four levels, and a pixel-wise ViT in place of deeper ones.
+  """Four U-Net levels with a pixel-wise ViT inside them (arXiv:2203.02557).
 
-  (arXiv:2203.02557.) The paper's has 48 filters, 12 blocks of 6 heads,
-  instance norm without affine, no dropout and upsample='resize':
-  31,360,239 parameters. Other than there, the leaky ReLU's slope is 0.2, as
-  in the other U-Nets here, and tanh is last.
+  The paper's network has 48 filters, 12 blocks of 6 heads, instance norm
+  without affine, no dropout and upsample='resize': 31,360,239 parameters.
+  Unlike there, the leaky ReLU has slope 0.2, as in the other U-Nets here, and
+  the output passes through tanh.
 
   Attributes:
-    config: filters of the first level, and the transformer's blocks, heads.
-    channels: of the output.
-    axis_name: devices' axis for statistics and dropout.
+    config: options of the network.
+    channels: number of output channels.
+    axis_name: device axis for the statistics of batch norm and for dropout.
 
   Call with [B, H, W, C], H and W multiples of 16; returns
   [B, H, W, channels] in [-1, 1]. The transformer's memory grows with the
@@ -68,7 +68,7 @@ class ViTUNet(nn.Module):
 
   def _convolve_twice(self, x: Array, name: str, mid: int, out: int) -> Array:
     for index, features in enumerate((mid, out)):
-      x = self._norm(f'{name}_norm_{index}')(x)
+      x = make_norm(self.config, self.axis_name, f'{name}_norm_{index}')(x)
       x = leaky_relu(self._conv(x, f'{name}_conv_{index}', features))
     return x
 
@@ -85,14 +85,3 @@ class ViTUNet(nn.Module):
 
   def _conv_options(self) -> dict[str, Any]:
     return {'initializer': self.config.init, 'dtype': self.config.dtype}
-
-  def _norm(self, name: str) -> Norm:
-    c = self.config
-    return Norm(
-      c.norm,
-      affine=c.affine,
-      initializer=c.init,
-      dtype=c.dtype,
-      axis_name=self.axis_name,
-      name=name,
-    )

@@ -1,4 +1,4 @@
-"""What all pages have in common: their frame, their looks and their scripts.
+"""The frame, styles and scripts that all pages share.
 
 A page is one file: the styles and scripts in pages/ are copied into it, so
 that it opens from a disk without a server and can be sent.
@@ -29,29 +29,37 @@ def write_page(
   done: float | None = None,
   shared: Sequence[str] = (),
   head: str = '',
+  package: str = 'report',
 ) -> None:
   """Writes a page whole, or not at all.
 
   Args:
     path: of the HTML file.
-    name: of pages/NAME.html, what stands below the heading, with {{part}}
-      where a part belongs; and of its .css and .js.
-    parts: by name, as HTML. `written`, the time, is there for all.
-    data: for the page's script, of what JSON has; without NaN.
-    title: the heading, as plain text, like the status.
-    status: the line below.
-    done: a bar's share in [0, 1]; None for no bar.
-    shared: parts of several pages, whose .html the page has as {{part}}.
-    head: elements for the page's head, as HTML.
+    name: of pages/NAME.html, the content below the heading, in which {{part}}
+      stands for a part; also of its .css and .js.
+    parts: HTML by name. All pages also have `written`, the time.
+    data: JSON for the page's script; without NaN.
+    title: the heading, as plain text.
+    status: the line below it, as plain text.
+    done: share of a progress bar in [0, 1]; None for no bar.
+    shared: names of report/pages/SHARED.{html,css,js} that the page contains;
+      their HTML is a part by that name.
+    head: HTML for the page's head.
+    package: the subpackage whose pages/ has the page.
 
   Raises:
-    OSError: it can't be written.
+    OSError: the file can't be written.
   """
+  frame_parts = ['page', *shared]
+
+  def join(ending: str) -> str:
+    texts = [read_page_part(f'{part}.{ending}') for part in frame_parts]
+    return ''.join([*texts, read_page_part(f'{name}.{ending}', package)])
+
   now = datetime.datetime.now().astimezone()
-  stems = ['page', *shared, name]
-  known = {
+  body_parts = {
     **parts,
-    **{each: read_part(f'{each}.html') for each in shared},
+    **{part: read_page_part(f'{part}.html') for part in shared},
     'written': now.strftime('%Y-%m-%d %H:%M:%S %z'),
   }
   frame = {
@@ -60,58 +68,57 @@ def write_page(
     'status': html.escape(status),
     'done_hidden': ' hidden' if done is None else '',
     'done_percent': f'{100 * (done or 0):.2f}',
-    'style': ''.join(read_part(f'{each}.css') for each in stems),
-    'body': fill(read_part(f'{name}.html'), known),
+    'style': join('css'),
+    'body': fill(read_page_part(f'{name}.html', package), body_parts),
     'data': json_for_script(data),
-    'script': ''.join(read_part(f'{each}.js') for each in stems),
+    'script': join('js'),
   }
-  text = fill(read_part('page.html'), frame)
-  # A name that no encoding knows, from an old disk, shows as '?'.
+  text = fill(read_page_part('page.html'), frame)
+  # A file name in no known encoding, from an old disk, shows as '?'.
   replace_bytes(path, text.encode('utf-8', 'replace'))
 
 
 def chart_data(
   curves: Iterable[tuple[str, Mapping[str, Any], Curve]],
 ) -> dict[str, Any]:
-  """Curves for pages/charts.js: lists of steps once, numbers of five digits.
+  """Curves for pages/charts.js, each list of steps once, in five digits.
 
   Args:
-    curves: each with its chart's name and what tells it from the others there.
+    curves: (name of the chart, facts that tell the curve from others in the
+      chart, curve).
   """
-  steps: list[list[int]] = []
-  places: dict[tuple[int, ...], int] = {}
+  step_lists: dict[tuple[int, ...], int] = {}  # with their index
   charts: dict[str, list[dict[str, Any]]] = {}
-  for name, which, curve in curves:
-    at = places.setdefault(tuple(curve.steps), len(steps))
-    if at == len(steps):
-      steps.append(curve.steps)
+  for name, facts, curve in curves:
     entry = {
-      **which,
-      'x': at,
-      'y': _compact(curve.means),
-      'last': _compact([curve.last])[0],
+      **facts,
+      'x': step_lists.setdefault(tuple(curve.steps), len(step_lists)),
+      'y': _rounded(curve.means),
+      'last': _rounded([curve.last])[0],
     }
     if curve.lows != curve.means or curve.highs != curve.means:
-      entry |= {'low': _compact(curve.lows), 'high': _compact(curve.highs)}
+      entry |= {'low': _rounded(curve.lows), 'high': _rounded(curve.highs)}
     if curve.not_finite:
-      entry['odd'] = curve.not_finite
+      entry['not_finite'] = curve.not_finite
     charts.setdefault(name, []).append(entry)
   return {
-    'steps': steps,
-    'charts': [{'name': name, 'curves': each} for name, each in charts.items()],
+    'steps': list(step_lists),
+    'charts': [
+      {'name': name, 'curves': entries} for name, entries in charts.items()
+    ],
   }
 
 
-def _compact(values: Iterable[float | None]) -> list[float | None]:
-  """Five digits of each; None, a gap in the curve, for what is no number."""
+def _rounded(values: Iterable[float | None]) -> list[float | None]:
+  """Five digits of each value; None, a gap in the curve, if not finite."""
   return [
-    None if each is None or not math.isfinite(each) else float(f'{each:.5g}')
-    for each in values
+    None if x is None or not math.isfinite(x) else float(f'{x:.5g}')
+    for x in values
   ]
 
 
-def read_part(name: str, package: str = 'report') -> str:
-  """The text of a file in pages/, here or of another of our packages."""
+def read_page_part(name: str, package: str = 'report') -> str:
+  """The text of a file in the folder pages/ of a subpackage."""
   folder = importlib.resources.files(f'cyclegan_jax.{package}') / 'pages'
   return folder.joinpath(name).read_text(encoding='utf-8')
 
@@ -123,6 +130,6 @@ def fill(template: str, parts: Mapping[str, str]) -> str:
 
 
 def json_for_script(data: Any) -> str:
-  """JSON that no text in it can end the script element it stands in."""
+  """JSON in which no text can end the script element around it."""
   text = json.dumps(data, separators=(',', ':'), allow_nan=False)
-  return text.replace('<', '\\u003c')  # non-ASCII is escaped by dumps itself
+  return text.replace('<', '\\u003c')  # dumps itself escapes non-ASCII

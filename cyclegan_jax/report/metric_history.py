@@ -1,37 +1,31 @@
-"""A run's metrics.jsonl as curves of few points, however long it is.
+"""Metrics of a run as curves with few points, however long the run is.
 
-The file is read a line at a time and thinned meanwhile, so that memory grows
-with the number of metrics alone.
+The file is read line by line and thinned meanwhile, so that memory grows only
+with the number of metrics.
 """
 
-import json
+import dataclasses
 import math
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-MAX_POINTS = 512  # of a curve: about what a chart has pixels for; even
-_MAX_LINE = 1 << 20  # bytes; a longer one is no record
-_NOT_A_RECORD = (
-  ValueError,
-  TypeError,
-  AttributeError,
-  LookupError,
-  OverflowError,
-  RecursionError,
-)
+from cyclegan_jax.report.metric_writer import parse_record
+
+MAX_POINTS = 512  # per curve: about the pixels that a chart is wide; even
+_MAX_LINE = 1 << 20  # bytes; a longer line is not a record
 
 
 class Curve(NamedTuple):
-  """A metric over steps; a point stands for a stretch of equal many values.
+  """A metric over steps; each point summarizes equally many values.
 
   Attributes:
-    steps: of each point, rising.
-    means: of a stretch's finite values; None where it has none.
-    lows: the least of them, likewise.
-    highs: the largest of them, likewise.
-    not_finite: a step of each stretch that has a NaN or an infinity.
-    last: the last value of all, whatever it is.
+    steps: step of each point, rising.
+    means: mean of the finite values of each point; None if there are none.
+    lows: least finite value of each point, or None.
+    highs: largest finite value of each point, or None.
+    not_finite: for each point with a NaN or an infinity, the step of one.
+    last: the last value, finite or not.
   """
 
   steps: list[int]
@@ -42,14 +36,14 @@ class Curve(NamedTuple):
   last: float
 
 
-class Records(NamedTuple):
-  """What a metrics.jsonl holds.
+class MetricHistory(NamedTuple):
+  """Content of a metrics.jsonl.
 
   Attributes:
-    curves: by the metric's name, in the order in which they first come.
-    names: of all metrics, also of those that were not asked for.
-    last_step: of the last record; None where there is none.
-    num_damaged: lines that are no records, and were passed over.
+    curves: curves by metric name, in order of first appearance.
+    names: names of all metrics, including those that were not requested.
+    last_step: step of the last record; None without records.
+    num_damaged: number of lines that are not records, which are skipped.
   """
 
   curves: dict[str, Curve]
@@ -64,125 +58,123 @@ def read_curves(
   pattern: re.Pattern[str] | None = None,
   end_step: int | None = None,
   max_points: int = MAX_POINTS,
-) -> Records:
+) -> MetricHistory:
   """Reads a metrics.jsonl, which may be growing.
 
-  A last line that is being written is left out, and a file that does not
-  exist has no records.
+  An incomplete last line is ignored, and a missing file has no records.
 
   Args:
-    path: of the file.
-    pattern: of the metrics' names; None for all.
-    end_step: records of later steps are left out; None for none.
-    max_points: of a curve, an even number.
+    path: path of the file.
+    pattern: pattern that the metrics' names must match; None for all.
+    end_step: last step to read; None for all.
+    max_points: most points of a curve, an even number.
 
   Raises:
-    OSError: it can't be read.
+    OSError: the file cannot be read.
   """
   thinners: dict[str, _Thinner | None] = {}
   last_step, num_damaged = None, 0
   try:
     file = path.open('rb')
   except FileNotFoundError:
-    return Records({}, [], None, 0)
+    return MetricHistory({}, [], None, 0)
   with file:
     while line := file.readline(_MAX_LINE):
       if not line.endswith(b'\n') and len(line) < _MAX_LINE:
-        break  # torn, or still being written
+        break  # incomplete
       try:
-        step, values = _parse(line)
-      except _NOT_A_RECORD:
+        values = parse_record(line)
+      except ValueError:
         num_damaged += 1
         continue
+      step = values.pop('step')
       if end_step is not None and step > end_step:
         continue
       last_step = step
       for name, value in values.items():
         if name not in thinners:
-          is_asked_for = pattern is None or pattern.search(name)
-          thinners[name] = _Thinner(max_points) if is_asked_for else None
+          is_requested = pattern is None or pattern.search(name)
+          thinners[name] = _Thinner(max_points) if is_requested else None
         if thinner := thinners[name]:
           thinner.add(step, value)
   curves = {
-    name: thinner.curve() for name, thinner in thinners.items() if thinner
+    name: thinner.to_curve() for name, thinner in thinners.items() if thinner
   }
-  return Records(curves, list(thinners), last_step, num_damaged)
+  return MetricHistory(curves, list(thinners), last_step, num_damaged)
 
 
-def _parse(line: bytes) -> tuple[int, dict[str, float]]:
-  record = json.loads(line)
-  step = int(record.pop('step'))
-  return step, {name: float(value) for name, value in record.items()}
+@dataclasses.dataclass(slots=True)
+class _Bin:
+  """Summary of consecutive values."""
 
-
-class _Stretch:
-  """Values that follow each other."""
-
-  __slots__ = ('count', 'first', 'high', 'last', 'low', 'mean', 'num', 'odd')
-
-  def __init__(self, step: int) -> None:
-    self.first = self.last = step
-    self.count = self.num = 0  # of values, and of the finite among them
-    self.low, self.high, self.mean = math.inf, -math.inf, 0.0
-    self.odd: int | None = None  # the step of one that is not finite
+  first_step: int
+  last_step: int
+  count: int = 0  # of values
+  num_finite: int = 0
+  mean: float = 0.0  # of the finite values, as are low and high
+  low: float = math.inf
+  high: float = -math.inf
+  not_finite: int | None = None  # step of a value that is not finite
 
   def add(self, step: int, value: float) -> None:
-    self.last = step
+    self.last_step = step
     self.count += 1
     if not math.isfinite(value):
-      self.odd = step
+      self.not_finite = step
       return
-    self.num += 1
-    self.mean += (value - self.mean) / self.num
+    self.num_finite += 1
+    self.mean += (value - self.mean) / self.num_finite
     if value < self.low:
       self.low = value
     if value > self.high:
       self.high = value
 
-  def join(self, other: '_Stretch') -> '_Stretch':
-    self.last = other.last
+  def merge(self, other: '_Bin') -> '_Bin':
+    self.last_step = other.last_step
     self.count += other.count
-    self.num += other.num
-    if other.num:
-      share = other.num / self.num
+    self.num_finite += other.num_finite
+    if other.num_finite:
+      share = other.num_finite / self.num_finite
       self.mean = self.mean * (1 - share) + other.mean * share
     self.low = min(self.low, other.low)
     self.high = max(self.high, other.high)
-    self.odd = other.odd if self.odd is None else self.odd
+    if self.not_finite is None:
+      self.not_finite = other.not_finite
     return self
 
 
 class _Thinner:
-  """Keeps at most `limit` stretches of values, all of them equally long.
+  """Keeps at most `limit` bins with equally many values.
 
-  When there are more, two and two become one, and the next are twice as long.
+  When they are full, neighbors are merged, and later bins hold twice as many.
   """
 
   def __init__(self, limit: int) -> None:
     self._limit = limit
-    self._length = 1
-    self._stretches: list[_Stretch] = []
+    self._bin_size = 1
+    self._bins: list[_Bin] = []
     self._last = math.nan
 
   def add(self, step: int, value: float) -> None:
-    stretches = self._stretches
-    if not stretches or stretches[-1].count == self._length:
-      if len(stretches) == self._limit:
-        pairs = zip(stretches[::2], stretches[1::2], strict=True)
-        stretches = self._stretches = [one.join(two) for one, two in pairs]
-        self._length *= 2
-      stretches.append(_Stretch(step))
-    stretches[-1].add(step, value)
+    if not self._bins or self._bins[-1].count == self._bin_size:
+      if len(self._bins) == self._limit:
+        pairs = zip(self._bins[::2], self._bins[1::2], strict=True)
+        self._bins = [left.merge(right) for left, right in pairs]
+        self._bin_size *= 2
+      self._bins.append(_Bin(step, step))
+    self._bins[-1].add(step, value)
     self._last = value
 
-  def curve(self) -> Curve:
-    # Steps go back where a file was put together by hand.
-    parts = sorted(self._stretches, key=lambda each: each.first)
+  def to_curve(self) -> Curve:
+    # In a file that was edited by hand, steps may go back.
+    bins = sorted(self._bins, key=lambda each: each.first_step)
     return Curve(
-      steps=[(each.first + each.last) // 2 for each in parts],
-      means=[each.mean if each.num else None for each in parts],
-      lows=[each.low if each.num else None for each in parts],
-      highs=[each.high if each.num else None for each in parts],
-      not_finite=[each.odd for each in parts if each.odd is not None],
+      steps=[(each.first_step + each.last_step) // 2 for each in bins],
+      means=[each.mean if each.num_finite else None for each in bins],
+      lows=[each.low if each.num_finite else None for each in bins],
+      highs=[each.high if each.num_finite else None for each in bins],
+      not_finite=[
+        each.not_finite for each in bins if each.not_finite is not None
+      ],
       last=self._last,
     )

@@ -1,66 +1,61 @@
-"""The numbers and pictures of a run: metrics.jsonl and TensorBoard files.
+"""Metrics and images of a run: metrics.jsonl and TensorBoard files.
 
-`metrics.jsonl` holds one JSON object a line, `{"step": 10, "name": 0.5}`.
+`metrics.jsonl` holds one JSON object per line, `{"step": 10, "name": 0.5}`.
 JSON has no NaN: a number that is not finite is the string 'NaN', 'Infinity'
-or '-Infinity', which `read_metrics` and `float` turn back.
+or '-Infinity', which `parse_record` and `float` convert back.
 """
 
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from cyclegan_jax.errors import WorkdirError
-from cyclegan_jax.report import tensorboard
-from cyclegan_jax.report.append_file import Journal
-from cyclegan_jax.storage.atomic import replace_bytes
+from cyclegan_jax.report.tensorboard import EventWriter
+from cyclegan_jax.storage.checksums import sync_folder
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
 
 
 class MetricWriter:
-  """Appends a run's metrics and pictures to its folder.
+  """Appends metrics and images to the files of a run.
 
-  Opening takes back what an interrupted run wrote after the checkpoint that
-  it goes on from, so that no step is recorded twice. Where the disk refuses a
-  record it waits for the next one, so that none is left out either.
+  Opening removes the records after the checkpoint that the run resumes from,
+  so no step is recorded twice. Records that the disk refuses are kept and
+  written with the next one, so no step is missing either.
   """
 
   def __init__(self, workdir: Path, *, resume_step: int = 0):
     """Opens the files.
 
     Args:
-      workdir: the run's folder; made where it is missing.
-      resume_step: the number of steps done. Records of later steps are
-        dropped; 0 drops all of them.
+      workdir: folder of the run; created if missing.
+      resume_step: number of completed steps. Records of later steps are
+        removed; 0 removes all.
 
     Raises:
-      OSError: from the disk.
+      OSError: the files cannot be opened.
       WorkdirError: metrics.jsonl is damaged.
     """
-    self._workdir = workdir
-    self._open(resume_step)
-
-  def _open(self, resume_step: int) -> None:
-    folder = self._workdir / TENSORBOARD_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    path = self._workdir / METRICS_FILE
-    _drop_records_after(path, resume_step)
-    for old in folder.glob('events.out.tfevents.*'):
-      _cut_events(old, resume_step)
-    self._jsonl = Journal(path)
-    try:
-      self._events = Journal(tensorboard.new_event_path(folder))
-    except OSError:
-      self._jsonl.close()
-      raise
-    self._journals = (self._jsonl, self._events)
-    self._events.append(
-      tensorboard.start_record(resume_step + 1 if resume_step else 0)
+    workdir.mkdir(parents=True, exist_ok=True)
+    self._path = workdir / METRICS_FILE
+    self._events = EventWriter(
+      workdir / TENSORBOARD_FOLDER,
+      purge_step=resume_step + 1 if resume_step else 0,
     )
+    # Unbuffered: a buffer would be written again when the file is closed.
+    self._file = self._path.open('ab', buffering=0)
+    self._size = self._file.seek(0, os.SEEK_END)  # of the complete records
+    self._unwritten = b''
+    try:
+      self._remove_after(resume_step)
+    except (OSError, WorkdirError):
+      self._file.close()
+      raise
 
   def __enter__(self) -> Self:
     return self
@@ -69,77 +64,101 @@ class MetricWriter:
     self.close()
 
   def scalars(self, step: int, metrics: Mapping[str, Any]) -> None:
-    """Records numbers of one step; they are on disk when this returns.
+    """Records numbers of one step in both places.
 
     Args:
-      step: the number of steps done.
-      metrics: by name, what `float` takes: numbers, arrays of shape [].
+      step: number of completed steps.
+      metrics: scalars by name, of any type that `float` accepts.
 
     Raises:
-      OSError: the disk refuses them for now.
+      OSError: the disk refuses the record; it is kept for the next write.
     """
     if 'step' in metrics:
-      raise ValueError("a metric can't be named step")
+      raise ValueError('step cannot be the name of a metric')
     numbers = {name: float(value) for name, value in metrics.items()}
+    self._unwritten += _to_line(step, numbers)
     try:
-      self._jsonl.append(_line(step, numbers))
+      self._write()
     finally:
-      self._events.append(tensorboard.scalars_record(int(step), numbers))
+      self._events.add_scalars(int(step), numbers)
 
   def image(
     self, step: int, name: str, png: bytes, *, shape: tuple[int, int]
   ) -> None:
-    """Shows a picture in colours in TensorBoard.
+    """Adds an RGB image to TensorBoard.
 
     Args:
-      step: the number of steps done.
-      name: of the picture.
-      png: the picture as a file.
-      shape: its height and width.
+      step: number of completed steps.
+      name: name of the image.
+      png: content of a PNG file.
+      shape: height and width in pixels.
 
     Raises:
-      OSError: the disk refuses it for now.
+      OSError: the disk refuses the image; it is kept for the next write.
     """
-    self._events.append(
-      tensorboard.image_record(int(step), name, png, shape=shape)
-    )
+    self._events.add_image(int(step), name, png, shape=shape)
 
   def rewind(self, step: int) -> None:
-    """Takes back the records of all steps after this one.
+    """Removes the records after a step.
 
     Raises:
-      OSError: from the disk.
+      OSError: the disk refuses records; they are kept for the next write.
     """
-    data = self._jsonl.read()
-    self._jsonl.cut(len(b''.join(_lines_up_to(data, step))))
-    self._events.cut(tensorboard.size_up_to(self._events.read(), step))
-    self._events.append(tensorboard.start_record(step + 1))
+    self._events.rewind(step)
+    self._remove_after(step)
 
   def sync(self) -> None:
-    """Makes all records survive a loss of power.
+    """Makes all records survive a power loss.
 
     Raises:
-      OSError: the disk refuses some for now.
+      OSError: the disk refuses records; they are kept for the next write.
     """
-    for journal in self._journals:
-      journal.sync()
+    self._write()
+    os.fsync(self._file.fileno())
+    self._events.flush()
+    sync_folder(self._path.parent)
+    sync_folder(self._path.parent / TENSORBOARD_FOLDER)
 
   def close(self) -> None:
     """Closes the files.
 
     Raises:
-      OSError: the disk refuses some records, which are lost.
+      OSError: the disk refuses records, which are lost.
     """
     with contextlib.ExitStack() as stack:
-      for journal in self._journals:
-        stack.callback(journal.close)
+      stack.callback(self._events.close)
+      stack.callback(self._file.close)
+      self._write()
+
+  def _remove_after(self, step: int) -> None:
+    records = self._path.read_bytes()[: self._size] + self._unwritten
+    size = 0
+    for end, record in _parse_lines(records, self._path):
+      if record['step'] > step:
+        break
+      size = end
+    self._unwritten = records[self._size : size]
+    self._size = min(self._size, size)
+    os.truncate(self._file.fileno(), self._size)
+    self._write()
+
+  def _write(self) -> None:
+    if not self._unwritten:
+      return
+    # A failed write may have left a part of a record.
+    os.truncate(self._file.fileno(), self._size)
+    rest = self._unwritten
+    while rest:
+      rest = rest[self._file.write(rest) or 0 :]
+    self._size += len(self._unwritten)
+    self._unwritten = b''
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-  """The records of a metrics.jsonl, `{'step': int, name: float, ...}`.
+  """Reads the records of a metrics.jsonl, `{'step': int, name: float, ...}`.
 
-  A last line that was being written when its run was killed is left out, and
-  a file that does not exist has no records.
+  An incomplete last line, left by a killed run, is ignored. A missing file has
+  no records.
 
   Raises:
     WorkdirError: another line is not a record.
@@ -148,55 +167,54 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     data = path.read_bytes()
   except FileNotFoundError:
     return []
-  records = []
-  *lines, _torn = data.split(b'\n')  # a whole line ends in a newline
+  return [record for _, record in _parse_lines(data, path)]
+
+
+def parse_record(line: bytes) -> dict[str, Any]:
+  """Parses a line of a metrics.jsonl, `{'step': int, name: float, ...}`.
+
+  Raises:
+    ValueError: the line is not a record.
+  """
+  try:
+    record = json.loads(line)
+    step = int(record.pop('step'))
+    return {'step': step, **{name: float(x) for name, x in record.items()}}
+  except (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+  ) as error:
+    raise ValueError('not a record') from error
+
+
+def _parse_lines(
+  data: bytes, path: Path
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields each complete line's end in bytes, and its record."""
+  end = 0
+  *lines, _incomplete = data.split(b'\n')
   for number, line in enumerate(lines, start=1):
+    end += len(line) + 1
     try:
-      record = json.loads(line)
-      step = int(record.pop('step'))
-      values = {name: float(value) for name, value in record.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+      yield end, parse_record(line)
+    except ValueError as error:
       raise WorkdirError(
-        f'{path}, line {number}: not a record of metrics: '
-        'delete this line, or the whole file'
+        f'{path}, line {number} is not a record of metrics: delete this line '
+        'or the file'
       ) from error
-    records.append({'step': step, **values})
-  return records
 
 
-def _drop_records_after(path: Path, step: int) -> None:
-  if not path.exists():
-    return
-  read_metrics(path)  # says where it is damaged
-  kept = _lines_up_to(path.read_bytes(), step) if step else []
-  replace_bytes(path, b''.join(kept))
-
-
-def _lines_up_to(data: bytes, step: int) -> list[bytes]:
-  """The whole lines before the first of a later step."""
-  lines = data.splitlines(keepends=True)
-  is_kept = [
-    line.endswith(b'\n') and json.loads(line)['step'] <= step for line in lines
-  ]
-  return lines[: [*is_kept, False].index(False)]
-
-
-def _cut_events(path: Path, step: int) -> None:
-  data = path.read_bytes()
-  size = tensorboard.size_up_to(data, step) if step else 0
-  if not size:
-    path.unlink()
-  elif size < len(data):
-    # Whole, as an open TensorBoard may be reading the old one.
-    replace_bytes(path, data[:size])
-
-
-def _line(step: int, numbers: Mapping[str, float]) -> bytes:
-  record = {'step': int(step)} | {k: _to_json(v) for k, v in numbers.items()}
+def _to_line(step: int, numbers: Mapping[str, float]) -> bytes:
+  record = {'step': int(step)} | {k: json_number(v) for k, v in numbers.items()}
   return json.dumps(record, allow_nan=False).encode() + b'\n'
 
 
-def _to_json(value: float) -> float | str:
+def json_number(value: float) -> float | str:
+  """The number, or 'NaN', 'Infinity' or '-Infinity', which JSON lacks."""
   if math.isfinite(value):
     return value
   if math.isnan(value):

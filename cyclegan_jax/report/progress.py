@@ -1,29 +1,28 @@
-"""How far long work has come: a live bar on a terminal, lines in a log."""
+"""Progress display of a run: a live bar on a terminal, lines in a log."""
 
-import collections
 import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import rich.console
 import rich.progress
-import rich.table
 
-_WINDOW_SECONDS = 30.0
 _REFRESH_SECONDS = 0.25
+_RATE_WINDOW_SECONDS = 300.0
 
 
 class Progress:
   """Shows the step, the rate, the time left and the latest metrics.
 
-  On a terminal that is one live line; elsewhere (a log file, CI) a plain
-  line now and then, such as
+  On a terminal that is one live line. Elsewhere, as in a log file, a pipe or a
+  notebook, it is a plain line now and then, such as
 
-      step 120/780  15%  12.3 images/s  left 04:12  generator 3.21
+      step  120/780   15%  12.3 pairs/s  04:12  gen 3.21  disc 0.601
 
-  The rate is that of the last half minute and never counts the first step,
-  which holds the compilation.
+  The rate is measured over the last minutes, without the first step, which
+  includes the compilation.
   """
 
   def __init__(
@@ -31,8 +30,7 @@ class Progress:
     total: int,
     start: int = 0,
     *,
-    unit: str = 'step',
-    images_per_step: int = 0,
+    pairs_per_step: int = 1,
     every_seconds: float = 10.0,
     console: rich.console.Console | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -40,150 +38,122 @@ class Progress:
     """Prepares the display, which starts with the `with` block.
 
     Args:
-      total: steps in all.
-      start: steps done before, in an earlier run.
-      unit: what a step is called.
-      images_per_step: for the rate, in images/s; 0 gives it in steps/s.
-      every_seconds: the least time between two plain lines.
-      console: where to write; standard error by default.
-      clock: the time in seconds, from any origin.
+      total: number of steps of the run.
+      start: number of steps that are already completed.
+      pairs_per_step: number of image pairs per step.
+      every_seconds: minimum time between two plain lines.
+      console: destination; standard error by default.
+      clock: function that returns the time in seconds.
     """
     self._console = console or rich.console.Console(stderr=True)
-    self._total = total
-    self._step = start
-    self._unit = unit
-    self._images_per_step = images_per_step
+    self._is_live = _is_terminal(self._console)
+    self._pairs_per_step = pairs_per_step
     self._clock = clock
-    self._rate = _Rate()
-    self._metrics: Mapping[str, Any] = {}
-    terminal = self._console.is_terminal and not self._console.is_dumb_terminal
-    self._every_seconds = _REFRESH_SECONDS if terminal else every_seconds
+    self._interval = _REFRESH_SECONDS if self._is_live else every_seconds
     self._shown_at: float | None = None
     self._shown_step = start
-    self._bar = self._make_bar() if terminal else None
+    self._metrics: Mapping[str, Any] = {}
+    self._columns = _make_columns(self._console.width if self._is_live else 0)
+    self._bar = rich.progress.Progress(
+      *self._columns,
+      console=self._console,
+      refresh_per_second=1 / _REFRESH_SECONDS,
+      speed_estimate_period=_RATE_WINDOW_SECONDS,
+      get_time=clock,
+    )
+    task_id = self._bar.add_task(
+      'step', total=total, completed=start, rate='', metrics=''
+    )
+    self._task = self._bar.tasks[task_id]
 
   def __enter__(self) -> Self:
-    if self._bar:
+    if self._is_live:
       self._bar.start()
     return self
 
   def __exit__(self, *_: object) -> None:
     try:
-      if self._step != self._shown_step:  # what an interrupted run came to
+      if self._task.completed != self._shown_step:
         self._show()
     finally:
-      if self._bar:
-        self._bar.stop()  # gives the cursor back
+      if self._is_live:
+        self._bar.stop()  # shows the cursor again
 
   def update(self, step: int, metrics: Mapping[str, Any] | None = None) -> None:
-    """Takes note that `step` steps are done; cheap enough for every step.
+    """Sets the number of completed steps; cheap enough for every step.
 
     Args:
-      step: the number of steps done, those of earlier runs included.
-      metrics: what `float` takes, by the name to show; the latest are kept.
-        They are converted only when shown, so that arrays still being
-        computed do not hold up the loop.
+      step: number of completed steps, with those of earlier processes.
+      metrics: scalars by displayed name, of any type that `float` accepts;
+        the latest are kept. They are converted only when they are shown, so
+        that arrays in computation do not block the training loop.
     """
-    now = self._clock()
-    self._step = step
-    self._rate.add(now, step)
+    self._bar.update(self._task.id, completed=step)
     if metrics is not None:
       self._metrics = metrics
-    due = self._shown_at is None or now - self._shown_at >= self._every_seconds
-    if due or (step >= self._total and step != self._shown_step):
+    now = self._clock()
+    is_due = self._shown_at is None or now - self._shown_at >= self._interval
+    if is_due or (self._task.finished and step != self._shown_step):
       self._shown_at = now
       self._show()
 
   def print(self, text: str) -> None:
-    """Prints a line, above the bar where there is one."""
+    """Prints a line, above the bar if there is one."""
     if self._console.quiet:
       return
-    # A log may be on a full disk, or its reader gone: no reason to end a run.
+    # A log on a full disk, or a closed pipe, must not end a run.
     with contextlib.suppress(OSError, ValueError):
-      if self._bar:
+      if self._is_live:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
       else:
         print(text, file=self._console.file, flush=True)
 
   def _show(self) -> None:
-    self._shown_step = self._step
-    rate, left = self._rate_text(), self._left_text()
-    metrics = '  '.join(
-      f'{name} {float(value):.3g}' for name, value in self._metrics.items()
+    task = self._task
+    self._shown_step = int(task.completed)
+    speed = task.speed
+    self._bar.update(
+      task.id,
+      rate=f'{_shorten(speed * self._pairs_per_step)} pairs/s' if speed else '',
+      metrics='  '.join(
+        f'{name} {float(value):.3g}' for name, value in self._metrics.items()
+      ),
     )
-    steps = f'{self._unit} {self._step}/{self._total}'
-    percent = 100 * self._step // self._total if self._total else 100
-    parts = [steps, f'{percent:>3}%', rate, left, metrics]
-    if self._bar:
-      text = '  '.join(part for part in parts[1:] if part)
-      self._bar.update(
-        self._bar.task_ids[0],
-        completed=self._step,
-        description=steps,
-        text=text,
-      )
-    else:
-      self.print('  '.join(part for part in parts if part))
-
-  def _rate_text(self) -> str:
-    rate = self._rate.per_second()
-    if rate is None:
-      return ''
-    if self._images_per_step:
-      return f'{_short(rate * self._images_per_step)} images/s'
-    return f'{_short(rate)} {self._unit}s/s'
-
-  def _left_text(self) -> str:
-    rate = self._rate.per_second()
-    if not rate or self._step >= self._total:
-      return ''
-    minutes, seconds = divmod(round((self._total - self._step) / rate), 60)
-    hours, minutes = divmod(minutes, 60)
-    hours_text = f'{hours}:' if hours else ''
-    return f'left {hours_text}{minutes:02}:{seconds:02}'
-
-  def _make_bar(self) -> rich.progress.Progress:
-    def column(
-      text: str, *, min_width: int | None = None
-    ) -> rich.progress.TextColumn:
-      table_column = rich.table.Column(no_wrap=True, min_width=min_width)
-      return rich.progress.TextColumn(
-        text, markup=False, table_column=table_column
-      )
-
-    widest = len(f'{self._unit} {self._total}/{self._total}')
-    bar = rich.progress.Progress(
-      column('{task.description}', min_width=widest),
-      rich.progress.BarColumn(bar_width=min(20, self._console.width // 8)),
-      column('{task.fields[text]}'),  # what does not fit is cut off here
-      console=self._console,
-    )
-    steps = f'{self._unit} {self._step}/{self._total}'
-    bar.add_task(steps, total=self._total, completed=self._step, text='')
-    return bar
+    if not self._is_live:
+      texts = [column.render(task).plain for column in self._columns]
+      self.print('  '.join(filter(None, texts)))
 
 
-class _Rate:
-  """Steps a second over the last half minute, or over the last two steps."""
+def _is_terminal(console: rich.console.Console) -> bool:
+  """Whether the console can redraw a line.
 
-  def __init__(self) -> None:
-    self._marks: collections.deque[tuple[float, int]] = collections.deque()
-
-  def add(self, now: float, step: int) -> None:
-    marks = self._marks
-    marks.append((now, step))
-    while len(marks) > 2 and marks[1][0] <= now - _WINDOW_SECONDS:
-      marks.popleft()
-
-  def per_second(self) -> float | None:
-    """None until two steps took some time."""
-    if len(self._marks) < 2:
-      return None
-    (first_time, first_step), (time_, step) = self._marks[0], self._marks[-1]
-    if time_ <= first_time:
-      return None
-    return (step - first_step) / (time_ - first_time)
+  Rich takes a log file for a terminal when FORCE_COLOR is set, and notebooks
+  run their `!` commands in a pseudo-terminal.
+  """
+  return (
+    console.is_terminal
+    and not console.is_dumb_terminal
+    and console.file.isatty()
+    and 'JPY_PARENT_PID' not in os.environ
+  )
 
 
-def _short(number: float) -> str:
+def _make_columns(width: int) -> list[Any]:
+  """Columns of a line that fit into a width in characters; 0 for a log."""
+  columns = [
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TaskProgressColumn(),
+    rich.progress.TextColumn('{task.fields[rate]}'),
+    rich.progress.TimeRemainingColumn(compact=True),
+  ]
+  if width == 0 or width >= 80:
+    columns.insert(0, rich.progress.TextColumn('{task.description}'))
+    columns.append(rich.progress.TextColumn('{task.fields[metrics]}'))
+  if width >= 80:
+    bar = rich.progress.BarColumn(bar_width=min(20, width - 70))
+    columns.insert(2, bar)
+  return columns
+
+
+def _shorten(number: float) -> str:
   return f'{number:.0f}' if number >= 100 else f'{number:.3g}'

@@ -1,106 +1,155 @@
-"""TensorBoard's event files, written and cut by whole records.
+"""TensorBoard event files of a run.
 
-A record is its length, a checksum of the length, an event as a protocol
-buffer and a checksum of that; the checksums are TFRecord's masked CRC-32C.
+Uses tensorboardX's record writer, and not its SummaryWriter: the thread of a
+SummaryWriter dies when the disk is full, and then its queue blocks the run.
 """
 
+import contextlib
 import importlib
 import pathlib
 import socket
-import struct
 import time
 from typing import Any
 
+_SECONDS_BETWEEN_WRITES = 10.0
 
-def load() -> None:
-  """Imports what writes events, which takes seconds beside PyTorch."""
+
+def import_tensorboardx() -> None:
+  """Imports tensorboardX, which takes seconds where PyTorch is installed."""
+  importlib.import_module('tensorboardX.record_writer')
   importlib.import_module('tensorboardX.proto.event_pb2')
 
 
-def new_event_path(folder: pathlib.Path) -> pathlib.Path:
-  """A name that TensorBoard looks for, and that no other file has."""
-  name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}'
-  return folder / f'{name}.{time.time_ns()}'
+class EventWriter:
+  """Writes scalars and images for TensorBoard.
 
-
-def start_record(purge_step: int) -> bytes:
-  """The events a file begins with.
-
-  Args:
-    purge_step: a TensorBoard that is open forgets this step and later ones.
+  Events are kept until `flush` has written them. When a write fails, the next
+  one starts a new file, which makes TensorBoard discard the events of the
+  failed write.
   """
+
+  def __init__(self, folder: pathlib.Path, *, purge_step: int):
+    """Creates the folder; the first write creates a file.
+
+    Args:
+      folder: folder of the event files.
+      purge_step: TensorBoard discards events of this and later steps that
+        older files hold.
+
+    Raises:
+      OSError: the folder cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    self._folder = folder
+    self._purge_step = purge_step
+    self._file: Any = None
+    self._unwritten: list[Any] = []
+    self._written_at = time.monotonic()
+
+  def add_scalars(self, step: int, values: dict[str, float]) -> None:
+    """Adds numbers of one step.
+
+    Args:
+      step: number of completed steps.
+      values: numbers by tag.
+
+    Raises:
+      OSError: the disk refuses events; they are kept for the next write.
+    """
+    self._add(step, [{'tag': k, 'simple_value': v} for k, v in values.items()])
+
+  def add_image(
+    self, step: int, tag: str, png: bytes, *, shape: tuple[int, int]
+  ) -> None:
+    """Adds an RGB image.
+
+    Args:
+      step: number of completed steps.
+      tag: name of the image.
+      png: content of a PNG file.
+      shape: height and width in pixels.
+
+    Raises:
+      OSError: the disk refuses events; they are kept for the next write.
+    """
+    image = {
+      'height': shape[0],
+      'width': shape[1],
+      'colorspace': 3,  # RGB
+      'encoded_image_string': png,
+    }
+    self._add(step, [{'tag': tag, 'image': image}])
+
+  def rewind(self, step: int) -> None:
+    """Makes TensorBoard discard the events after a step."""
+    self._unwritten.append(_start_event(step + 1))
+
+  def flush(self) -> None:
+    """Writes all events and syncs the file.
+
+    Raises:
+      OSError: the disk refuses events; they are kept for the next write.
+    """
+    if not self._unwritten:
+      return
+    is_new = self._file is None
+    try:
+      if is_new:
+        self._file = self._open()
+      for event in self._unwritten:
+        self._file.write(event.SerializeToString())
+      self._file.flush()
+    except OSError:
+      self._discard_file(is_new)
+      raise
+    self._unwritten.clear()
+    self._written_at = time.monotonic()
+
+  def close(self) -> None:
+    """Writes all events and closes the file.
+
+    Raises:
+      OSError: the disk refuses events; they are lost.
+    """
+    self.flush()
+    if self._file is not None:
+      self._file.close()
+      self._file = None
+
+  def _add(self, step: int, values: list[dict[str, Any]]) -> None:
+    self._unwritten.append(_event(step=step, summary={'value': values}))
+    if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_WRITES:
+      self.flush()
+
+  def _open(self) -> Any:
+    from tensorboardX.record_writer import RecordWriter
+
+    # TensorBoard reads files in the order of their names.
+    name = f'events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}'
+    file = RecordWriter(str(self._folder / name))
+    file.write(_event(file_version='brain.Event:2').SerializeToString())
+    file.write(_start_event(self._purge_step).SerializeToString())
+    return file
+
+  def _discard_file(self, is_new: bool) -> None:
+    """Gives up a file that may end in a torn record."""
+    if self._file is not None:
+      with contextlib.suppress(OSError):
+        self._file.close()
+      if is_new:
+        pathlib.Path(self._file.path).unlink(missing_ok=True)
+    self._file = None
+    if not is_new:
+      self._purge_step = self._unwritten[0].step
+
+
+def _event(**fields: Any) -> Any:
+  from tensorboardX.proto.event_pb2 import Event
+
+  return Event(wall_time=time.time(), **fields)
+
+
+def _start_event(purge_step: int) -> Any:
   from tensorboardX.proto.event_pb2 import SessionLog
 
-  start = SessionLog(status=SessionLog.START)
-  version = _record(file_version='brain.Event:2')
-  return version + _record(step=purge_step, session_log=start)
-
-
-def scalars_record(step: int, metrics: dict[str, float]) -> bytes:
-  """Numbers of one step as one event."""
-  from tensorboardX.proto.summary_pb2 import Summary
-
-  values = [Summary.Value(tag=k, simple_value=v) for k, v in metrics.items()]
-  return _record(step=step, summary=Summary(value=values))
-
-
-def image_record(
-  step: int, name: str, png: bytes, *, shape: tuple[int, int]
-) -> bytes:
-  """A picture in colours, height and width its shape, as one event."""
-  from tensorboardX.proto.summary_pb2 import Summary
-
-  picture = Summary.Image(
-    height=shape[0],
-    width=shape[1],
-    colorspace=3,  # RGB
-    encoded_image_string=png,
-  )
-  value = Summary.Value(tag=name, image=picture)
-  return _record(step=step, summary=Summary(value=[value]))
-
-
-def size_up_to(data: bytes, step: int) -> int:
-  """The bytes of the whole records before the first of a later step.
-
-  Nothing that follows a torn or damaged record can be told apart, so it goes
-  too. Where no number and no picture comes before, it is 0.
-  """
-  from tensorboardX.proto.event_pb2 import Event
-
-  has_values, at = False, 0
-  while at + 12 <= len(data):
-    length, checksum = data[at : at + 8], data[at + 8 : at + 12]
-    end = at + 16 + int.from_bytes(length, 'little')
-    # The events' own checksums would take seconds a picture in Python.
-    if checksum != _checksum(length) or end > len(data):
-      break
-    try:
-      event = Event.FromString(data[at + 12 : end - 4])
-    except Exception:  # protobuf's own, which moves between its versions
-      break
-    if event.HasField('summary'):
-      if event.step > step:
-        break
-      has_values = True
-    at = end
-  return at if has_values else 0
-
-
-def _record(**fields: Any) -> bytes:
-  from tensorboardX.proto.event_pb2 import Event
-
-  return _frame(Event(wall_time=time.time(), **fields).SerializeToString())
-
-
-def _frame(event: bytes) -> bytes:
-  length = struct.pack('<Q', len(event))
-  return length + _checksum(length) + event + _checksum(event)
-
-
-def _checksum(data: bytes) -> bytes:
-  from tensorboardX.crc32c import crc32c
-
-  crc = crc32c(data)
-  masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-  return struct.pack('<I', masked)
+  return _event(step=purge_step, session_log={'status': SessionLog.START})

@@ -1,43 +1,78 @@
-"""A page on which images are translated, whoever does that for it."""
+"""The page on which users translate images.
+
+It is served by `cyclegan serve`, and exported by `cyclegan export`. Each adds
+a script of its own that translates an image.
+"""
+
+from typing import Any
 
 from cyclegan_jax.config import Config
 from cyclegan_jax.report.html_page import (
   fill,
-  read_part,
+  json_for_script,
+  read_page_part,
 )
 
-_SHARED = ('page', 'slider', 'studio')
+_PARTS = ('page', 'slider', 'translate_page')
 
 
-def studio_style() -> str:
+def style_sheet() -> str:
   """The page's style sheet."""
-  return ''.join(read_part(f'{each}.css') for each in _SHARED)
+  return ''.join(read_page_part(f'{part}.css') for part in _PARTS)
 
 
-def studio_script(own: str) -> str:
+def script(translating: str) -> str:
   """The page's script.
 
   Args:
-    own: its other half, which translates; pages/studio.js says what it has.
+    translating: the part that translates; the comment at the beginning of
+      pages/translate_page.js lists what it defines.
   """
-  shared = ''.join(read_part(f'{each}.js') for each in _SHARED)
-  return f"'use strict';\n{shared}{own}"
+  shared = ''.join(read_page_part(f'{part}.js') for part in _PARTS)
+  return f"'use strict';\n{shared}{translating}"
 
 
-def studio_body(*, model: str, accept: str) -> str:
-  """What stands in the page's <main>.
+def page(
+  data: dict[str, Any],
+  *,
+  style_url: str,
+  script_url: str,
+  model_choice: str,
+  accept: str,
+  footer: str,
+  head: str = '',
+  notice: str = '',
+) -> str:
+  """The page itself.
 
   Args:
-    model: element with the id `model`, whose value is the place of the chosen
-      one in the data's `models`; as HTML.
-    accept: types of files to choose from.
+    data: JSON for the script: `models`, a list with the text `about` and the
+      `directions` of each, and what the added script needs.
+    style_url: address of the style sheet.
+    script_url: address of the script.
+    model_choice: HTML of a form element with the id 'model', whose value is
+      the index of the chosen model.
+    accept: file types that may be chosen.
+    footer: HTML of the footer.
+    head: HTML for the page's head.
+    notice: HTML before all else.
   """
-  parts = {'slider': read_part('slider.html'), 'model': model, 'accept': accept}
-  return fill(read_part('studio.html'), parts)
+  parts = {
+    'head': head,
+    'style_url': style_url,
+    'script_url': script_url,
+    'notice': notice,
+    'model_choice': model_choice,
+    'accept': accept,
+    'slider': read_page_part('slider.html'),
+    'footer': footer,
+    'data': json_for_script(data),
+  }
+  return fill(read_page_part('translate_page.html'), parts)
 
 
-def describe(config: Config, step: int) -> str:
-  """What tells a checkpoint from others, in a line."""
+def describe_checkpoint(config: Config, step: int) -> str:
+  """A line that tells a checkpoint from others."""
   generator = config.generator
   return (
     f'{generator.name}, {generator.filters} filters, trained at '

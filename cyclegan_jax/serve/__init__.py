@@ -1,1 +1,1 @@
-"""A page on this machine that translates images: drop one, see both ways."""
+"""A server on this machine with a page that translates images."""

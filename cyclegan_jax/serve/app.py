@@ -1,7 +1,8 @@
-"""What the server answers: the page, how far things are, and translations."""
+"""The server's application: the page, the queue's status and translations."""
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import html
 import logging
@@ -26,37 +27,33 @@ from cyclegan_jax.media.header_limits import (
   MAX_SIDE,
   TooLargeError,
 )
-from cyclegan_jax.report.html_page import (
-  fill,
-  json_for_script,
-  read_part,
-)
-from cyclegan_jax.report.translate_page import (
-  studio_body,
-  studio_script,
-  studio_style,
-)
-from cyclegan_jax.serve.guard import Guard
-from cyclegan_jax.serve.limits import Limits
-from cyclegan_jax.serve.models import Model, preview_file, translate_file
-from cyclegan_jax.serve.queue import (
+from cyclegan_jax.report import translate_page
+from cyclegan_jax.report.html_page import read_page_part
+from cyclegan_jax.serve.job_queue import (
+  DisconnectedError,
   FullError,
-  GoneError,
-  Job,
-  Queue,
-  TooLongError,
+  JobQueue,
+  QueuedJob,
+  TimeLimitError,
 )
+from cyclegan_jax.serve.limits import Limits
+from cyclegan_jax.serve.models import (
+  ServedModel,
+  preview_file,
+  translate_file,
+)
+from cyclegan_jax.serve.same_origin import SameOriginMiddleware
 
 _RETRY_SECONDS = 3
 _DRAIN_SECONDS = 10
-# Neither is what a form of another page could send without being asked.
+# A form on another site's page could send other types without a preflight.
 _BODY_TYPES = re.compile(r'(image/[\w.+-]+|application/octet-stream)$')
-_ACCEPTED = 'image/jpeg,image/png,image/webp,image/bmp,image/tiff'
+_ACCEPTED_TYPES = 'image/jpeg,image/png,image/webp,image/bmp,image/tiff'
 
 
 def make_app(
-  models: Sequence[Model],
-  queue: Queue,
+  models: Sequence[ServedModel],
+  queue: JobQueue,
   limits: Limits,
   scratch: pathlib.Path,
   port: int,
@@ -64,193 +61,185 @@ def make_app(
   """The server as an ASGI application.
 
   Args:
-    models: to choose from.
-    queue: in which they translate.
+    models: the checkpoints to choose from.
+    queue: runs the translations.
     limits: of requests.
-    scratch: folder for the files of requests, each in one of its own.
-    port: at which the application is.
+    scratch: folder for files; each request has a folder of its own in it.
+    port: port of the server.
   """
-  service = _Service(models, queue, limits, scratch)
-  parts = {
+  endpoints = _Endpoints(models, queue, limits, scratch)
+  script = translate_page.script(read_page_part('serve.js', 'serve'))
+  files = {
     '/': (_page(models, limits), 'text/html'),
-    '/page.css': (studio_style(), 'text/css'),
-    '/page.js': (studio_script(_own('serve.js')), 'text/javascript'),
-    '/icon.svg': (read_part('icon.svg'), 'image/svg+xml'),
+    '/page.css': (translate_page.style_sheet(), 'text/css'),
+    '/page.js': (script, 'text/javascript'),
+    '/icon.svg': (read_page_part('icon.svg'), 'image/svg+xml'),
   }
   routes = [
-    Route(path, functools.partial(_constant, text, kind))
-    for path, (text, kind) in parts.items()
+    Route(path, functools.partial(_file, text, media_type))
+    for path, (text, media_type) in files.items()
   ]
   routes += [
-    Route('/status', service.status),
-    Route('/translate', service.translate, methods=['POST']),
-    Route('/preview', service.preview, methods=['POST']),
+    Route('/status', endpoints.status),
+    Route('/translate', endpoints.translate, methods=['POST']),
+    Route('/preview', endpoints.preview, methods=['POST']),
   ]
-  handlers = {HTTPException: _refuse, ClientDisconnect: _leave}
-  return Guard(Starlette(routes=routes, exception_handlers=handlers), port)
+  handlers = {HTTPException: _answer_error, ClientDisconnect: _answer_nobody}
+  app = Starlette(routes=routes, exception_handlers=handlers)
+  return SameOriginMiddleware(app, port)
 
 
-async def _constant(text: str, kind: str, request: Request) -> Response:
+async def _file(text: str, media_type: str, request: Request) -> Response:
   del request
-  return Response(text, media_type=kind)
+  return Response(text, media_type=media_type)
 
 
-def _own(name: str) -> str:
-  return read_part(name, 'serve')
-
-
-def _page(models: Sequence[Model], limits: Limits) -> str:
-  known = [
-    {
-      'name': model.name,
-      'about': model.about,
-      'directions': list(model.translators),
-    }
-    for model in models
-  ]
-  data = {'models': known, 'max_bytes': limits.max_bytes}
+def _page(models: Sequence[ServedModel], limits: Limits) -> str:
   options = ''.join(
     f'<option value="{index}">{html.escape(model.name)}</option>'
     for index, model in enumerate(models)
   )
-  parts = {
-    'studio': studio_body(
-      model='<label class="field">Checkpoint '
-      f'<select id="model">{options}</select></label>\n',
-      accept=_ACCEPTED,
-    ),
-    'max_megapixels': f'{limits.max_pixels / 1e6:.3g}',
-    'max_megabytes': f'{limits.max_bytes / 2**20:.0f}',
-    'data': json_for_script(data),
-  }
-  return fill(_own('serve.html'), parts)
+  model_data = [
+    {'about': model.about, 'directions': list(model.translators)}
+    for model in models
+  ]
+  return translate_page.page(
+    {'models': model_data, 'max_bytes': limits.max_bytes},
+    style_url='page.css',
+    script_url='page.js',
+    model_choice='<label class="field">Checkpoint '
+    f'<select id="model">{options}</select></label>',
+    accept=_ACCEPTED_TYPES,
+    footer='JPEG, PNG, WebP, BMP and TIFF, up to '
+    f'{limits.max_pixels / 1e6:.3g} megapixels and '
+    f'{limits.max_bytes / 2**20:.0f} MB. Images are only sent to the machine '
+    'that serves this page, and are not kept there.',
+  )
 
 
-class _Service:
-  """The endpoints that have to do with the queue."""
+@dataclasses.dataclass
+class _Endpoints:
+  """The endpoints that use the queue; see `make_app` for the attributes."""
 
-  def __init__(
-    self,
-    models: Sequence[Model],
-    queue: Queue,
-    limits: Limits,
-    scratch: pathlib.Path,
-  ):
-    self._models = models
-    self._queue = queue
-    self._limits = limits
-    self._scratch = scratch
+  models: Sequence[ServedModel]
+  queue: JobQueue
+  limits: Limits
+  scratch: pathlib.Path
 
   async def status(self, request: Request) -> Response:
-    """How long the queue is, and how far a job of it."""
-    found = self._queue.find(_job_name(request))
+    """The length of the queue, and the progress of a job in it."""
     status: dict[str, Any] = {
-      'queue': len(self._queue),
-      'size': self._queue.size,
-      'warming': self._queue.num_idle - self._queue.num_idle_done,
-      'networks': self._queue.num_idle,
+      'queue': len(self.queue),
+      'size': self.queue.size,
+      'networks': self.queue.num_idle_tasks,
+      'warm_networks': self.queue.num_idle_tasks_done,
     }
-    if found:
+    if found := self.queue.find(_job_name(request)):
       ahead, job = found
-      is_running = job.started_at is not None
       status['job'] = {
         'ahead': ahead,
-        'running': is_running,
+        'running': job.started_at is not None,
         'share': job.share,
       }
     return JSONResponse(status)
 
   async def translate(self, request: Request) -> Response:
-    """An image in, its translation out."""
+    """Translates the image in the request's body."""
     model = self._model(request)
     direction = request.query_params.get('direction', '')
     if direction not in model.translators:
-      known = ' or '.join(model.translators)
-      raise HTTPException(404, f'direction={direction} is not {known}')
+      choices = ' or '.join(model.translators)
+      raise HTTPException(404, f'direction={direction} is not {choices}')
 
-    def work(job: Job, source: pathlib.Path) -> pathlib.Path:
+    def work(job: QueuedJob, source: pathlib.Path) -> pathlib.Path:
       return translate_file(
         model.translators[direction],
         source,
-        self._limits.max_pixels,
+        self.limits.max_pixels,
         job.on_progress,
       )
 
-    return await self._answer(request, work)
+    return await self._answer_with_file(request, work)
 
   async def preview(self, request: Request) -> Response:
-    """An image that browsers don't show in, one that they do out."""
+    """Converts the image in the body to one that browsers can show."""
     model = self._model(request)
     domain = request.query_params.get('domain', '')
     if domain not in ('a', 'b'):
       raise HTTPException(404, f'domain={domain} is not a or b')
     config = next(iter(model.translators.values())).config.data
 
-    def work(job: Job, source: pathlib.Path) -> pathlib.Path:
+    def work(job: QueuedJob, source: pathlib.Path) -> pathlib.Path:
       del job
-      return preview_file(config, domain, source, self._limits.max_pixels)
+      return preview_file(config, domain, source, self.limits.max_pixels)
 
-    return await self._answer(request, work)
+    return await self._answer_with_file(request, work)
 
-  def _model(self, request: Request) -> Model:
+  def _model(self, request: Request) -> ServedModel:
     text = request.query_params.get('model', '0')
-    if not re.fullmatch('[0-9]{1,4}', text) or int(text) >= len(self._models):
-      raise HTTPException(404, f'model={text} is none of this server')
-    return self._models[int(text)]
+    if not re.fullmatch('[0-9]{1,4}', text) or int(text) >= len(self.models):
+      raise HTTPException(404, f'model={text} does not exist on this server')
+    return self.models[int(text)]
 
-  async def _answer(
-    self, request: Request, work: Callable[[Job, pathlib.Path], pathlib.Path]
+  async def _answer_with_file(
+    self,
+    request: Request,
+    work: Callable[[QueuedJob, pathlib.Path], pathlib.Path],
   ) -> Response:
-    """The file that the work makes of the one in the request's body."""
-    _check_type(request)
-    self._check_length(request)
-    folder = pathlib.Path(tempfile.mkdtemp(dir=self._scratch))
+    """Answers with the file that `work` makes of the file in the body."""
+    self._check_headers(request)
+    folder = pathlib.Path(tempfile.mkdtemp(dir=self.scratch))
     source = folder / 'image'
     try:
-      # Taken before the body is: what is not worked on isn't kept either.
-      with self._queue.enter(_job_name(request)) as job:
+      # A place before the body: without one the file is not even received.
+      with self.queue.enter(_job_name(request)) as job:
         await self._receive(request, source)
-        made = await job.run(
+        result = await job.run(
           functools.partial(work, job, source),
-          gone=_gone(request),
-          seconds=self._limits.work_seconds,
+          disconnected=_wait_for_disconnect(request),
+          seconds=self.limits.work_seconds,
         )
-      return _Result(made, self._limits.send_seconds)
+      return _TemporaryFileResponse(result, self.limits.send_seconds)
     except BaseException as error:
       shutil.rmtree(folder, ignore_errors=True)
-      answer = _explained(error, source, self._limits)
+      answer = _error_to_answer(error, source, self.limits)
       if answer is error:
         raise
       raise answer from error
 
-  def _check_length(self, request: Request) -> None:
+  def _check_headers(self, request: Request) -> None:
+    if not _BODY_TYPES.match(request.headers.get('content-type', '')):
+      raise HTTPException(
+        415,
+        'send the image as the body, with the header Content-Type: '
+        'application/octet-stream',
+      )
     length = request.headers.get('content-length', '0')
-    if not length.isdecimal() or len(length) > 15:
-      raise _too_many_bytes(self._limits)
-    if int(length) > self._limits.max_bytes:
-      raise _too_many_bytes(self._limits)
+    is_number = length.isdecimal() and len(length) <= 15
+    if not is_number or int(length) > self.limits.max_bytes:
+      raise _too_many_bytes(self.limits)
 
   async def _receive(self, request: Request, path: pathlib.Path) -> None:
     """Writes the body to a file."""
     num_bytes = 0
     try:
       with path.open('xb') as file:
-        async with asyncio.timeout(self._limits.body_seconds):
+        async with asyncio.timeout(self.limits.body_seconds):
           async for chunk in request.stream():
             num_bytes += len(chunk)
-            if num_bytes > self._limits.max_bytes:
-              raise _too_many_bytes(self._limits)
+            if num_bytes > self.limits.max_bytes:
+              raise _too_many_bytes(self.limits)
             file.write(chunk)
     except TimeoutError as error:
       raise HTTPException(
         408,
-        f'the image was not here in {self._limits.body_seconds:g} seconds',
+        f'the image did not arrive in {self.limits.body_seconds:g} seconds',
         {'connection': 'close'},
       ) from error
 
 
-class _Result(FileResponse):
-  """A file that goes, with its folder, when it is sent or nobody takes it."""
+class _TemporaryFileResponse(FileResponse):
+  """A file whose folder is removed after it is sent, or can't be."""
 
   def __init__(self, path: pathlib.Path, seconds: float):
     super().__init__(path)
@@ -258,7 +247,7 @@ class _Result(FileResponse):
     self._seconds = seconds
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends it."""
+    """Sends the file."""
     try:
       async with asyncio.timeout(self._seconds):
         await super().__call__(scope, receive, send)
@@ -267,49 +256,38 @@ class _Result(FileResponse):
 
 
 def _job_name(request: Request) -> str:
-  """What the page calls its job, for its own eyes."""
+  """A name that the page chose, so that only it can ask for the job."""
   name = request.query_params.get('job', '')
   return name if re.fullmatch('[0-9a-f]{32}', name) else ''
-
-
-def _check_type(request: Request) -> None:
-  kind = request.headers.get('content-type', '')
-  if not _BODY_TYPES.match(kind):
-    raise HTTPException(
-      415,
-      'send the image as it is, with the header Content-Type: '
-      'application/octet-stream',
-    )
 
 
 def _too_many_bytes(limits: Limits) -> HTTPException:
   return HTTPException(
     413,
-    f'the file is larger than the {limits.max_bytes / 2**20:.0f} MB that this '
-    'server takes',
+    f'the file is larger than {limits.max_bytes / 2**20:.0f} MB, the limit of '
+    'this server',
   )
 
 
-async def _gone(request: Request) -> None:
-  """Returns when the client has hung up."""
+async def _wait_for_disconnect(request: Request) -> None:
   while (await request.receive())['type'] != 'http.disconnect':
     pass
 
 
-def _explained(
+def _error_to_answer(
   error: BaseException, source: pathlib.Path, limits: Limits
 ) -> BaseException:
-  """What is answered where a translation failed."""
+  """The HTTP error for an error of a translation; others unchanged."""
   match error:
     case FullError():
       return HTTPException(
         503,
-        'too many images are in the queue: try again',
+        'the queue is full: try again',
         {'retry-after': str(_RETRY_SECONDS)},
       )
-    case GoneError():
+    case DisconnectedError():
       return ClientDisconnect()
-    case TooLongError():
+    case TimeLimitError():
       return HTTPException(
         504, f'it took longer than {limits.work_seconds:g} seconds'
       )
@@ -329,7 +307,7 @@ def _explained(
     case HTTPException() | ClientDisconnect():
       return error
     case MemoryError():
-      return HTTPException(500, 'there is not enough memory for it')
+      return HTTPException(500, 'there is not enough memory for the image')
     case Exception():
       logging.getLogger('cyclegan_jax').error(
         'an image was not translated: %s: %s',
@@ -340,21 +318,22 @@ def _explained(
   return error
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
-  """An error as JSON, when the client has sent all of what it sends.
+async def _answer_error(request: Request, error: Exception) -> Response:
+  """Answers with the error as JSON, after the client has sent everything.
 
-  One that still sends when the connection is closed would not see the answer.
+  A client that is still sending when the connection closes would not see the
+  answer.
   """
   assert isinstance(error, HTTPException)
-  if error.status_code != 408:  # who was waited for already
+  if error.status_code != 408:  # that client had its time
     with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
       async with asyncio.timeout(_DRAIN_SECONDS):
-        async for _ in request.stream():  # RuntimeError: it was read
+        async for _ in request.stream():  # RuntimeError: already read
           pass
   reason = {'error': error.detail}
   return JSONResponse(reason, error.status_code, headers=error.headers)
 
 
-async def _leave(request: Request, error: Exception) -> Response:
+async def _answer_nobody(request: Request, error: Exception) -> Response:
   del request, error
-  return Response()  # for nobody
+  return Response()

@@ -1,22 +1,22 @@
-"""How much a page may ask of the machine that it runs on."""
+"""Limits on what requests may take from the machine."""
 
 from typing import NamedTuple
 
-# Of what a translation may be: three channels of floats, four of 16 bits.
+# The largest pixel of a translation: three floats, or four channels of 16 bits.
 _PIXEL_BYTES = 12
-_LEAST_BYTES = 2**26  # small images too may have much beside their pixels
+_MIN_BYTES = 2**26  # small images may hold much metadata
 
 
 class Limits(NamedTuple):
-  """What is refused.
+  """Limits on requests.
 
   Attributes:
-    max_pixels: images with more are.
-    queue: images that wait or are translated at once; more have to come again.
-    header_seconds: until a connection has sent what a request begins with.
+    max_pixels: pixels of an image.
+    queue: images that wait or are translated at once.
+    header_seconds: until a connection has sent the headers of a request.
     body_seconds: until it has sent the image.
-    work_seconds: that a translation may take.
-    send_seconds: until the client has taken the result.
+    work_seconds: until an image is translated.
+    send_seconds: until the client has received the result.
   """
 
   max_pixels: int = 2**25
@@ -28,5 +28,5 @@ class Limits(NamedTuple):
 
   @property
   def max_bytes(self) -> int:
-    """Files with more are refused; what was translated may be sent back."""
-    return max(_LEAST_BYTES, _PIXEL_BYTES * self.max_pixels)
+    """Bytes of a file; enough to send the largest translation back."""
+    return max(_MIN_BYTES, _PIXEL_BYTES * self.max_pixels)

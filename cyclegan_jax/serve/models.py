@@ -1,10 +1,10 @@
-"""Checkpoints that can be chosen, and what they make of an image file."""
+"""Checkpoints on the server, and how they translate an image file."""
 
 import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,23 +17,23 @@ from cyclegan_jax.media.image_files import (
   write_photo,
 )
 from cyclegan_jax.media.value_range import values_of
-from cyclegan_jax.report.translate_page import describe
+from cyclegan_jax.report.translate_page import describe_checkpoint
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.translate.translator import (
   OnProgress,
   Translator,
 )
 
-_STRIP_PIXELS = 2**20  # whose floats are in memory for a preview
+_STRIP_PIXELS = 2**20  # converted to floats at a time, for a preview
 
 
-class Model(NamedTuple):
-  """A checkpoint.
+class ServedModel(NamedTuple):
+  """A checkpoint on the server.
 
   Attributes:
     name: to choose it by.
-    about: what tells it from others, in a line.
-    translators: by direction, 'ab' and 'ba' or one of them.
+    about: a line that tells it from others.
+    translators: by direction, for 'ab', 'ba' or both.
   """
 
   name: str
@@ -43,47 +43,46 @@ class Model(NamedTuple):
 
 def load_models(
   paths: Sequence[pathlib.Path], scratch: pathlib.Path
-) -> list[Model]:
+) -> list[ServedModel]:
   """Reads checkpoints.
 
   Args:
-    paths: runs' folders, or checkpoints'.
-    scratch: folder for what large images keep on disk.
+    paths: folders of runs or of checkpoints.
+    scratch: folder for temporary files of large images.
 
   Raises:
-    WorkdirError: one of them is no checkpoint, or damaged.
+    WorkdirError: a folder holds no checkpoint, or a damaged one.
   """
   names = [path.resolve().name for path in paths]
-  return [
-    _load(path, name if names.count(name) == 1 else str(path), scratch)
-    for path, name in zip(paths, names, strict=True)
-  ]
-
-
-def _load(path: pathlib.Path, name: str, scratch: pathlib.Path) -> Model:
-  found = checkpoint.find(path)
-  directions: tuple[Any, ...] = found.directions
-  translators = {
-    direction: Translator(
-      found.config, found.state.translators, direction, scratch=scratch
+  models = []
+  for path, name in zip(paths, names, strict=True):
+    found = checkpoint.load(path)
+    translators: dict[str, Translator] = {
+      direction: Translator(
+        found.config, found.state.translators, direction, scratch=scratch
+      )
+      for direction in found.directions
+    }
+    models.append(
+      ServedModel(
+        name if names.count(name) == 1 else str(path),
+        describe_checkpoint(found.config, int(found.state.step)),
+        translators,
+      )
     )
-    for direction in directions
-  }
-  about = describe(found.config, int(found.state.step))
-  return Model(name, about, translators)
+  return models
 
 
-def warm_ups(models: Sequence[Model]) -> Iterator[Callable[[], object]]:
-  """Tasks that compile each network, at the size that it was trained at."""
+def warm_up_tasks(
+  models: Sequence[ServedModel],
+) -> Iterator[Callable[[], object]]:
+  """Tasks that compile each network for the size that it was trained at."""
   for model in models:
     for translator in model.translators.values():
-      yield functools.partial(_warm_up, translator)
-
-
-def _warm_up(translator: Translator) -> None:
-  size = translator.config.data.size
-  channels = translator.config.channels(translator.direction[0])
-  translator(np.zeros((size, size, channels), np.float32))
+      size = translator.config.data.size
+      channels = translator.config.channels(translator.direction[0])
+      images = np.zeros((size, size, channels), np.float32)
+      yield functools.partial(translator, images)
 
 
 def translate_file(
@@ -92,12 +91,12 @@ def translate_file(
   max_pixels: int,
   on_progress: OnProgress,
 ) -> pathlib.Path:
-  """Translates an image file, of any of the formats that are read.
+  """Translates an image file of any format that can be read.
 
   Args:
     translator: of the model and direction.
-    source: the file, whose name says nothing.
-    max_pixels: that it may have.
+    source: the file; its name does not matter.
+    max_pixels: limit on the image's size.
     on_progress: called with (tiles done, tiles in all).
 
   Returns:
@@ -105,29 +104,30 @@ def translate_file(
     where PNG has no such pixels.
 
   Raises:
-    UserError: it can't be read, or takes a package that is not installed.
+    UserError: the file can't be read, or needs a package that is not
+      installed.
   """
   channels = translator.config.channels(translator.direction[0])
   photo = read_photo(str(source), channels=channels, max_pixels=max_pixels)
-  made = translator.translate_stored(
+  translated = translator.translate_stored(
     photo.pixels[None], on_progress=on_progress
   )[0]
-  fits = holds('.png', made.dtype.name, made.shape[-1])
-  target = source.with_name('translated.png' if fits else 'translated.tif')
-  write_photo(str(target), made, like=photo)
+  fits_png = holds('.png', translated.dtype.name, translated.shape[-1])
+  target = source.with_name('translated.png' if fits_png else 'translated.tif')
+  write_photo(str(target), translated, like=photo)
   return target
 
 
 def preview_file(
   config: DataConfig, domain: str, source: pathlib.Path, max_pixels: int
 ) -> pathlib.Path:
-  """An image file as a browser can show it.
+  """Converts an image file to one that browsers can show.
 
   Args:
-    config: of a model.
-    domain: 'a' or 'b', of which the image is.
-    source: the file, whose name says nothing.
-    max_pixels: that it may have.
+    config: of the model's data.
+    domain: domain of the image, 'a' or 'b'.
+    source: the file; its name does not matter.
+    max_pixels: limit on the image's size.
 
   Returns:
     A PNG file beside it, of 8 bits and the same size.
@@ -142,11 +142,11 @@ def preview_file(
   except ValueError as error:
     raise ImageError(str(source), str(error)) from error
   num_strips = math.ceil(math.prod(photo.pixels.shape[:2]) / _STRIP_PIXELS)
-  shown = [
+  strips = [
     to_rgb(values.to_network(strip)[None])[0]
     for strip in np.array_split(photo.pixels, num_strips)
     if len(strip)
   ]
   target = source.with_name('preview.png')
-  write_photo(str(target), np.concatenate(shown))
+  write_photo(str(target), np.concatenate(strips))
   return target

@@ -1,8 +1,6 @@
-"""The process that answers: its port, its connections, its end."""
+"""The server process: its port, its connections and its end."""
 
-import asyncio
 import errno
-import functools
 import logging
 import pathlib
 import socket
@@ -15,14 +13,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.serve.app import make_app
+from cyclegan_jax.serve.job_queue import JobQueue
 from cyclegan_jax.serve.limits import Limits
-from cyclegan_jax.serve.models import load_models, warm_ups
-from cyclegan_jax.serve.queue import Queue
+from cyclegan_jax.serve.models import load_models, warm_up_tasks
 
 _ADDRESS = '127.0.0.1'
 _MAX_CONNECTIONS = 512
 _MAX_HEADER_BYTES = 2**14
-_FAREWELL_SECONDS = 1
+_SHUTDOWN_SECONDS = 1
 
 
 def serve(
@@ -32,13 +30,13 @@ def serve(
   limits: Limits,
   on_start: Callable[[str], None],
 ) -> None:
-  """Serves the page until a signal comes, which is raised again.
+  """Serves the page until a signal arrives, which is raised again.
 
   Args:
-    paths: runs' folders, or checkpoints'.
-    port: 0 for any that is free.
+    paths: folders of runs or of checkpoints.
+    port: 0 for any free port.
     limits: of requests.
-    on_start: is given the page's address, when it can be opened.
+    on_start: called with the page's URL when it can be opened.
 
   Raises:
     UserError: the port is taken, or a checkpoint can't be used.
@@ -52,12 +50,11 @@ def serve(
     scratch = pathlib.Path(folder)
     models = load_models(paths, scratch)
     port = listener.getsockname()[1]
-    queue = Queue(limits.queue)
-    queue.use_idle(list(warm_ups(models)))
+    queue = JobQueue(limits.queue)
+    queue.run_when_idle(warm_up_tasks(models))
     config = uvicorn.Config(
       make_app(models, queue, limits, scratch, port),
-      # A bare function would be asked for as a class.
-      http=functools.partial(_Connection, limits.header_seconds),  # type: ignore[arg-type]
+      http=_protocol_with_timeout(limits.header_seconds),
       ws='none',
       lifespan='off',
       loop='asyncio',
@@ -68,11 +65,11 @@ def serve(
       proxy_headers=False,
       h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
       limit_concurrency=_MAX_CONNECTIONS,
-      timeout_graceful_shutdown=_FAREWELL_SECONDS,
+      timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    tell = functools.partial(on_start, f'http://{_ADDRESS}:{port}')
+    server = _Server(config, lambda: on_start(f'http://{_ADDRESS}:{port}'))
     try:
-      _Server(config, tell).run([listener])
+      server.run([listener])
     finally:
       queue.close()
 
@@ -87,17 +84,17 @@ def _listen(port: int) -> socket.socket:
     reason = (
       'is in use'
       if error.errno == errno.EADDRINUSE
-      else f"can't be had ({error.strerror})"
+      else f"can't be opened ({error.strerror})"
     )
     raise UserError(
-      f'port {port} {reason}: give another --port, or --port=0 for any that is '
-      'free'
+      f'port {port} {reason}: give another --port, or --port=0 for any free '
+      'port'
     ) from error
   return listener
 
 
 class _Server(uvicorn.Server):
-  """Tells when it listens, and answers signals."""
+  """A server that reports when it listens, and answers signals."""
 
   def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]):
     super().__init__(config)
@@ -109,30 +106,28 @@ class _Server(uvicorn.Server):
     self._on_start()
 
 
-class _Connection(H11Protocol):
-  """A connection that is closed when it doesn't get on with a request.
+def _protocol_with_timeout(seconds: float) -> type[H11Protocol]:
+  """A protocol that closes connections that do not complete a request.
 
-  The server itself has a limit for silence between two requests alone: one
-  that sends a byte now and then could stay forever.
+  Uvicorn's own timeout only covers silence between two requests: a client that
+  sends a byte now and then could stay forever.
   """
 
-  def __init__(self, seconds: float, *args: Any, **options: Any):
-    super().__init__(*args, **options)
-    self._seconds = seconds
+  class Connection(H11Protocol):
+    def __init__(self, *args: Any, **options: Any):
+      super().__init__(*args, **options)
+      self._limit_time()
 
-  def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-    """Gives it time for the first request."""
-    super().connection_made(transport)
-    self._watch()
+    def on_response_complete(self) -> None:
+      # First: the next request may be here already.
+      self._limit_time()
+      super().on_response_complete()
 
-  def on_response_complete(self) -> None:
-    """Gives it time for the next one, which may be here already."""
-    self._watch()
-    super().on_response_complete()
+    def _limit_time(self) -> None:
+      self.loop.call_later(seconds, self._close_if_still_in, self.cycle)
 
-  def _watch(self) -> None:
-    self.loop.call_later(self._seconds, self._close_after, self.cycle)
+    def _close_if_still_in(self, cycle: object) -> None:
+      if self.cycle is cycle:
+        self.transport.abort()
 
-  def _close_after(self, cycle: object) -> None:
-    if self.cycle is cycle:
-      self.transport.abort()
+  return Connection

@@ -15,15 +15,15 @@ _ABANDONED_SECONDS = 3600
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Gives another name to write to, which becomes `path` at the end.
+  """Gives a temporary path to write to, which replaces `path` at the end.
 
-  The name is hidden and nobody else's, so that two processes that write the
-  same file do not meet. Where the body fails, nothing is left of it.
+  Its name is hidden and random, so that two processes can write the same file.
+  If the body fails, the temporary file is removed and `path` stays as it was.
 
   Raises:
-    OSError: the file can't be renamed, and so on.
+    OSError: the file cannot be renamed.
   """
-  # Nothing of the name: TensorBoard reads whatever has 'tfevents' in it.
+  # Without the name of the file: TensorBoard reads all names with 'tfevents'.
   temporary = path.with_name(f'.{secrets.token_hex(8)}.tmp')
   try:
     yield temporary
@@ -36,18 +36,17 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def filling(path: pathlib.Path, *, last: str) -> Iterator[pathlib.Path]:
-  """Gives another folder to write to, whose files become those of `path`.
+  """Gives a temporary folder to write to, whose files move to `path`.
 
-  A folder that is new appears whole. In one that is there, files of the same
-  names are replaced one by one, and all others stay. Where the body fails,
-  nothing is changed.
+  A new folder appears whole. In an existing one, files of the same names are
+  replaced one by one, and all others stay. If the body fails, nothing changes.
 
   Args:
-    path: of the folder; its parent is there.
-    last: the file that comes when all others are there.
+    path: path of the folder, whose parent exists.
+    last: name of the file that is replaced after all others.
 
   Raises:
-    OSError: a file can't be renamed, and so on.
+    OSError: a file cannot be renamed.
   """
   temporary = path.with_name(f'.{secrets.token_hex(8)}.tmp')
   temporary.mkdir()
@@ -56,8 +55,8 @@ def filling(path: pathlib.Path, *, last: str) -> Iterator[pathlib.Path]:
     if not path.exists():
       temporary.rename(path)
       return
-    files = [each for each in temporary.rglob('*') if each.is_file()]
-    for file in sorted(files, key=lambda each: each.name == last):
+    files = [file for file in temporary.rglob('*') if file.is_file()]
+    for file in sorted(files, key=lambda file: file.name == last):
       target = path / file.relative_to(temporary)
       target.parent.mkdir(exist_ok=True)
       os.replace(file, target)
@@ -66,12 +65,12 @@ def filling(path: pathlib.Path, *, last: str) -> Iterator[pathlib.Path]:
 
 
 def replace_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all, so that it survives a loss of power."""
+  """Writes a UTF-8 file whole or not at all; it survives a power loss."""
   replace_bytes(path, text.encode())
 
 
 def replace_bytes(path: pathlib.Path, data: bytes) -> None:
-  """As `replace_text`."""
+  """Writes a file whole or not at all; it survives a power loss."""
   with replacing(path) as temporary, temporary.open('wb') as file:
     file.write(data)
     file.flush()
@@ -82,11 +81,11 @@ def replace_bytes(path: pathlib.Path, data: bytes) -> None:
 def remove_abandoned(
   folder: pathlib.Path, *, seconds: float = _ABANDONED_SECONDS
 ) -> None:
-  """Removes what killed processes left in a folder and below it.
+  """Removes temporary files of killed processes in a folder and below it.
 
   Args:
-    folder: that others may write to.
-    seconds: since it was written to last; what is newer may still be theirs.
+    folder: folder that other processes may write to.
+    seconds: minimum age of a file; newer ones may still be in use.
   """
   for path in folder.rglob('.*.tmp'):
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The user's cache folder, and the compiled programs in it."""
+"""The user's cache folder, and JAX's compilation cache in it."""
 
 import hashlib
 import os
@@ -10,49 +10,48 @@ import jax
 
 
 def cache_folder() -> pathlib.Path:
-  """$XDG_CACHE_HOME/cyclegan_jax, or the same in ~/.cache."""
-  given = os.environ.get('XDG_CACHE_HOME', '')
-  # A relative path is to be ignored, as the XDG specification has it.
-  base = given if os.path.isabs(given) else '~/.cache'
+  """Returns $XDG_CACHE_HOME/cyclegan_jax, or ~/.cache/cyclegan_jax."""
+  base = os.environ.get('XDG_CACHE_HOME', '')
+  if not os.path.isabs(base):  # as the XDG specification demands
+    base = '~/.cache'
   return pathlib.Path(base).expanduser() / 'cyclegan_jax'
 
 
 def keep_compiled_programs() -> None:
-  """Has JAX keep what it compiles, so that the next start is quick.
+  """Makes JAX keep compiled programs, so that the next start is fast.
 
-  Nothing is done where the user has given JAX a folder or turned the cache
-  off, nor where others could write into ours: JAX runs what is in it.
+  Does nothing if the user has set JAX's cache, or if other users could write
+  to ours, since JAX executes what is in it.
   """
   if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
     return
   if not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
     return
-  folder = cache_folder() / 'compiled' / _processor()
+  folder = cache_folder() / 'compiled' / _processor_digest()
   try:
     folder.parent.parent.mkdir(parents=True, exist_ok=True)
-    for each in (folder.parent, folder):
-      each.mkdir(mode=0o700, exist_ok=True)
-      found = each.stat()
-      is_shared = stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
-      if found.st_uid != os.getuid() or is_shared:
+    for path in (folder.parent, folder):
+      path.mkdir(mode=0o700, exist_ok=True)
+      status = path.stat()
+      is_shared = stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
+      if status.st_uid != os.getuid() or is_shared:
         return
   except (OSError, RuntimeError):  # read-only, or a user without a home
     return
   jax.config.update('jax_compilation_cache_dir', str(folder))
 
 
-def _processor() -> str:
-  """What tells CPUs apart: a home may be shared by several machines.
+def _processor_digest() -> str:
+  """Returns a digest of the CPU's model and instruction set.
 
-  Programs for CPUs hold instructions of the one that compiled them, of which
-  JAX's keys know nothing.
+  Programs for CPUs depend on it, JAX's cache keys do not, and several machines
+  may share a home folder.
   """
   text = platform.machine() + platform.processor()
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
   except OSError:
     lines = []
-  kinds = ('model name', 'flags', 'Features')
-  text += next((each for each in lines if each.startswith(kinds[0])), '')
-  text += next((each for each in lines if each.startswith(kinds[1:])), '')
+  for kind in ('model name', ('flags', 'Features')):
+    text += next((line for line in lines if line.startswith(kind)), '')
   return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -57,8 +57,8 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
     WorkdirError: a living process holds the lock, or the folder cannot be
       written.
   """
-  lock = filelock.FileLock(folder / _LOCK_FILE)
   with explain_disk_errors(folder):
+    lock = filelock.FileLock(folder / _LOCK_FILE)
     if folder.exists() and not folder.is_dir():
       raise WorkdirError(f'{folder} is a file: pass a folder with --workdir')
     folder.mkdir(parents=True, exist_ok=True)

@@ -107,7 +107,7 @@ def compile_step(config: Config, state: TrainState) -> CompiledStep:
     if num_devices == 1:
       return output
     # All but the state is read on the host: take this process's copy.
-    return StepOutput(output.state, *parallel.first_of(output[1:]))
+    return StepOutput(output.state, *parallel.first_replica(output[1:]))
 
   return CompiledStep(place, run, _num_bytes(compiled))
 
@@ -158,7 +158,7 @@ def is_finite(state: TrainState) -> bool:
   step do.
   """
   # One placement for all numbers of devices, so that it is compiled once.
-  state = jax.device_put(parallel.first_of(state), jax.local_devices()[0])
+  state = jax.device_put(parallel.first_replica(state), jax.local_devices()[0])
   return bool(_is_finite(state))
 
 

@@ -65,13 +65,16 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
       '.safetensors files to one'
     )
   try:
-    found = checkpoint.find(path)
+    found = checkpoint.load(path)
   except WorkdirError as error:
     raise WorkdirError(f'config.init_from: {error}') from error
-  gen = {way: found.state.translators[way] for way in found.directions}
-  disc = {}
+  gen: dict[str, Params] = {
+    direction: found.state.translators[direction]
+    for direction in found.directions
+  }
+  disc: dict[str, Params] = {}
   if config.init_discriminators:
-    disc = {domain: found.state.disc[domain] for domain in found.judges}
+    disc = {domain: found.state.disc[domain] for domain in found.discriminators}
   state = abstract_train_state(config)
   _check_fit('gen', gen, state.gen, found, config)
   _check_fit('disc', disc, state.disc, found, config)

@@ -16,13 +16,13 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import RawBatch, TrainBatches
 from cyclegan_jax.errors import DataError, TrainingError, WorkdirError
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.report.trace import TRACE_FOLDER, StepTrace
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
-from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.storage.disk_errors import error_reason, explain_disk_errors
 from cyclegan_jax.training import processes
 from cyclegan_jax.training.compiled_step import (
   CompiledStep,
@@ -62,7 +62,7 @@ class Loop:
     workdir: pathlib.Path,
     images: Mapping[str, Images],
     step: CompiledStep,
-    recorder: Recorder,
+    run_log: RunLog,
     saver: checkpoint.Saver,
     stop: StopSignal,
     evaluate: Evaluate | None = None,
@@ -74,7 +74,7 @@ class Loop:
       workdir: the run's folder.
       images: the run's images, by split.
       step: the compiled step.
-      recorder: records metrics and samples.
+      run_log: records metrics and samples.
       saver: saves checkpoints.
       stop: receives signals.
       evaluate: called every evaluation.every_steps steps, and at the last.
@@ -83,7 +83,7 @@ class Loop:
     self._workdir = workdir
     self._images = images
     self._step = step
-    self._recorder = recorder
+    self._run_log = run_log
     self._saver = saver
     self._stop = stop
     self._evaluate = evaluate
@@ -134,7 +134,7 @@ class Loop:
         while step < last_step and self._stop_signal is None:
           raw = next(batches)
           self._next_wait = _FIRST_WAIT_SECONDS
-          trace.step(step, state)
+          trace.before_step(step, state)
           with jax.profiler.StepTraceAnnotation('step', step_num=step + 1):
             output = self._run(state, raw)
           # While the device computes this step, the host records the last
@@ -152,12 +152,12 @@ class Loop:
           )
           if has_samples or is_saved:
             self._check_finite(step, output)
-            # The next step donates the state, so it is copied; the recorder
+            # The next step donates the state, so it is copied; the run log
             # is done with the last copy first.
-            self._recorder.flush()
+            self._run_log.flush()
             copied = parallel.unreplicate(state)
             if has_samples:
-              self._recorder.samples(step, copied.translators)
+              self._run_log.add_samples(step, copied.translators)
             scores: Mapping[str, float] = {}
             if is_evaluated and self._evaluate is not None:
               # In the foreground: the step's record and checkpoint hold the
@@ -174,7 +174,7 @@ class Loop:
         self._finish(state, unrecorded)
         raise
       finally:
-        self._recorder.waited(batches.waited)
+        self._run_log.add_wait(batches.waited)
     return self._finish(state, unrecorded)
 
   def _batches(self, step: int) -> TrainBatches:
@@ -196,13 +196,15 @@ class Loop:
 
   def _trace(self, step: int) -> contextlib.AbstractContextManager[StepTrace]:
     folder = self._workdir / TRACE_FOLDER if self._config.profile else None
-    return StepTrace(folder, step, self._config.steps, say=self._recorder.say)
+    return StepTrace(
+      folder, step, self._config.steps, report=self._run_log.print
+    )
 
   def _on_wait(self, seconds: float, reading: str) -> None:
     if self._is_only_process and self._stop.received is not None:
       raise StoppedError(self._stop.received)
     if seconds >= self._next_wait:
-      self._recorder.say(f'waiting for data for {seconds:.0f} s: {reading}')
+      self._run_log.print(f'waiting for data for {seconds:.0f} s: {reading}')
       self._next_wait *= 2
 
   def _record(
@@ -215,8 +217,8 @@ class Loop:
     self._update_agreed_signal(output)
     if not output.is_finite:
       raise _NotFiniteError(step)
-    # The recorder fetches the metrics from the device if it needs them.
-    self._recorder.step(step, {**output.metrics, **(scores or {})})
+    # The run log fetches the metrics from the device if it needs them.
+    self._run_log.add_step(step, {**output.metrics, **(scores or {})})
 
   def _update_agreed_signal(self, output: StepOutput) -> None:
     if not self._is_only_process and output.is_stopped:
@@ -234,17 +236,17 @@ class Loop:
     def save(metrics: Mapping[str, Any]) -> None:
       # A checkpoint is only written when the records before it are on disk.
       try:
-        self._recorder.sync()
+        self._run_log.sync()
       except OSError as error:
         self._saver.wait()
         self._saver.fail(int(state.step), error)
       else:
         self._saver.save(state, metrics)
 
-    self._recorder.then(int(state.step), save)
+    self._run_log.call_after(int(state.step), save)
 
   def _wait_for_pending_writes(self) -> None:
-    self._recorder.flush()
+    self._run_log.flush()
     self._saver.wait()
 
   def _report_save_error(self) -> None:
@@ -258,9 +260,9 @@ class Loop:
     every = self._config.checkpoint.every_steps
     next_step = min(step + every - step % every, self._config.steps)
     last = self._saver.last_step
-    self._recorder.say(
+    self._run_log.print(
       f'checkpoint of step {step:,} could not be written '
-      f'({checkpoint.reason_of(error)}); '
+      f'({error_reason(error)}); '
       + (f'the last good one is of step {last:,}; ' if last is not None else '')
       + f'retrying at step {next_step:,}'
     )
@@ -280,13 +282,13 @@ class Loop:
     except _NotFiniteError:
       # The run ends for another reason; when it is resumed, it will find the
       # bad step.
-      self._recorder.say(f'the loss is not finite at step {step:,}')
+      self._run_log.print(f'the loss is not finite at step {step:,}')
       return self._restore_last()
     self._wait_for_pending_writes()
     failure = self._saver.take_failure()
     if failure is not None:
       raise_save_error(self._workdir, failure)
-    self._recorder.gallery(step)
+    self._run_log.update_page(step)
     return state
 
   def _recover(self, bad_step: int) -> TrainState:
@@ -300,7 +302,7 @@ class Loop:
       StoppedError: a signal came.
     """
     self._wait_for_pending_writes()
-    self._recorder.say(
+    self._run_log.print(
       f'the loss is not finite at step {bad_step:,}: returning to the last '
       'checkpoint to find the cause'
     )
@@ -317,10 +319,10 @@ class Loop:
     state = self._restore_last()
     for _, output in self._repeat(last_good):
       state = output.state
-    self._recorder.rewind(last_good)
+    self._run_log.rewind(last_good)
     if cause is None:
       return state
-    self._recorder.step_skipped(cause)
+    self._run_log.add_skipped_step(cause)
     return _without_learning(state)
 
   def _repeat(self, last_step: int) -> Iterator[tuple[int, StepOutput]]:
@@ -346,7 +348,7 @@ class Loop:
         self._update_agreed_signal(output)
         if time.monotonic() - last_message > _SECONDS_BETWEEN_MESSAGES:
           last_message = time.monotonic()
-          self._recorder.say(f'repeating step {step:,} of {last_step:,}')
+          self._run_log.print(f'repeating step {step:,} of {last_step:,}')
         yield step, output
 
   def _count_unexplained(self, step: int) -> None:
@@ -362,14 +364,14 @@ class Loop:
         'steps are repeated: check this machine, or, on a GPU, set '
         'config.deterministic=True and pass another --workdir'
       )
-    self._recorder.say(
+    self._run_log.print(
       f'step {step:,} is finite when repeated, so this machine does not '
       'compute the same bits twice; continuing'
     )
 
   def _restore_last(self) -> TrainState:
     def read() -> TrainState:
-      restored = checkpoint.restore_newest(self._workdir / 'checkpoints')
+      restored = checkpoint.load_newest(self._workdir / 'checkpoints')
       if restored is None:
         raise TrainingError(
           f'the loss is not finite, and {self._workdir} has no checkpoint to '
@@ -379,7 +381,7 @@ class Loop:
       return restored.state
 
     state = processes.tree_from_first(read, abstract_train_state(self._config))
-    self._saver.go_back(int(state.step))
+    self._saver.rewind(int(state.step))
     return state
 
   def _skipped(self) -> list[dict[str, Any]]:
@@ -407,7 +409,7 @@ class Loop:
         f'in {path}; if they are good, lower config.optimizer.learning_rate '
         'and pass another --workdir'
       )
-    self._recorder.say(
+    self._run_log.print(
       f'skipping step {step:,} ({len(records)} of at most {limit}); its '
       f'images are listed in {path}'
     )
@@ -436,7 +438,7 @@ def raise_save_error(
   except Exception as error:
     raise WorkdirError(
       f'{workdir}: the checkpoint of step {step:,} could not be written '
-      f'({checkpoint.reason_of(error)}): run the same command again to resume '
+      f'({error_reason(error)}): run the same command again to resume '
       'from the last good one'
     ) from error
 

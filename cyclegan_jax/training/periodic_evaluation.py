@@ -8,15 +8,11 @@ from cyclegan_jax.config import Config
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.evaluator import Evaluator
-from cyclegan_jax.evaluation.feature_cache import choose_extractor
-from cyclegan_jax.evaluation.outputs import (
-  EVALUATION_FOLDER,
-  file_texts,
-  palette_of,
-)
-from cyclegan_jax.evaluation.table import history_table
+from cyclegan_jax.evaluation.pretrained import choose_extractor
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, history_table
+from cyclegan_jax.metrics.label_maps import read_palette
 from cyclegan_jax.report.metric_writer import METRICS_FILE, read_metrics
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.storage.checkpoint import Checkpoint
 from cyclegan_jax.types import Params
@@ -52,7 +48,7 @@ class PeriodicEvaluation:
       extractor=extractor,
       max_images=options.max_images,
       pairs=options.pairs,
-      palette=palette_of(config),
+      palette=read_palette(options.palette),
     )
     self._features = 'none' if extractor is None else extractor.name
 
@@ -75,7 +71,7 @@ class PeriodicEvaluation:
     gen: dict[str, Params],
     *,
     workdir: pathlib.Path,
-    recorder: Recorder,
+    run_log: RunLog,
     stop: StopSignal,
   ) -> dict[str, float]:
     """Evaluates, and writes evaluation.md and the files of this step.
@@ -84,7 +80,7 @@ class PeriodicEvaluation:
       step: number of steps trained.
       gen: the generators 'ab' and 'ba'.
       workdir: the run's folder.
-      recorder: writes the files.
+      run_log: writes the files.
       stop: receives signals.
 
     Returns:
@@ -97,12 +93,12 @@ class PeriodicEvaluation:
     except StoppedError:
       return {}
     except DataError as error:
-      recorder.say(f'no evaluation of step {step:,}: {error}')
+      run_log.print(f'no evaluation of step {step:,}: {error}')
       return {}
-    scores = evaluation.flat()
-    for name, text in file_texts(evaluation, step).items():
-      recorder.evaluation(f'{EVALUATION_FOLDER}/{name}', text)
-    recorder.flush()
+    scores = evaluation.metrics()
+    for name, text in evaluation.files(step).items():
+      run_log.write_text(f'{EVALUATION_FOLDER}/{name}', text)
+    run_log.flush()
     records = [
       record
       for record in read_metrics(workdir / METRICS_FILE)
@@ -110,11 +106,11 @@ class PeriodicEvaluation:
     ]
     history = history_table([*records, {'step': step, **scores}])
     text = evaluation.to_markdown(title=f'Evaluation at step {step:,}')
-    recorder.evaluation(
+    run_log.write_text(
       EVALUATION_FILE, '\n'.join([text, '## All steps', '', *history, ''])
     )
     seconds = time.monotonic() - began
-    recorder.say(f'evaluated step {step:,} in {seconds:.1f} s')
+    run_log.print(f'evaluated step {step:,} in {seconds:.1f} s')
     return scores
 
 

@@ -21,12 +21,12 @@ from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.synthetic_scores import (
-  EmbeddedScore,
-  score_embedded,
+  DrawingScores,
+  score_drawings,
 )
 from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
-from cyclegan_jax.report.run_log import Recorder
+from cyclegan_jax.report.run_log import RunLog
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import (
@@ -82,7 +82,7 @@ class TrainResult(NamedTuple):
   config: Config
   start_step: int
   signal: int | None
-  score: EmbeddedScore | None
+  score: DrawingScores | None
 
 
 class _Setup(NamedTuple):
@@ -139,8 +139,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         workdir / 'checkpoints',
         config,
         data=fingerprint(setup.images),
-        listing=listing(setup.images),
-        good_step=start_step if setup.resumed else None,
+        image_list=listing(setup.images),
+        resume_step=start_step if setup.resumed else None,
         is_writer=is_first,
       )
     )
@@ -158,8 +158,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
           facts['memory of a step'] = preflight.gib(step.num_bytes)
           console.print(f'memory of a step: {facts["memory of a step"]}')
       is_missing = is_evaluation_missing(config, setup.resumed)
-      recorder = stack.enter_context(
-        Recorder(
+      run_log = stack.enter_context(
+        RunLog(
           workdir,
           config,
           facts=facts,
@@ -170,19 +170,19 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
           is_writer=is_first,
         )
       )
-      evaluate = _evaluate_function(setup, workdir, recorder, stop)
+      evaluate = _evaluate_function(setup, workdir, run_log, stop)
       if is_missing and setup.resumed and evaluate:
-        _evaluate_resumed(setup.resumed, evaluate, config, recorder, saver)
+        _evaluate_resumed(setup.resumed, evaluate, config, run_log, saver)
       if step is not None:
         if start_step == 0:
-          recorder.samples(0, state.translators)
-          stop.call(recorder.flush)  # the first step donates the state
+          run_log.add_samples(0, state.translators)
+          stop.call(run_log.flush)  # the first step donates the state
         loop = Loop(
           config,
           workdir,
           setup.images,
           step,
-          recorder,
+          run_log,
           saver,
           stop,
           evaluate,
@@ -191,8 +191,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       score = None
       is_done = int(state.step) == config.steps
       if is_done and config.data.name == 'embedded' and is_first:
-        score = stop.call(lambda: score_embedded(config, state.translators))
-        recorder.gallery(
+        score = stop.call(lambda: score_drawings(config, state.translators))
+        run_log.update_page(
           int(state.step), score=str(score or 'no animal in view')
         )
     except StoppedError:
@@ -212,7 +212,7 @@ def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
   """
   resumed, saved, networks = None, None, None
   if processes.is_first():
-    resumed = checkpoint.restore_newest(workdir / 'checkpoints')
+    resumed = checkpoint.load_newest(workdir / 'checkpoints')
     saved = resumed.config if resumed else read_config(workdir)
     if config.init_from and resumed is None:
       sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
@@ -287,7 +287,7 @@ def _compile(
     others: list[Future[Any]] = [threads.submit(is_finite, state)]
     if processes.is_first():
       others += [
-        threads.submit(tensorboard.load),
+        threads.submit(tensorboard.import_tensorboardx),
         threads.submit(translate_samples, config, state.translators, samples),
       ]
     step = compile_step(config, state)
@@ -297,12 +297,12 @@ def _compile(
 
 
 def _evaluate_function(
-  setup: _Setup, workdir: pathlib.Path, recorder: Recorder, stop: StopSignal
+  setup: _Setup, workdir: pathlib.Path, run_log: RunLog, stop: StopSignal
 ) -> Evaluate | None:
   """The function that the loop calls to evaluate, if the config asks for it."""
   if setup.evaluation is not None:
     return functools.partial(
-      setup.evaluation.run, workdir=workdir, recorder=recorder, stop=stop
+      setup.evaluation.run, workdir=workdir, run_log=run_log, stop=stop
     )
   if setup.config.evaluation.every_steps and not processes.is_first():
     return _no_scores
@@ -318,18 +318,18 @@ def _evaluate_resumed(
   resumed: checkpoint.Checkpoint,
   evaluate: Evaluate,
   config: Config,
-  recorder: Recorder,
+  run_log: RunLog,
   saver: checkpoint.Saver,
 ) -> None:
   """Evaluates a resumed checkpoint that lacks its scores, and records them."""
   step = int(resumed.state.step)
   if step % config.log.samples_every_steps == 0 or step == config.steps:
-    recorder.samples(step, resumed.state.translators)
+    run_log.add_samples(step, resumed.state.translators)
   metrics = evaluate(step, resumed.state.translators)
-  recorder.step(step, {**resumed.metrics, **metrics})
+  run_log.add_step(step, {**resumed.metrics, **metrics})
   if metrics:
-    recorder.then(step, lambda _: recorder.sync())
-    recorder.flush()
+    run_log.call_after(step, lambda _: run_log.sync())
+    run_log.flush()
     saver.save(resumed.state, {**resumed.metrics, **metrics}, replace=True)
 
 
@@ -343,7 +343,7 @@ def _compare_data(
   """
   if not resumed.data or resumed.data == fingerprint(images):
     return
-  old = checkpoint.read_listing(resumed.path)
+  old = checkpoint.load_image_list(resumed.path)
   text = 'the images changed since this run began (' + '; '.join(
     changes(old, listing(images))
   )

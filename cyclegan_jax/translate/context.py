@@ -1,4 +1,4 @@
-"""The networks, and what they are applied to."""
+"""What all jobs share: networks, options, progress and the gallery."""
 
 import contextlib
 import os
@@ -16,31 +16,26 @@ from cyclegan_jax.media.image_files import values_for
 from cyclegan_jax.report.translation_gallery import TranslationGallery
 from cyclegan_jax.translate.options import Options
 from cyclegan_jax.translate.plan import Job
+from cyclegan_jax.translate.tiling.windows import WindowSource
 from cyclegan_jax.translate.translator import Translator
 from cyclegan_jax.types import Params
 
-_PREVIEW_SIDE = 2048  # of a picture for the gallery, at the most twice that
+_PREVIEW_SIDE = 2048  # a picture in the gallery is less than twice as large
 _STRIP_PIXELS = 2**20
 
 
-class Image(Protocol):
-  """What is shown: in memory, or on the disk.
+class Image(WindowSource, Protocol):
+  """An image in memory or in a file, in the values of its file.
 
   Attributes:
-    shape: (height, width, channels).
-    dtype: of its file.
+    dtype: data type of the file.
   """
 
-  shape: tuple[int, int, int]
   dtype: Any
-
-  def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-    """The window [y1 - y0, x1 - x0, C]."""
-    ...
 
 
 class InMemory:
-  """An array [h, w, C] as an Image."""
+  """An array [h, w, C] as an `Image`."""
 
   def __init__(self, pixels: np.ndarray):
     height, width, channels = pixels.shape
@@ -49,23 +44,23 @@ class InMemory:
     self._pixels = pixels
 
   def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-    """The window [y1 - y0, x1 - x0, C]."""
+    """Reads the window [y1 - y0, x1 - x0, C]."""
     return self._pixels[y0:y1, x0:x1]
 
 
 class Work:
-  """What every job needs.
+  """What all jobs share.
 
   Attributes:
-    config: of the run.
-    options: of the command.
-    translators: one for each sample.
-    back: of the other direction, where there is a gallery.
-    gallery: None where none is wanted.
-    max_pixels: that an image may have.
-    scratch: folder for what large images keep on the disk.
-    progress: the bars.
-    notes: what the user should know and is no failure.
+    config: config of the run.
+    options: options of the translation.
+    translators: one translator per sample.
+    back: translator of the other direction; None without a gallery.
+    gallery: page of the translations; None without one.
+    max_pixels: limit on the pixels of an image.
+    scratch: folder of scratch files.
+    progress: progress bars.
+    notes: messages for the user that are not failures.
   """
 
   def __init__(
@@ -109,21 +104,21 @@ class Work:
 
   @property
   def channels(self) -> tuple[int, int]:
-    """Of inputs and of outputs."""
+    """Numbers of channels of inputs and of outputs."""
     source, target = self.options.direction
     return self.config.channels(source), self.config.channels(target)
 
   def is_done(self, job: Job) -> bool:
-    """Whether the job's output is there, and shown where it has to be."""
+    """Whether the job's output exists, and the gallery shows it."""
     return os.path.isfile(job.target) and (
       self.gallery is None or self.gallery.has(job.name)
     )
 
   def new_size(self, shape: tuple[int, ...], job: Job) -> tuple[int, int]:
-    """(height, width) by --size.
+    """Height and width of an output by --size.
 
     Raises:
-      DataError: it is too large.
+      DataError: they exceed `max_pixels`.
     """
     assert self.options.size is not None
     height, width = shape
@@ -133,17 +128,17 @@ class Work:
     if new_width * new_height > self.max_pixels:
       raise DataError(
         f'{printable(str(job.source))} is not translated: {new_width} x '
-        f'{new_height} are more than {self.max_pixels} pixels: lower --size, '
+        f'{new_height} are more than {self.max_pixels} pixels. Lower --size, '
         'or raise --max-pixels'
       )
     return new_height, new_width
 
   def resize(self, pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[h, w, C] to [height, width, C], as in training."""
+    """Resizes [h, w, C] to [height, width, C], as in training."""
     return resize_to(pixels, height, width, self.config.data)
 
   def note_pages(self, job: Job, num_pages: int) -> None:
-    """Tells of the pages of a TIFF file that are left out."""
+    """Notes that further pages of a TIFF file are skipped."""
     if num_pages > 1:
       self.notes.append(
         f'{printable(str(job.source))} has {num_pages} pages: only the first '
@@ -152,7 +147,7 @@ class Work:
 
   @contextlib.contextmanager
   def bar(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar beside the one of all jobs; what it is told: done, in all."""
+    """Shows a bar below that of all jobs; yields its (done, total) setter."""
     bar = self.progress.add_task(name, total=None)
     try:
       yield lambda done, total: self.progress.update(
@@ -162,23 +157,27 @@ class Work:
       self.progress.remove_task(bar)
 
   def show(self, job: Job, images: Sequence[Image], kind: str) -> None:
-    """Puts a translation into the gallery.
+    """Adds a translation to the gallery.
 
     Args:
-      job: that was done.
-      images: the source, the translation, and when that was translated back,
-        of one size, in the values of their files.
+      job: the job.
+      images: source, translation and reconstruction, of one size, in the
+        values of their files.
       kind: 'image' or 'clip'.
     """
     assert self.gallery is not None
-    there = self.options.direction
-    back: Direction = 'ba' if there == 'ab' else 'ab'
-    first, second, _ = (np.empty(0, each.dtype) for each in images)
-    of_source, _ = values_for(first, self.config.data, there)
-    values = (of_source, *values_for(second, self.config.data, back))
+    assert self.back is not None
+    data = self.config.data
+    source, translated, _ = (np.empty(0, image.dtype) for image in images)
+    values = (
+      values_for(source, data, self.options.direction)[0],
+      *values_for(translated, data, self.back.direction),
+    )
     previews = [
-      np.concatenate([of.to_network(part) for part in _reduced(image)])
-      for of, image in zip(values, images, strict=True)
+      np.concatenate(
+        [of_image.to_network(strip) for strip in _reduced_strips(image)]
+      )
+      for of_image, image in zip(values, images, strict=True)
     ]
     height, width, _ = images[0].shape
     self.gallery.add(
@@ -186,11 +185,11 @@ class Work:
     )
 
 
-def _reduced(image: Image) -> Iterator[np.ndarray]:
-  """Strips of an image, smaller by a whole factor where it is large."""
+def _reduced_strips(image: Image) -> Iterator[np.ndarray]:
+  """Strips of an image; a large image is reduced by an integer factor."""
   height, width, channels = image.shape
   factor = max(1, max(height, width) // _PREVIEW_SIDE)
-  # One that is thinner than the factor keeps what it has.
+  # A side that is shorter than the factor becomes one pixel.
   down, across = min(factor, height), min(factor, width)
   rows, columns = height // down, width // across
   step = max(1, _STRIP_PIXELS // (down * width))

@@ -1,4 +1,4 @@
-"""Files in, translated files out: images, animations and videos."""
+"""Translation of files and folders: images, animations and videos."""
 
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +21,21 @@ from cyclegan_jax.translate.stills import OF_ONE_FILE, translate_stills
 
 
 class Outcome(NamedTuple):
-  """What came of the inputs."""
+  """Result of a translation.
 
-  num_made: int  # outputs
-  num_kept: int  # outputs that were there
-  failed: list[str]  # a message for each input that was not translated
-  notes: list[str]  # messages on what was left out
-  page: pathlib.Path | None  # of the gallery
+  Attributes:
+    num_made: number of new outputs.
+    num_kept: number of outputs that existed already.
+    failed: a message for each input that was not translated.
+    notes: messages about files that were skipped.
+    page: page of the gallery, if there is one.
+  """
+
+  num_made: int
+  num_kept: int
+  failed: list[str]
+  notes: list[str]
+  page: pathlib.Path | None
 
 
 def translate_files(
@@ -36,29 +44,29 @@ def translate_files(
   to: pathlib.Path,
   options: Options = Options(),
 ) -> Outcome:
-  """Translates files, folders of them, and what patterns match.
+  """Translates files, folders and the matches of patterns.
 
-  An output has its input's size, depth and name, and its place below the
-  folder that was given. It is written whole or not at all, and one that is
-  there is kept, so that the same call goes on after a stop.
+  An output has its input's size, depth and name, and the same place below the
+  folder. It is written completely or not at all. Existing outputs are kept, so
+  that the same call continues after an interruption.
 
   Args:
-    run: a run's folder, or one of its checkpoints.
+    run: folder of a run, or of one of its checkpoints.
     inputs: files, folders, and patterns with * ? [] and **.
     to: folder of the outputs.
-    options: see there.
+    options: options of the translation.
 
   Raises:
-    UserError: the checkpoint, the options or the output folder can't be used,
+    UserError: the checkpoint, the options or the output folder cannot be used,
       or there is no input.
   """
-  found = checkpoint.find(run, direction=options.direction)
-  if options.samples > 1 and not found.config.generator.dropout:
+  loaded = checkpoint.load(run, direction=options.direction)
+  if options.samples > 1 and not loaded.config.generator.dropout:
     raise ConfigError(
-      f'--samples={options.samples}, but this generator has no dropout: it '
-      'gives the same each time'
+      f'--samples={options.samples} needs a generator with dropout: without '
+      'it all samples are equal'
     )
-  plan = make_plan(inputs, to, found.config, options)
+  plan = make_plan(inputs, to, loaded.config, options)
   with (
     explain_disk_errors(to, option='--to'),
     rich.progress.Progress(
@@ -68,11 +76,11 @@ def translate_files(
     ) as progress,
   ):
     to.mkdir(parents=True, exist_ok=True)
-    foreign = claim(to, plan.names, found.path, options)
+    foreign = claim(to, plan.names, loaded.path, options)
     remove_abandoned(to)
     work = Work(
-      found.config,
-      found.state.translators,
+      loaded.config,
+      loaded.state.translators,
       to,
       options,
       len(plan.names),
@@ -80,27 +88,27 @@ def translate_files(
     )
     failed = plan.failed + [
       f'{printable(str(job.source))} is not translated: '
-      f'{printable(str(job.target))} is there and was not made by this '
-      'command: give another --to'
+      f'{printable(str(job.target))} exists and was not written by this '
+      'command. Use another --to'
       for job in plan.jobs
       if job.name in foreign
     ]
     jobs = [job for job in plan.jobs if job.name not in foreign]
-    left = [job for job in jobs if options.overwrite or not work.is_done(job)]
+    todo = [job for job in jobs if options.overwrite or not work.is_done(job)]
     num_made = 0
-    bar = progress.add_task('translating', total=len(left))
-    for failure in _translate(work, left):
+    bar = progress.add_task('translating', total=len(todo))
+    for failure in _translate(work, todo):
       num_made += not failure
       failed += [failure] if failure else []
       progress.advance(bar)
     page = work.gallery.finish() if work.gallery else None
   return Outcome(
-    num_made, len(jobs) - len(left), failed, plan.notes + work.notes, page
+    num_made, len(jobs) - len(todo), failed, plan.notes + work.notes, page
   )
 
 
 def _translate(work: Work, jobs: Sequence[Job]) -> Iterator[str]:
-  """Yields for each job what went wrong, or ''."""
+  """Yields an error message for each job, or ''."""
   clips = [job for job in jobs if job.is_clip]
   stills = [job for job in jobs if not job.is_clip]
   large = {job for job in stills if is_large(work, job)}
@@ -108,21 +116,23 @@ def _translate(work: Work, jobs: Sequence[Job]) -> Iterator[str]:
   yield from translate_stills(work, small, on_animation=clips.append)
   for job in stills:
     if job in large:
-      yield _alone(translate_large, work, job)
-  for job in clips:  # with those that were found among the stills
-    yield _alone(translate_clip, work, job)
+      yield _error_of(translate_large, work, job)
+  for job in clips:  # including animations that were found among the stills
+    yield _error_of(translate_clip, work, job)
 
 
-def _alone(translate: Callable[[Work, Job], None], work: Work, job: Job) -> str:
-  """Translates a large image or a clip; what went wrong, or ''."""
+def _error_of(
+  translate: Callable[[Work, Job], None], work: Work, job: Job
+) -> str:
+  """Translates a large image or a clip; returns an error message or ''."""
   try:
     translate(work, job)
   except WorkdirError:
     raise
-  except UserError as error:  # of the file, or a package is missing
+  except UserError as error:  # about the file, or a missing package
     return str(error)
   except OSError as error:
     if error.errno not in OF_ONE_FILE:
       raise
-    return f"{printable(str(job.target))} can't be written: {error.strerror}"
+    return f'{printable(str(job.target))} cannot be written: {error.strerror}'
   return ''

@@ -1,33 +1,33 @@
-"""How files are translated."""
+"""Options of the translation of files."""
 
 import dataclasses
 import pathlib
 
 from cyclegan_jax.config import Direction
 
-RECORD_FILE = '.translated.json'  # in a folder of outputs
 ENDINGS = {'png': '.png', 'tiff': '.tif', 'jpeg': '.jpg', 'webp': '.webp'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How files are translated.
+  """Options of `translate_files`.
 
   Attributes:
     direction: 'ab' or 'ba'.
-    seed: of dropout, where the network has it.
-    samples: translations of each file, by as many masks of dropout.
-    size: (width, height) of the outputs, 0 where it follows from the other;
-      None for each input's own.
-    batch_size: images of one size that are translated at once.
-    shard: (i, n): the i-th of n equal shares of the work, from 1.
-    overwrite: makes outputs anew that are there.
-    file_format: 'auto' keeps PNG and TIFF and makes all else PNG; or a key of
-      ENDINGS.
-    gallery: makes a page of all translations, and of the way back.
-    max_pixels: larger images are not decoded; 0 for the config's.
-    scratch: folder for what large images keep on a disk meanwhile; None for
-      that of the outputs, as the system's may be in memory.
+    seed: random seed of dropout.
+    samples: number of translations of each file, with dropout masks of their
+      own.
+    size: (width, height) of the outputs, 0 for a side that follows from the
+      other; None for each input's own size.
+    batch_size: number of images of one size that are translated at once.
+    shard: (i, n) for the i-th of n equal parts of the work, from 1.
+    overwrite: whether to replace existing outputs.
+    file_format: 'auto' keeps PNG and TIFF and turns other formats into PNG;
+      or a key of ENDINGS.
+    gallery: whether to write a page of all translations and reconstructions.
+    max_pixels: limit on the pixels of an input; 0 for the config's.
+    scratch: folder of the scratch files of large images; None for that of the
+      outputs, as the system's may be in memory.
   """
 
   direction: Direction = 'ab'

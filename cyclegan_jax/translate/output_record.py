@@ -1,4 +1,4 @@
-"""Whose the files in a folder of outputs are, and of what they are made."""
+"""Record of a folder of outputs: how they were made, and files of others."""
 
 import hashlib
 import json
@@ -10,7 +10,9 @@ from cyclegan_jax.errors import ConfigError
 from cyclegan_jax.report.translation_gallery import PAGE_FILE
 from cyclegan_jax.storage.atomic import replace_text
 from cyclegan_jax.storage.checksums import MANIFEST_FILE
-from cyclegan_jax.translate.options import RECORD_FILE, Options
+from cyclegan_jax.translate.options import Options
+
+RECORD_FILE = '.translated.json'
 
 
 def claim(
@@ -19,41 +21,43 @@ def claim(
   checkpoint: pathlib.Path,
   options: Options,
 ) -> set[str]:
-  """Makes a folder the command's; tells what in it is not.
+  """Writes the record of a folder of outputs, and finds files of others.
 
-  A record in the folder says that the others are its outputs, and of what.
+  The record describes how the outputs are made, and lists existing files with
+  names of outputs that the command did not write.
 
   Args:
     to: the folder.
-    names: of the outputs below it.
-    checkpoint: that they are made with.
-    options: likewise.
+    names: names of the outputs below it.
+    checkpoint: folder of the checkpoint.
+    options: options of the translation.
 
   Returns:
-    The names that are taken by files which are not this command's.
+    The names of outputs that are taken by files of others.
 
   Raises:
-    ConfigError: its outputs are of something else, or none can tell.
-    OSError: the record can't be written.
+    ConfigError: the folder's outputs were made otherwise, or its record is
+      damaged.
+    OSError: the record cannot be written.
   """
   description = _describe(checkpoint, options)
   record = to / RECORD_FILE
   try:
-    known = json.loads(record.read_text(encoding='utf-8'))
-    old = {name: known[name] for name in description}
-    foreign = set(map(str, known['foreign']))
+    content = json.loads(record.read_text(encoding='utf-8'))
+    old = {name: content[name] for name in description}
+    foreign = set(map(str, content['foreign']))
   except FileNotFoundError:
     page = to / PAGE_FILE
     if options.gallery and page.exists():
       raise ConfigError(
-        f'{page} is there and was not made by this command: give another --to'
+        f'{page} exists and was not written by this command. Use another --to'
       ) from None
     old = description
-    # Not Path's: a name that is too long is told when it is written.
+    # Unlike Path.exists, it does not raise for a name that is too long.
     foreign = {name for name in names if os.path.exists(to / name)}
   except (ValueError, TypeError, KeyError) as error:
     raise ConfigError(
-      f'{record} is damaged, so what is beside it may not be ours: give '
+      f'{record} is damaged, so the files beside it may be of others. Use '
       'another --to'
     ) from error
   differs = [
@@ -63,17 +67,17 @@ def claim(
   ]
   if differs and not options.overwrite:
     raise ConfigError(
-      f'{to} holds translations of another kind ({"; ".join(differs)}): give '
-      'another --to, or --overwrite to make them anew'
+      f'{to} holds translations of another kind ({"; ".join(differs)}). Use '
+      'another --to, or --overwrite to replace them'
     )
-  # Theirs for as long as they are there, whatever is asked for later.
+  # They stay in the record as long as they exist, whatever later calls make.
   foreign = {name for name in foreign if os.path.exists(to / name)}
   replace_text(record, json.dumps({**description, 'foreign': sorted(foreign)}))
   return foreign
 
 
 def _describe(checkpoint: pathlib.Path, options: Options) -> dict[str, Any]:
-  """What the outputs in a folder have in common."""
+  """What all outputs in a folder have in common."""
   manifest = (checkpoint / MANIFEST_FILE).read_bytes()
   return {
     'checkpoint': f'{checkpoint} {hashlib.sha256(manifest).hexdigest()[:16]}',

@@ -1,4 +1,4 @@
-"""Which file becomes which."""
+"""Plan of a translation: the inputs and the output of each."""
 
 import collections
 import glob
@@ -20,17 +20,17 @@ from cyclegan_jax.media.value_range import values_of
 from cyclegan_jax.translate.options import ENDINGS, Options
 
 _CLIPS = clips.GIF_EXTENSIONS + clips.VIDEO_EXTENSIONS
-_KEPT_ENDINGS = ('.png', '.tif', '.tiff')  # what holds any depth
+_KEPT_ENDINGS = ('.png', '.tif', '.tiff')  # formats of any depth
 
 
 class Job(NamedTuple):
-  """A file to be made.
+  """One output.
 
   Attributes:
-    source: the input.
-    target: the output.
-    name: of the target below the folder of outputs.
-    sample: which of the translations of the input, from 0.
+    source: path of the input.
+    target: path of the output.
+    name: name of the output below the folder of outputs.
+    sample: number of the translation of this input, from 0.
   """
 
   source: pathlib.Path
@@ -40,18 +40,18 @@ class Job(NamedTuple):
 
   @property
   def is_clip(self) -> bool:
-    """Whether the source is one by its name: WebP and PNG may be, too."""
+    """Whether the source's name is a clip's; WebP and PNG may also be one."""
     return self.source.suffix.lower() in _CLIPS
 
 
 class Plan(NamedTuple):
-  """What is to be done.
+  """The jobs of a call.
 
   Attributes:
-    jobs: of this shard.
-    failed: messages on what can't be one.
-    notes: messages on what is left out.
-    names: of all shards' outputs.
+    jobs: outputs of this shard.
+    failed: messages about inputs that cannot be translated.
+    notes: messages about files that are skipped.
+    names: names of the outputs of all shards.
   """
 
   jobs: list[Job]
@@ -66,32 +66,30 @@ def make_plan(
   config: Config,
   options: Options,
 ) -> Plan:
-  """Finds the inputs, and gives each its output.
+  """Finds the inputs and names their outputs.
 
   Args:
     inputs: files, folders, and patterns with * ? [] and **.
     to: folder of the outputs.
-    config: of the generator.
-    options: see there.
+    config: config of the run.
+    options: options of the translation.
 
   Raises:
     DataError: there is no input, or `to` lies in one.
   """
   pairs: dict[pathlib.Path, pathlib.Path] = {}
   failed, notes = list[str](), list[str]()
-  for each in inputs:
-    found, num_others = _find(each, to)
-    if not found:
-      failed.append(f'{printable(str(each))} holds no images')
+  for path in inputs:
+    files, num_others = _find(path, to)
+    if not files:
+      failed.append(f'{printable(str(path))} holds no images')
     if num_others:
-      files = 'file, which is' if num_others == 1 else 'files, which are'
-      notes.append(
-        f'{printable(str(each))} holds {num_others:,} other {files} left out'
-      )
-    pairs |= found
+      others = 'other file' if num_others == 1 else 'other files'
+      notes.append(f'skipped {num_others:,} {others} in {printable(str(path))}')
+    pairs |= files
   if not pairs:
-    names = ', '.join(printable(str(each)) for each in inputs)
-    raise DataError(f'no images in {names}: give images, or folders of them')
+    names = ', '.join(printable(str(path)) for path in inputs)
+    raise DataError(f'no images in {names}. Give images, or folders of them')
   targets = _distinct(
     {
       source: _with_ending(path, config, options)
@@ -101,25 +99,25 @@ def make_plan(
   jobs = []
   taken: dict[pathlib.Path, pathlib.Path] = {}
   sources = {source.resolve() for source in pairs}
-  for job in _samples(targets, to, options.samples):
-    shown = printable(str(job.source)), printable(str(job.target))
+  for job in _make_jobs(targets, to, options.samples):
+    source, target = printable(str(job.source)), printable(str(job.target))
     other = taken.setdefault(job.target, job.source)
     if job.target.resolve() in sources:
       failed.append(
-        f'{shown[0]} is not translated: {shown[1]}, an input, would be '
-        'overwritten: give another --to'
+        f'{source} is not translated: {target}, an input, would be '
+        'overwritten. Use another --to'
       )
     elif other != job.source:
       failed.append(
-        f'{shown[0]} is not translated: {shown[1]} is made from '
-        f'{printable(str(other))}: rename one, or give it another --to'
+        f'{source} is not translated: {target} is the output of '
+        f'{printable(str(other))}. Rename one, or use another --to for it'
       )
     else:
       jobs.append(job)
-  share, num_shares = options.shard
-  is_first = share == 1
+  shard, num_shards = options.shard
+  is_first = shard == 1
   return Plan(
-    jobs[share - 1 :: num_shares],
+    jobs[shard - 1 :: num_shards],
     failed if is_first else [],
     notes if is_first else [],
     [job.name for job in jobs],
@@ -127,33 +125,32 @@ def make_plan(
 
 
 def _find(
-  given: pathlib.Path, to: pathlib.Path
+  path: pathlib.Path, to: pathlib.Path
 ) -> tuple[dict[pathlib.Path, pathlib.Path], int]:
-  """Each file that is meant, with its place below `to`; a count of others."""
-  if given.is_dir():
-    if to.resolve().is_relative_to(given.resolve()):
+  """Files of an input with their places below `to`, and the count of others."""
+  if path.is_dir():
+    if to.resolve().is_relative_to(path.resolve()):
       raise DataError(
-        f'--to {printable(str(to))} lies in {printable(str(given))}, which is '
-        'an input: outputs would be inputs next time; give a folder outside '
-        'of it'
+        f'--to {printable(str(to))} lies in {printable(str(path))}, an input: '
+        'outputs would be inputs of the next call. Use a folder outside of it'
       )
-    listing = list_images(str(given), extensions=EXTENSIONS + _CLIPS)
-    found = {
-      pathlib.Path(name): to / os.path.relpath(name, given)
+    listing = list_images(str(path), extensions=EXTENSIONS + _CLIPS)
+    files = {
+      pathlib.Path(name): to / os.path.relpath(name, path)
       for name in listing.images
     }
-    return found, listing.num_other_files
-  if glob.has_magic(str(given)) and not given.exists():
-    return dict(_matches(given, to)), 0
-  return {given: to / given.name}, 0
+    return files, listing.num_other_files
+  if glob.has_magic(str(path)) and not path.exists():
+    return dict(_match(path, to)), 0
+  return {path: to / path.name}, 0
 
 
-def _matches(
+def _match(
   pattern: pathlib.Path, to: pathlib.Path
 ) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
   parts = pattern.parts
-  fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-  base = pathlib.Path(*parts[:fixed])
+  num_fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+  base = pathlib.Path(*parts[:num_fixed])
   for name in sorted(glob.glob(str(pattern), recursive=True), key=natural):
     path = pathlib.Path(name)
     if path.is_file():
@@ -163,6 +160,7 @@ def _matches(
 def _with_ending(
   path: pathlib.Path, config: Config, options: Options
 ) -> pathlib.Path:
+  """Replaces an ending by that of the output's format."""
   suffix = path.suffix.lower()
   if suffix in _CLIPS:
     return clips.clip_target(path)
@@ -180,7 +178,7 @@ def _with_ending(
 def _distinct(
   targets: dict[pathlib.Path, pathlib.Path],
 ) -> dict[pathlib.Path, pathlib.Path]:
-  """Where a.jpg is beside a.png, both names are kept whole: a.jpg.png."""
+  """Keeps the whole name of inputs that differ in the ending: a.jpg.png."""
   counts = collections.Counter(targets.values())
   return {
     source: target.with_name(source.name + target.suffix)
@@ -190,11 +188,11 @@ def _distinct(
   }
 
 
-def _samples(
+def _make_jobs(
   targets: dict[pathlib.Path, pathlib.Path], to: pathlib.Path, samples: int
 ) -> Iterator[Job]:
   for source, target in targets.items():
     for sample in range(samples):
       stem = f'{target.stem}_{sample + 1}' if samples > 1 else target.stem
-      named = target.with_name(stem + target.suffix)
-      yield Job(source, named, named.relative_to(to).as_posix(), sample)
+      path = target.with_name(stem + target.suffix)
+      yield Job(source, path, path.relative_to(to).as_posix(), sample)

@@ -1,4 +1,4 @@
-"""A trained generator for images of any size, in their own values."""
+"""A trained generator for images of any size, in the values of their files."""
 
 import math
 import pathlib
@@ -19,34 +19,38 @@ from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.media.image_files import values_for
 from cyclegan_jax.storage import checkpoint
-from cyclegan_jax.translate.tiling import (
-  translate_array,
-  translate_tiled,
-)
+from cyclegan_jax.translate.tiling import translate_tiled
 from cyclegan_jax.translate.tiling.windows import (
   ReadWindow,
   WriteWindow,
+  array_reader,
+  array_writer,
   pad,
 )
 from cyclegan_jax.types import Params
 
-# Of an image that is translated whole, with 64 filters: about 2 GB of
-# activations. With fewer filters it may be larger.
+# Limit for an image that is translated whole, with 64 filters: about 2 GB of
+# activations. With fewer filters it is higher.
 _WHOLE_PIXELS = 2**21
 _FILTERS = 64
-_ATTENTION = 2**28
-_SIZES_AN_OCTAVE = 8
+_ATTENTION = 2**28  # limit on the floats of a transformer's attention
+_SIZES_PER_OCTAVE = 8
 
 OnProgress: TypeAlias = Callable[[int, int], None]
+_Convert: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
+
+def _no_progress(done: int, total: int) -> None:
+  del done, total
 
 
 class Translator:
   """One direction of a checkpoint, as a function of images.
 
   Attributes:
-    config: of the run that made it.
+    config: config of the training run.
     direction: 'ab' or 'ba'.
-    whole_pixels: images with more of them are translated by tiles.
+    whole_pixels: images with more pixels are translated by tiles.
   """
 
   def __init__(
@@ -60,26 +64,24 @@ class Translator:
     whole_pixels: int = 0,
     scratch: pathlib.Path | None = None,
   ):
-    """Takes trained parameters; `load_translator` finds them.
+    """Takes trained parameters; `load_translator` reads them.
 
     Args:
-      config: of the run that made them.
+      config: config of the training run.
       generators: `state.translators`.
       direction: 'ab' or 'ba'.
-      seed: of dropout, where the network has it: the same seed and sample
-        give the same masks for each image.
-      sample: which of the draws of that seed.
-      whole_pixels: images with more are translated by tiles; 0 for what takes
-        about 2 GB.
-      scratch: folder for what tiles keep on disk; None for the system's.
+      seed: random seed of dropout. Equal seeds and samples give equal masks
+        for every image.
+      sample: number of the draw with that seed.
+      whole_pixels: images with more pixels are translated by tiles; 0 for a
+        limit that needs about 2 GB.
+      scratch: folder of the tiles' scratch files; None for the system's.
     """
     self.config = config
     self.direction = direction
     self.whole_pixels = whole_pixels or default_whole_pixels(config.generator)
-    if config.generator.name == 'keras_unet' and (
-      config.generator.fixed_input_size
-    ):
-      self.whole_pixels = sys.maxsize  # it is resized, never cut
+    if self._has_fixed_size:
+      self.whole_pixels = sys.maxsize  # images are resized, never tiled
     self._params = generators[direction]
     key = jax.random.key(seed)
     self._key = jax.random.fold_in(key, sample) if sample else key
@@ -89,19 +91,19 @@ class Translator:
     )
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
-    """Translates images, each by itself.
+    """Translates images, each independently.
 
     Args:
       images: [H, W, C] or [B, H, W, C] of any size: uint8 or uint16, or
         floats in [-1, 1] as the networks see them.
 
     Returns:
-      The same with C' channels. Integers become what the target domain's
-      files hold, of the same type where both domains have integers; floats
-      stay in [-1, 1].
+      The same with C' channels. Integers become values of the target domain's
+      files, of the same dtype if both domains have integers; floats stay in
+      [-1, 1].
 
     Raises:
-      ValueError: these are no such images.
+      ValueError: wrong shape.
     """
     images = np.asarray(images)
     channels = self.config.channels(self.direction[0])
@@ -111,89 +113,38 @@ class Translator:
         f'{list(images.shape)}'
       )
     if 0 in images.shape:
-      raise ValueError(f'there are no pixels in {list(images.shape)}')
+      raise ValueError(f'images of shape {list(images.shape)} have no pixels')
     if images.ndim == 3:
       return self(images[None])[0]
-    if images.dtype.kind == 'f':
-      return self._floats(images.astype(np.float32))
-    return self.translate_stored(images)
+    if images.dtype.kind != 'f':
+      return self.translate_stored(images)
+    floats = images.astype(np.float32)
+    return self._translate_values(floats, floats.dtype, _same, _same)
 
   def translate_stored(
-    self, images: np.ndarray, *, on_progress: OnProgress | None = None
+    self, images: np.ndarray, *, on_progress: OnProgress = _no_progress
   ) -> np.ndarray:
-    """Translates images in the values of their files, floats too.
+    """Translates images in the values of their files, also floats.
 
     Args:
       images: [B, H, W, C].
-      on_progress: called with (tiles done, tiles in all) where an image is
-        translated by tiles.
+      on_progress: called with the number of tiles done and their total, if
+        the image is translated by tiles.
 
     Returns:
       [B, H, W, C'] in the values of the output's files.
 
     Raises:
-      ImageError: they are floats, and the source domain has integers.
+      ImageError: the images are floats, and the source domain has integers.
     """
-    if math.prod(images.shape[1:3]) > self.whole_pixels:
-      return np.stack(
-        [self.translate_large(x, on_progress=on_progress) for x in images]
-      )
-    of_input, of_output = values_for(images, self.config.data, self.direction)
-    return of_output.from_network(self._floats(of_input.to_network(images)))
-
-  def _floats(self, images: np.ndarray) -> np.ndarray:
-    """[B, H, W, C] to [B, H, W, C'], both float32 in [-1, 1]."""
-    height, width = images.shape[1:3]
-    gen = self.config.generator
-    if gen.name == 'keras_unet' and gen.fixed_input_size:
-      data = self.config.data
-      small = [resize_to(each, gen.isize, gen.isize, data) for each in images]
-      translated = self._chunked(np.stack(small))
-      large = [resize_to(each, height, width, data) for each in translated]
-      return np.clip(np.stack(large), -1, 1)
-    if height * width > self.whole_pixels:
-      return np.stack([self._tiled(each) for each in images])
-    padded = pad(images, bucket(height, gen), bucket(width, gen))
-    return self._chunked(padded)[:, :height, :width]
-
-  def _chunked(self, images: np.ndarray) -> np.ndarray:
-    """The network's output, as many images at a time as memory holds."""
-    most = max(1, self.whole_pixels // math.prod(images.shape[1:3]))
-    if len(images) <= most:
-      return np.asarray(self._translate(images))
-    chunks = np.split(images, range(most, len(images), most))
-    return np.concatenate([np.asarray(self._translate(x)) for x in chunks])
-
-  def translate_large(
-    self, image: np.ndarray, *, on_progress: OnProgress | None = None
-  ) -> np.ndarray:
-    """Translates by tiles, so that floats of the whole image are never there.
-
-    Args:
-      image: [H, W, C] in the values of the files, floats too.
-      on_progress: called with (tiles done, tiles in all).
-
-    Returns:
-      The same with C' channels, in the values of the output's files.
-    """
-    of_output = values_for(image, self.config.data, self.direction)[1]
-    channels = self.config.channels(self.direction[1])
-    output = np.empty((*image.shape[:2], channels), of_output.dtype)
-
-    def write(y0: int, x0: int, window: np.ndarray) -> None:
-      output[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]] = window
-
-    def read(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-      return image[y0:y1, x0:x1]
-
-    self.translate_windows(
-      read,
-      write,
-      (image.shape[0], image.shape[1]),
-      image.dtype,
+    source, target = values_for(images, self.config.data, self.direction)
+    return self._translate_values(
+      images,
+      target.dtype,
+      source.to_network,
+      target.from_network,
       on_progress=on_progress,
     )
-    return output
 
   def translate_windows(
     self,
@@ -202,47 +153,106 @@ class Translator:
     shape: tuple[int, int],
     dtype: Any,
     *,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = _no_progress,
   ) -> None:
-    """Translates an image that need not be in memory, by tiles.
+    """Translates an image that does not have to be in memory, by tiles.
 
     Args:
       read_window: (y0, y1, x0, x1) to [y1 - y0, x1 - x0, C] in the values of
-        the files, as for a call.
-      write_window: takes (y0, x0, [h, w, C']) in the values of the output;
-        together they cover it.
+        the image's file.
+      write_window: takes (y0, x0, [h, w, C']) in the values of the output's
+        file; the windows cover the output, each pixel once.
       shape: height and width.
-      dtype: of what is read.
-      on_progress: called with (tiles done, tiles in all).
+      dtype: data type of the windows that are read.
+      on_progress: called with the number of tiles done and their total.
 
     Raises:
-      WorkdirError: the scratch folder can't be written.
+      WorkdirError: the scratch folder cannot be written.
     """
-    of_input, of_output = values_for(
+    source, target = values_for(
       np.empty(0, dtype), self.config.data, self.direction
     )
+    self._translate_tiled(
+      read_window,
+      write_window,
+      shape,
+      source.to_network,
+      target.from_network,
+      on_progress,
+    )
+
+  @property
+  def _has_fixed_size(self) -> bool:
+    generator = self.config.generator
+    return generator.name == 'keras_unet' and generator.fixed_input_size
+
+  def _translate_values(
+    self,
+    images: np.ndarray,
+    dtype: Any,
+    to_network: _Convert,
+    from_network: _Convert,
+    *,
+    on_progress: OnProgress = _no_progress,
+  ) -> np.ndarray:
+    """[B, H, W, C] to [B, H, W, C'] of a dtype.
+
+    Tiles are converted one by one, so that large images need no floats.
+    """
+    batch, height, width, _ = images.shape
+    if height * width <= self.whole_pixels:
+      return from_network(self._translate_whole(to_network(images)))
+    channels = self.config.channels(self.direction[1])
+    outputs = np.empty((batch, height, width, channels), dtype)
+    for image, output in zip(images, outputs, strict=True):
+      self._translate_tiled(
+        array_reader(image),
+        array_writer(output),
+        (height, width),
+        to_network,
+        from_network,
+        on_progress,
+      )
+    return outputs
+
+  def _translate_whole(self, images: np.ndarray) -> np.ndarray:
+    """[B, H, W, C] to [B, H, W, C'], both float32 in [-1, 1]."""
+    height, width = images.shape[1:3]
+    generator, data = self.config.generator, self.config.data
+    if self._has_fixed_size:
+      side = generator.isize
+      small = [resize_to(image, side, side, data) for image in images]
+      translated = self._translate_in_chunks(np.stack(small))
+      large = [resize_to(image, height, width, data) for image in translated]
+      return np.clip(np.stack(large), -1, 1)
+    padded = pad(images, bucket(height, generator), bucket(width, generator))
+    return self._translate_in_chunks(padded)[:, :height, :width]
+
+  def _translate_in_chunks(self, images: np.ndarray) -> np.ndarray:
+    """The network's output, for as many images at a time as memory allows."""
+    size = max(1, self.whole_pixels // math.prod(images.shape[1:3]))
+    chunks = np.split(images, range(size, len(images), size))
+    return np.concatenate([self._translate(chunk) for chunk in chunks])
+
+  def _translate_tiled(
+    self,
+    read_window: ReadWindow,
+    write_window: WriteWindow,
+    shape: tuple[int, int],
+    to_network: _Convert,
+    from_network: _Convert,
+    on_progress: OnProgress,
+  ) -> None:
     translate_tiled(
       self.config,
       self._params,
       self.direction,
-      lambda *window: of_input.to_network(read_window(*window)),
-      lambda y0, x0, window: write_window(
-        y0, x0, of_output.from_network(window)
-      ),
+      lambda *window: to_network(read_window(*window)),
+      lambda y0, x0, window: write_window(y0, x0, from_network(window)),
       shape,
       key=self._key,
       scratch=self._scratch,
       on_progress=on_progress,
-    )
-
-  def _tiled(self, image: np.ndarray) -> np.ndarray:
-    return translate_array(
-      self.config,
-      self._params,
-      self.direction,
-      image,
-      key=self._key,
-      scratch=self._scratch,
     )
 
 
@@ -253,38 +263,47 @@ def load_translator(
   seed: int = 0,
   sample: int = 0,
 ) -> Translator:
-  """The translator of a checkpoint, with averaged weights where it has them.
+  """Loads a checkpoint's translator, with averaged weights if it has them.
 
   Args:
-    path: a run's folder, or one of its checkpoints.
+    path: folder of a run, or of one of its checkpoints.
     direction: 'ab' or 'ba'.
-    seed: of dropout, where the network has it.
-    sample: which of the draws of that seed.
+    seed: random seed of dropout.
+    sample: number of the draw with that seed.
 
   Raises:
-    WorkdirError: it is none of these, damaged, or has no such direction.
+    WorkdirError: there is no checkpoint, it is damaged, or it lacks this
+      direction.
   """
-  state, config = checkpoint.load(path, direction=direction)
+  loaded = checkpoint.load(path, direction=direction)
   return Translator(
-    config, state.translators, direction, seed=seed, sample=sample
+    loaded.config,
+    loaded.state.translators,
+    direction,
+    seed=seed,
+    sample=sample,
   )
 
 
 def bucket(length: int, generator: GeneratorConfig) -> int:
-  """The least side not below `length` of those that are compiled for.
+  """The least side of at least `length` for which programs are compiled.
 
-  They are multiples of what the network takes, at most eight between a power
-  of two and the next, so images of many sizes need few compilations.
+  Such sides are multiples of what the network takes, at most eight per
+  octave. So images of many sizes need few compilations.
   """
   octave = 1 << max(0, math.ceil(math.log2(length)) - 1)
-  step = max(size_multiple(generator), octave // _SIZES_AN_OCTAVE)
+  step = max(size_multiple(generator), octave // _SIZES_PER_OCTAVE)
   return -(-length // step) * step
 
 
 def default_whole_pixels(generator: GeneratorConfig) -> int:
-  """Pixels that are translated at once."""
+  """Limit on the pixels that are translated at once."""
   pixels = _WHOLE_PIXELS * _FILTERS // generator.filters
   if generator.name != 'vit_unet':
     return pixels
-  # Attention has heads * tokens ** 2 floats, with a token in 16 x 16 pixels.
+  # Attention has heads * tokens ** 2 floats, with one token per 16 x 16 pixels.
   return min(pixels, 256 * math.isqrt(_ATTENTION // generator.heads))
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+  return array

@@ -1,1 +1,1 @@
-"""Horses and zebras drawn by code."""
+"""Drawn horses and zebras, a data set without files."""

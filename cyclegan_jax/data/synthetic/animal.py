@@ -1,4 +1,4 @@
-"""The animal of the drawings: its pose, its coats, and how it is painted."""
+"""The animal of the drawings: its pose and how it is painted."""
 
 from typing import NamedTuple
 
@@ -38,18 +38,18 @@ class Pose(NamedTuple):
 
 
 def paint_animal(
-  canvas: Canvas, rng: np.random.Generator, light: Array, coats: str
+  canvas: Canvas, rng: np.random.Generator, light: Array, domains: str
 ) -> None:
   """Paints the animal: shadow, far side, tail, near side, mane, face.
 
-  The scene is one for all coats: what is random is drawn from rng in the same
-  order whichever coats are asked for.
+  The random numbers do not depend on the domains, so a horse and a zebra of
+  one scene differ in nothing but their coat, which is the canvas's mask.
 
   Args:
-    canvas: with one version of the image for each of coats.
-    rng: the scene's.
-    light: [2], where the light comes from.
-    coats: a letter for each version, 'a' for brown or 'b' for striped.
+    canvas: canvas with one version for each domain.
+    rng: random numbers of the scene.
+    light: [2], direction toward the light.
+    domains: a letter for each version, 'a' for brown or 'b' for striped.
   """
   pose = _make_pose(rng)
   frame = _place_animal(canvas, rng, pose)
@@ -74,15 +74,15 @@ def paint_animal(
     x, y = frame.x[:, columns], frame.y[rows]
     distance, phase, slope = _join(pose, limbs, x, y)
     shade = dim * (1 + 0.30 * (slope[0] * sun[0] + slope[1] * sun[1]))
-    colors = np.empty((len(coats), *distance.shape, 3))
-    for color, coat in zip(colors, coats, strict=True):
+    colors = np.empty((len(domains), *distance.shape, 3))
+    for color, domain in zip(colors, domains, strict=True):
       color[:] = tones['brown']
-      if coat == 'b':
+      if domain == 'b':
         black = _stripes(phase + wobble[rows, columns], pose.duty)[..., None]
         color[:] = tones['white'] + black * (tones['black'] - tones['white'])
     colors *= shade[..., None]
     alpha = canvas.cover(distance, frame)
-    canvas.paint(alpha, colors, rows, columns, coat=True)
+    canvas.paint(alpha, colors, rows, columns, masked=True)
     for _, shin in legs:
       hoof = Limb(shin.end - point(0, 0.014), shin.end, 0.030, 0.038)
       floor = shin.end[1] + 0.029
@@ -104,7 +104,7 @@ def paint_animal(
 def _place_animal(
   canvas: Canvas, rng: np.random.Generator, pose: Pose
 ) -> Frame:
-  """The animal's own coordinates: as large as fits, facing either way."""
+  """The animal's own coordinates: about as large as fits, facing either way."""
   limbs = [pose.trunk, pose.neck, pose.head, *pose.ears, *pose.tail, *pose.mane]
   limbs += [limb for leg in pose.legs for limb in leg]
   low, high = extent(limbs)
@@ -117,7 +117,7 @@ def _place_animal(
 
 
 def _paint_face(canvas: Canvas, pose: Pose, hair: Array, frame: Frame) -> None:
-  """Inside of the near ear, muzzle, nostril and eye."""
+  """Paints the inside of the near ear, the muzzle, the nostril and the eye."""
   head, ear = pose.head, pose.ears[1]
   along = (head.end - head.start) / np.linalg.norm(head.end - head.start)
   above = point(along[1], -along[0])
@@ -137,7 +137,7 @@ def _paint_face(canvas: Canvas, pose: Pose, hair: Array, frame: Frame) -> None:
 
 
 def _draw_tones(rng: np.random.Generator) -> dict[str, Array]:
-  """The coat's colours; both coats' are drawn, whichever is asked for."""
+  """Draws the colors of both coats."""
   shift = np.array([between(rng, -0.03, 0.03) for _ in range(3)])
   return {
     'brown': blend(rng, _BROWNS) + shift,
@@ -149,10 +149,10 @@ def _draw_tones(rng: np.random.Generator) -> dict[str, Array]:
 def _join(
   pose: Pose, limbs: list[Limb], x: Array, y: Array
 ) -> tuple[Array, Array, tuple[Array, Array]]:
-  """Limbs as one body: distance, stripes' phase and normal, all [H, W].
+  """Joins limbs to one body: distance, phase of stripes and slope, [H, W].
 
-  The phase runs along each limb and blends where limbs meet, so that stripes
-  turn from upright on the trunk to level on the legs without a break.
+  The phase runs along each limb and is blended where limbs meet, so that
+  stripes turn from upright on the trunk to level on the legs without a break.
   """
   distance = np.ones((1, 1))
   total = np.full((1, 1), 1e-12)
@@ -184,12 +184,12 @@ def _join(
 
 
 def _trunk_phase(pose: Pose, x: Array, y: Array) -> Array:
-  """Upright bands that lean over the rump."""
+  """Phase of the trunk's stripes: upright, leaning over the rump."""
   return (x + pose.lean * y * (0.25 - x)) / pose.period
 
 
 def _stripes(phase: Array, duty: float) -> Array:
-  """Share of black in each pixel, antialiased."""
+  """Antialiased coverage by black stripes."""
   slope_y, slope_x = np.gradient(phase)
   change = np.sqrt(slope_x * slope_x + slope_y * slope_y)
   edge = np.abs(phase - np.floor(phase) - 0.5) - 0.5 * duty
@@ -197,7 +197,7 @@ def _stripes(phase: Array, duty: float) -> Array:
 
 
 def _make_pose(rng: np.random.Generator) -> Pose:
-  """A random animal; one unit is about the width of the image."""
+  """Draws a pose; one unit is about the width of the image."""
   girth, sag = between(rng, 0.93, 1.07), between(rng, -0.012, 0.012)
   trunk = Limb(
     point(-0.165, sag), point(0.16, -sag), 0.146 * girth, 0.138 * girth
@@ -238,7 +238,7 @@ def _make_pose(rng: np.random.Generator) -> Pose:
 
 
 def _make_legs(rng: np.random.Generator) -> list[list[Limb]]:
-  """Thigh and shin of each leg; in half of the poses one is off the ground."""
+  """Draws thigh and shin of each leg; in half of the poses one is lifted."""
   ground = between(rng, 0.33, 0.375)
   lifted = int(between(rng, 0, 8))
   legs = []
@@ -255,7 +255,7 @@ def _make_legs(rng: np.random.Generator) -> list[list[Limb]]:
 
 
 def _make_mane(rng: np.random.Generator, neck: Limb, nod: Array) -> list[Limb]:
-  """Tufts from the withers to between the ears, and a forelock."""
+  """Draws tufts from the withers to between the ears, and a forelock."""
   axis = (neck.end - neck.start) / np.linalg.norm(neck.end - neck.start)
   behind, brow = point(axis[1], -axis[0]), point(nod[1], -nod[0])
   length, sweep = between(rng, 0.035, 0.06), between(rng, -0.1, 0.5)

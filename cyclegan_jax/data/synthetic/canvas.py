@@ -1,8 +1,7 @@
-"""A canvas for shapes given by signed distances, and the shapes.
+"""Canvas for antialiased shapes given by signed distances.
 
-The canvas is the unit square, whatever its size in pixels: x points right, y
-points down, and lengths are shares of the image's side. Colours are RGB in
-[0, 1].
+The canvas is the unit square at any number of pixels: x points right, y points
+down, and lengths are fractions of the image's side. Colors are RGB in [0, 1].
 """
 
 import math
@@ -14,7 +13,7 @@ Array = np.ndarray
 
 
 class Limb(NamedTuple):
-  """A round cone from one point to another; a disc where they are one."""
+  """A cone with round ends from one point to another, or a disc."""
 
   start: Array
   end: Array
@@ -31,17 +30,25 @@ class Frame(NamedTuple):
 
 
 class Canvas:
-  """Versions of an image, and how much of the coat still shows in them."""
+  """Versions of one scene, and the mask in which they may differ.
+
+  Attributes:
+    size: side of the images in pixels.
+    frame: coordinates of the pixels.
+    images: [versions, size, size, 3].
+    mask: [size, size] in [0, 1], coverage by what `paint` marked as masked
+      and nothing painted over since.
+  """
 
   def __init__(self, size: int, versions: int) -> None:
     centers = (np.arange(size) + 0.5) / size
     self.size = size
     self.frame = Frame(centers[None, :], centers[:, None], 1.0)
     self.images = np.zeros((versions, size, size, 3))
-    self.coat = np.zeros((size, size))
+    self.mask = np.zeros((size, size))
 
   def cover(self, distance: Array, frame: Frame) -> Array:
-    """Antialiased share of each pixel that is inside, by signed distance."""
+    """Antialiased coverage of each pixel by a signed distance."""
     return np.clip(0.5 - distance * (frame.scale * self.size), 0, 1)
 
   def paint(
@@ -51,11 +58,11 @@ class Canvas:
     rows: slice = slice(None),
     columns: slice = slice(None),
     *,
-    coat: bool = False,
+    masked: bool = False,
   ) -> None:
-    """Lays a colour, [3] or [(versions,) h, w, 3], over a window."""
-    shown = self.coat[rows, columns]
-    shown += alpha * (float(coat) - shown)
+    """Blends a color, [3] or [(versions,) h, w, 3], over a window."""
+    mask = self.mask[rows, columns]
+    mask += alpha * (float(masked) - mask)
     under = self.images[:, rows, columns]
     under += alpha[..., None] * (color - under)
 
@@ -68,7 +75,7 @@ class Canvas:
     opacity: float = 1.0,
     floor: float = np.inf,
   ) -> None:
-    """Fills the union of limbs down to a floor, touching only its window."""
+    """Fills the union of limbs above a floor."""
     rows, columns = self.window(limbs, frame)
     x, y = frame.x[:, columns], frame.y[rows]
     distance = np.maximum(cone_distances(x, y, limbs).min(axis=0), y - floor)
@@ -76,7 +83,7 @@ class Canvas:
     self.paint(opacity * inside, color, rows, columns)
 
   def window(self, limbs: list[Limb], frame: Frame) -> tuple[slice, slice]:
-    """The rows and columns that limbs may touch."""
+    """The rows and columns that limbs may cover."""
     low, high = extent(limbs)
     margin = 2 / (self.size * frame.scale)
     return (
@@ -85,7 +92,7 @@ class Canvas:
     )
 
   def noise(self, rng: np.random.Generator, columns: int, rows: int) -> Array:
-    """Smooth noise in [-1, 1]; detail too fine for the pixels fades out."""
+    """Smooth noise in [-1, 1]; detail finer than the pixels fades out."""
     lattice = rng.random((rows + 1, columns + 1)) * 2 - 1
     fade = min(max((self.size / max(columns, rows) - 1) / 2, 0), 1)
     if fade == 0:
@@ -99,9 +106,9 @@ def cone_distances(x: Array, y: Array, limbs: list[Limb]) -> Array:
   """Signed distances to each of K limbs, negative inside.
 
   Args:
-    x: [1, W], of the pixels.
-    y: [H, 1], of the pixels.
-    limbs: K of them, in the same coordinates.
+    x: [1, W] coordinates of the pixels.
+    y: [H, 1] coordinates of the pixels.
+    limbs: K limbs in the same coordinates.
 
   Returns:
     [K, H, W].
@@ -120,48 +127,48 @@ def cone_distances(x: Array, y: Array, limbs: list[Limb]) -> Array:
 
 
 def disc(center: Array, radius: float) -> Limb:
-  """The limb that is a disc about a point, [2]."""
+  """A disc around a point [2]."""
   return Limb(center, center, radius, radius)
 
 
 def extent(limbs: list[Limb]) -> tuple[Array, Array]:
-  """The lowest and the highest (x, y) of limbs, [2] each."""
+  """Bounding box of limbs: the lowest and the highest (x, y), [2] each."""
   ends = np.array([(limb.start, limb.end) for limb in limbs])
   radii = np.array([limb[2:] for limb in limbs])[..., None]
   return (ends - radii).min(axis=(0, 1)), (ends + radii).max(axis=(0, 1))
 
 
 def point(x: float, y: float) -> Array:
-  """The point, or the step, (x, y) as an array [2]."""
+  """The point or vector (x, y) as an array [2]."""
   return np.array([x, y])
 
 
 def toward(angle: float) -> Array:
-  """The unit vector [2] of an angle; y points down, so -pi / 2 is up."""
+  """Unit vector [2] of an angle; y points down, so -pi / 2 is up."""
   return np.array([np.cos(angle), np.sin(angle)])
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
-  """A number in [low, high), from the stream that NumPy changes the least."""
+  """A uniform number in [low, high), from NumPy's most stable stream."""
   return low + (high - low) * rng.random()
 
 
 def blend(rng: np.random.Generator, palette: Array) -> Array:
-  """A random colour between two neighbours of a palette, [n, ...]."""
+  """A random color between two neighbors in a palette [n, ...]."""
   place = between(rng, 0, len(palette) - 1)
   low = int(place)
   return palette[low] + (place - low) * (palette[low + 1] - palette[low])
 
 
 def _inside(positions: Array, low: float, high: float) -> slice:
-  """Where evenly spaced positions, rising or falling, lie in [low, high]."""
+  """Slice of evenly spaced positions, rising or falling, in [low, high]."""
   first, step = float(positions[0]), float(positions[1] - positions[0])
   ends = sorted(((low - first) / step, (high - first) / step))
   return slice(max(0, math.ceil(ends[0])), max(0, math.floor(ends[1]) + 1))
 
 
 def _interpolation(positions: Array, cells: int) -> Array:
-  """Weights [n, cells + 1] of a lattice's points at positions in [0, 1]."""
+  """Weights [n, cells + 1] of lattice points at positions in [0, 1]."""
   away = np.abs(positions[:, None] * cells - np.arange(cells + 1))
   near = np.clip(1 - away, 0, 1)
   return near * near * (3 - 2 * near)

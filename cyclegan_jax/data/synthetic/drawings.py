@@ -1,9 +1,9 @@
-"""A miniature horse <-> zebra, drawn by code: no file, no download.
+"""Drawn horses and zebras: a small data set without files or downloads.
 
 Domain a holds brown horses, domain b striped zebras, on grass under a sky.
-Everything is signed distances in a unit square, so that an index is the same
-scene at any size. Unlike photographs the drawings come with the truth: the
-same scene in the other coat, and the mask of the coat.
+Shapes are signed distances in a unit square, so an index is the same scene at
+any size. Unlike photographs, drawings come with the true translation: the
+same scene with the other coat, and a mask of the coat.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from cyclegan_jax.data.synthetic.canvas import (
 
 Array = np.ndarray
 
-# Another one wherever the bytes of a drawing change.
+# To be raised whenever the bytes of a drawing change.
 VERSION = 1
 MIN_SIZE = 8
 MAX_SIZE = 1024
 DOMAINS = ('a', 'b')
 SPLITS = ('train', 'test')
 
-# Zenith and horizon of the sky, between two of which a scene's sky lies.
+# Colors at the zenith and at the horizon; a scene blends two neighbors.
 _SKIES = np.array(
   [
     [[0.30, 0.55, 0.88], [0.78, 0.90, 0.98]],
@@ -47,18 +47,18 @@ _FLOWERS = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-  """A drawing and its truth.
+  """A drawing and its true translation.
 
   Attributes:
-    image: uint8 [size, size, 3], in the coat of the domain asked for.
-    counterpart: uint8 [size, size, 3], the same scene in the other domain's
-      coat; equal to image, byte for byte, where coat is False.
-    coat: bool [size, size], every pixel that shows any of the coat.
+    image: uint8 [size, size, 3], drawing of the requested domain.
+    counterpart: uint8 [size, size, 3], the same scene with the coat of the
+      other domain; equal to `image`, byte for byte, outside the mask.
+    mask: bool [size, size], pixels that show any of the coat.
   """
 
   image: Array
   counterpart: Array
-  coat: Array
+  mask: Array
 
 
 def draw(
@@ -66,16 +66,16 @@ def draw(
 ) -> Array:
   """Draws one image.
 
-  Every (index, domain, split, seed) is a scene of its own, so a's and b's
-  images of one index are no pair. Equal arguments give equal bytes in every
+  Every (index, domain, split, seed) is a scene of its own, so images of a and
+  b with equal indices are not pairs. Equal arguments give equal bytes in every
   process; another size gives the same scene.
 
   Args:
-    index: which drawing, from 0.
+    index: index of the drawing, from 0.
     size: height and width in pixels, 8 to 1024.
-    domain: 'a', a brown horse, or 'b', a zebra.
+    domain: 'a' for a brown horse, 'b' for a zebra.
     split: 'train' or 'test'.
-    seed: of the whole set, from 0.
+    seed: random seed of the data set, from 0.
 
   Returns:
     uint8 [size, size, 3].
@@ -83,40 +83,40 @@ def draw(
   Raises:
     ValueError: an argument is out of range.
   """
-  images, _ = _draw_scene(index, size, domain, split, seed, coats=domain)
+  images, _ = _draw_scene(index, size, domain, split, seed, domains=domain)
   return images[0]
 
 
 def draw_with_truth(
   index: int, *, size: int, domain: str, split: str, seed: int = 0
 ) -> Drawing:
-  """Draws the image of `draw`, its translation and the mask of the coat.
+  """Draws the image of `draw` with its true translation and mask.
 
   Raises:
     ValueError: an argument is out of range.
   """
-  coats = domain + ('b' if domain == 'a' else 'a')
-  images, coat = _draw_scene(index, size, domain, split, seed, coats=coats)
-  return Drawing(image=images[0], counterpart=images[1], coat=coat)
+  domains = domain + ('b' if domain == 'a' else 'a')
+  images, mask = _draw_scene(index, size, domain, split, seed, domains=domains)
+  return Drawing(image=images[0], counterpart=images[1], mask=mask)
 
 
 def _draw_scene(
-  index: int, size: int, domain: str, split: str, seed: int, *, coats: str
+  index: int, size: int, domain: str, split: str, seed: int, *, domains: str
 ) -> tuple[Array, Array]:
-  """Images [len(coats), size, size, 3] of one scene, and the coat's mask."""
+  """Draws [len(domains), size, size, 3] versions of a scene, and its mask."""
   _check_arguments(index, size, domain, split, seed)
   # The seed comes last, as it may take more than one word of the entropy.
-  which = (index, SPLITS.index(split), DOMAINS.index(domain), seed)
-  rng = np.random.default_rng(which)
-  canvas = Canvas(size, len(coats))
+  scene = (index, SPLITS.index(split), DOMAINS.index(domain), seed)
+  rng = np.random.default_rng(scene)
+  canvas = Canvas(size, len(domains))
   side = -1 if rng.random() < 0.5 else 1
   light = np.array([side * between(rng, 0.35, 0.8), -0.65])
   _paint_background(canvas, rng, light)
-  paint_animal(canvas, rng, light, coats)
+  paint_animal(canvas, rng, light, domains)
   warmth = between(rng, -0.06, 0.06)
   exposure = between(rng, 0.88, 1.08) * np.array([1 + warmth, 1, 1 - warmth])
   pixels = np.rint(255 * np.clip(canvas.images * exposure, 0, 1))
-  return pixels.astype(np.uint8), canvas.coat > 0
+  return pixels.astype(np.uint8), canvas.mask > 0
 
 
 def _check_arguments(
@@ -140,7 +140,7 @@ def _check_arguments(
 def _paint_background(
   canvas: Canvas, rng: np.random.Generator, light: Array
 ) -> None:
-  """Sky, perhaps with clouds; hills; perhaps trees; grass with flowers."""
+  """Paints sky, clouds, hills, trees, grass and flowers."""
   frame = canvas.frame
   x, y, _ = frame
   horizon = between(rng, 0.36, 0.6)

@@ -1,18 +1,19 @@
-// Pixels, treated as the translator of the package does it, to the bit where
-// that can be had. A plane is {width, height, values}, its values by rows.
+// Pixels, processed as in the package's translator, to the bit where browsers
+// allow it. A plane is {width, height, values}, with values by rows.
 
-// An image file, upright, its values as they are stored.
+// Decodes an image file, upright, with its stored values.
 const decode = blob => createImageBitmap(blob, {
   colorSpaceConversion: 'none', imageOrientation: 'from-image',
   premultiplyAlpha: 'none' });
 
-// The same as {width, height, data: RGBA}, of at most so many pixels.
-function pixelsOf(bitmap, most) {
-  const scale = Math.min(1, Math.sqrt(most / (bitmap.width * bitmap.height)));
+// A bitmap as {width, height, data: RGBA}, reduced to at most maxPixels.
+function pixelsOf(bitmap, maxPixels) {
+  const numPixels = bitmap.width * bitmap.height;
+  const scale = Math.min(1, Math.sqrt(maxPixels / numPixels));
   const [width, height] = [bitmap.width, bitmap.height].map(length =>
     Math.max(1, Math.floor(length * scale)));
   const canvas = new OffscreenCanvas(width, height);
-  // Read again at once, so no graphics card should have it.
+  // Its pixels are read at once, so a graphics card would only slow it down.
   const context = canvas.getContext('2d', { willReadFrequently: true });
   context.imageSmoothingQuality = 'high';
   context.drawImage(bitmap, 0, 0, width, height);
@@ -20,9 +21,9 @@ function pixelsOf(bitmap, most) {
   return context.getImageData(0, 0, width, height);
 }
 
-// What the network sees of a channel of so many: grey, or of R, G, B. What is
-// fully transparent is white.
-const SEEN = Float32Array.from({ length: 256 }, (_, byte) =>
+// One of the network's input channels: gray, or R, G or B. Fully transparent
+// pixels are white.
+const NORMALIZED = Float32Array.from({ length: 256 }, (_, byte) =>
   (2 * byte - 255) / 255);
 function planeOf({ data }, channel, channels) {
   const values = new Float32Array(data.length / 4);
@@ -30,12 +31,12 @@ function planeOf({ data }, channel, channels) {
     const byte = !data[at + 3] ? 255 : channels === 3 ? data[at + channel]
       : (19595 * data[at] + 38470 * data[at + 1] + 7471 * data[at + 2]
         + 32768) >> 16;
-    values[i] = SEEN[byte];
+    values[i] = NORMALIZED[byte];
   }
   return values;
 }
 
-// The top left [height, width] of what a network gives, as bytes.
+// The top left [height, width] of an output plane, as bytes.
 function toBytes({ width: stride, values }, width, height) {
   const bytes = new Uint8ClampedArray(width * height);  // rounds half to even
   for (let y = 0, at = 0; y < height; y++)
@@ -44,26 +45,27 @@ function toBytes({ width: stride, values }, width, height) {
   return bytes;
 }
 
-// The least side not below a length of those that images are padded to: they
-// are multiples, at most eight between a power of two and the next.
-function bucket(length, multiple) {
+// The length to which a side is padded: a multiple, of which there are at most
+// eight between two powers of two, so that few sizes are compiled.
+function paddedLength(length, multiple) {
   const octave = 2 ** Math.max(0, Math.ceil(Math.log2(length)) - 1);
   const step = Math.max(multiple, Math.floor(octave / 8));
   return Math.ceil(length / step) * step;
 }
 
-// A plane reflected to a size, at its right and below.
+// A plane padded to a size by reflection, at the right and below.
 function pad({ width, height, values }, toWidth, toHeight) {
-  const columns = mirrored(width, toWidth), rows = mirrored(height, toHeight);
+  const columns = reflected(width, toWidth);
+  const rows = reflected(height, toHeight);
   const padded = new Float32Array(toWidth * toHeight);
   for (let y = 0, at = 0; y < toHeight; y++)
     for (let x = 0; x < toWidth; x++, at++)
       padded[at] = values[rows[y] * width + columns[x]];
   return { width: toWidth, height: toHeight, values: padded };
 }
-// Where the pixels of a padded side come from. One that is shorter than what
-// is added is mirrored back and forth, with its ends repeated.
-function mirrored(size, padded) {
+// The source of each pixel of a padded side. If it is shorter than its padding,
+// it is mirrored back and forth with its ends repeated.
+function reflected(size, padded) {
   return Int32Array.from({ length: padded }, (_, i) => {
     if (padded - size < size) return i < size ? i : 2 * (size - 1) - i;
     const turn = i % (2 * size);
@@ -71,10 +73,10 @@ function mirrored(size, padded) {
   });
 }
 
-// A plane in another size, by Pillow's rules for floats: first across, then
-// down, the filter as wide as what it shrinks. It stays in its own range.
+// Resizes a plane as Pillow resizes floats, with a filter that widens when it
+// shrinks. Values are clipped to the plane's own range.
 const sinc = x => x ? Math.sin(Math.PI * x) / (Math.PI * x) : 1;
-const FILTERS = {  // [how far it reaches, its weight at a distance]
+const FILTERS = {  // [radius, weight at a distance]
   bilinear: [1, x => 1 - x],
   bicubic: [2, x => x < 1 ? (1.5 * x - 2.5) * x * x + 1
     : ((-0.5 * x + 2.5) * x - 4) * x + 2],
@@ -89,52 +91,53 @@ function resize(plane, width, height, interpolation) {
     if (value > high) high = value;
   }
   if (plane.width !== width)
-    values = across(values, plane.width, width, plane.height, interpolation);
+    values = resizeRows(values, plane.width, width, plane.height,
+      interpolation);
   if (plane.height !== height)
-    values = down(values, plane.height, height, width, interpolation);
+    values = resizeColumns(values, plane.height, height, width, interpolation);
   for (let i = 0; i < values.length; i++)
     values[i] = Math.min(high, Math.max(low, values[i]));
   return { width, height, values };
 }
-// For each place of a resized side: the first that it takes, and weights.
+// For each pixel of a resized side: the first source pixel, and weights.
 function weightsFor(size, toSize, interpolation) {
-  const [reach, weightAt] = FILTERS[interpolation];
-  const scale = size / toSize, wide = Math.max(1, scale);
+  const [radius, weightAt] = FILTERS[interpolation];
+  const scale = size / toSize, stretch = Math.max(1, scale);
   return Array.from({ length: toSize }, (_, i) => {
     const center = (i + 0.5) * scale;
-    const first = Math.max(0, Math.trunc(center - reach * wide + 0.5));
-    const end = Math.min(size, Math.trunc(center + reach * wide + 0.5));
+    const first = Math.max(0, Math.trunc(center - radius * stretch + 0.5));
+    const end = Math.min(size, Math.trunc(center + radius * stretch + 0.5));
     const weights = Float64Array.from({ length: end - first }, (_, k) => {
-      const distance = Math.abs((first + k - center + 0.5) / wide);
-      return distance < reach ? weightAt(distance) : 0;
+      const distance = Math.abs((first + k - center + 0.5) / stretch);
+      return distance < radius ? weightAt(distance) : 0;
     });
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     return { first, weights: weights.map(weight => weight / total) };
   });
 }
-function across(values, width, toWidth, height, interpolation) {
+function resizeRows(values, width, toWidth, height, interpolation) {
   const taps = weightsFor(width, toWidth, interpolation);
-  const made = new Float32Array(toWidth * height);
+  const resized = new Float32Array(toWidth * height);
   for (let y = 0, at = 0; y < height; y++)
     for (let x = 0; x < toWidth; x++, at++) {
       const { first, weights } = taps[x];
       let sum = 0;
       for (let k = 0; k < weights.length; k++)
         sum += weights[k] * values[y * width + first + k];
-      made[at] = sum;
+      resized[at] = sum;
     }
-  return made;
+  return resized;
 }
-function down(values, height, toHeight, width, interpolation) {
+function resizeColumns(values, height, toHeight, width, interpolation) {
   const taps = weightsFor(height, toHeight, interpolation);
-  const made = new Float32Array(width * toHeight);
+  const resized = new Float32Array(width * toHeight);
   const sums = new Float64Array(width);
   taps.forEach(({ first, weights }, y) => {
     sums.fill(0);
     for (let k = 0, from = first * width; k < weights.length; k++)
       for (let x = 0; x < width; x++, from++)
         sums[x] += weights[k] * values[from];
-    made.set(sums, y * width);
+    resized.set(sums, y * width);
   });
-  return made;
+  return resized;
 }

@@ -1,162 +1,169 @@
-// The browser translates: the page loads what that takes, a worker computes.
-const AGAIN = 'Try again';
-const UNREADABLE = 'The browser can not read this file: it is damaged, or no '
-  + 'image, or of a format that it does not know.';
+// The browser translates: the page loads the files, a worker computes.
+const TRY_AGAIN = 'Try again';
+const UNREADABLE = 'The browser cannot read this file: it is damaged, not an '
+  + 'image, or of an unknown format.';
 const MEGABYTE = 2 ** 20, MEGAPIXEL = 1e6;
 const BACKENDS = { webgpu: 'WebGPU', wasm: 'WASM' };
-const loads = new Map();  // promises of blobs by file
-const received = new Map();  // bytes by file
+const downloads = new Map();  // promises of blobs by file
+const receivedBytes = new Map();  // by file
 let onReceived = () => {};
-let cache = 'no-cache';  // another export may have the same address
-let backend, hasFailed = false, worker;
+let cache = 'no-cache';  // an older export may have had the same address
+let backend, hasWebGpuFailed = false, worker;
 
-const state = text => { byId('state').textContent = text; };
+const showState = text => { byId('state').textContent = text; };
 const megabytes = bytes => (bytes / MEGABYTE).toFixed(bytes < MEGABYTE ? 1 : 0);
 const sum = (files, bytesOf) => files.reduce(
   (total, file) => total + bytesOf(file), 0);
 
-// What there is, and what it takes.
+// Choosing the backend and loading the network.
 async function findBackend() {
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
-  const isFit = data.dtype === 'float32' || adapter?.features.has('shader-f16');
-  backend = adapter && isFit ? 'webgpu' : 'wasm';
-  const bytes = sum(filesFor(direction()), file => file.bytes);
-  state(`${BACKENDS[backend]}, ${megabytes(bytes)} MB to load once`);
+  const canRun = data.dtype === 'float32'
+    || adapter?.features.has('shader-f16');
+  backend = adapter && canRun ? 'webgpu' : 'wasm';
+  const bytes = sum(filesFor(chosenDirection()), file => file.bytes);
+  showState(`${BACKENDS[backend]}, ${megabytes(bytes)} MB to load once`);
 }
-const filesFor = way => [data.runtimes[backend].wasm, data.networks[way]];
+const filesFor = direction =>
+  [data.runtimes[backend].wasm, data.networks[direction]];
 async function load(files, signal) {
   const total = sum(files, file => file.bytes);
   onReceived = () => {
-    const here = sum(files, file => received.get(file.name) ?? 0);
-    tell(`Loading the network: ${megabytes(here)} of ${megabytes(total)} MB`,
-      here / total);
+    const bytes = sum(files, file => receivedBytes.get(file.name) ?? 0);
+    showProgress(`Loading the network: ${megabytes(bytes)} of ${
+      megabytes(total)} MB`, bytes / total);
   };
-  const isNew = files.some(file => received.get(file.name) !== file.bytes);
+  const isNew = files.some(file => receivedBytes.get(file.name) !== file.bytes);
   if (isNew) onReceived();
   try {
-    // What is loaded is kept, whoever still waits for it.
-    return await Promise.race([Promise.all(files.map(fetched)),
-      new Promise((_, leave) => {
-        signal.addEventListener('abort', () => leave(signal.reason));
+    // An abort leaves the downloads running, for the next task.
+    return await Promise.race([Promise.all(files.map(downloadOnce)),
+      new Promise((_, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason));
       })]);
   } finally {
     onReceived = () => {};
   }
 }
-function fetched(file) {
-  if (!loads.has(file.name)) {
-    const loading = fetchFile(file);
-    loads.set(file.name, loading);
-    loading.catch(() => loads.delete(file.name));
+function downloadOnce(file) {
+  if (!downloads.has(file.name)) {
+    const download = downloadFile(file);
+    downloads.set(file.name, download);
+    download.catch(() => downloads.delete(file.name));
   }
-  return loads.get(file.name);
+  return downloads.get(file.name);
 }
-async function fetchFile({ name, bytes }) {
+async function downloadFile({ name, bytes }) {
   const chunks = [];
-  let here = 0;
+  let numReceived = 0;
   try {
-    const answer = await fetch(name, { cache });
-    if (!answer.ok) throw failure(`The server has no ${name} (status ${
-      answer.status}).`, AGAIN);
-    for (const reader = answer.body.getReader();;) {
+    const response = await fetch(name, { cache });
+    if (!response.ok) throw userError(`The server has no ${name} (status ${
+      response.status}).`, TRY_AGAIN);
+    for (const reader = response.body.getReader();;) {
       const { done, value } = await reader.read();
       if (done) break;
       chunks.push(value);
-      here += value.length;
-      received.set(name, here);
+      numReceived += value.length;
+      receivedBytes.set(name, numReceived);
       onReceived();
     }
   } catch (error) {
-    received.delete(name);
-    if (error.help) throw error;
-    throw failure(`${name} could not be loaded: the server does not answer.`,
-      AGAIN);
+    receivedBytes.delete(name);
+    if (error.remedy) throw error;
+    throw userError(`${name} could not be loaded: the server does not answer.`,
+      TRY_AGAIN);
   }
-  if (here === bytes) return new Blob(chunks);
-  throw failure(`${name} is not the file that was exported with this page: it `
-    + `has ${count(here)} bytes, not ${count(bytes)}. Reload the page, or copy `
-    + 'the folder to the server again.', AGAIN, loadAnew);
+  if (numReceived === bytes) return new Blob(chunks);
+  throw userError(`${name} is not the file that was exported with this page: `
+    + `it has ${formatCount(numReceived)} bytes, not ${formatCount(bytes)}. `
+    + 'Reload the page, or copy the folder to the server again.', TRY_AGAIN,
+    forgetDownloads);
 }
-function loadAnew() {
+function forgetDownloads() {
   cache = 'reload';
-  loads.clear();
-  received.clear();
+  downloads.clear();
+  receivedBytes.clear();
 }
 
-// An image, and what becomes of it.
+// Opening and translating images.
 async function openPicture(blob) {
   const url = URL.createObjectURL(blob);
   try {
-    return { blob, ...await seen(url) };
+    return { blob, ...await loadPicture(url) };
   } catch {
     URL.revokeObjectURL(url);
-    throw failure(UNREADABLE);
+    throw userError(UNREADABLE);
   }
 }
-function tooLarge(picture, most, text) {
-  return failure(text, 'Make it smaller', () => { picture.most = most; });
+function tooLargeError(picture, maxPixels, text) {
+  return userError(text, 'Make it smaller', () => {
+    picture.maxPixels = maxPixels;
+  });
 }
-async function translatePicture(picture, way, signal) {
+async function translatePicture(picture, direction, signal) {
   const { blob, width, height } = picture;
-  const most = picture.most ?? data.max_pixels;
-  if (width * height > most && !picture.most)
-    throw tooLarge(picture, most, `The image has ${width} x ${height} pixels, `
-      + `and here at most ${(most / MEGAPIXEL).toPrecision(3)} megapixels are `
-      + 'translated.');
-  await known;
-  const [wasm, network] = await load(filesFor(way), signal);
+  const maxPixels = picture.maxPixels ?? data.max_pixels;
+  if (width * height > maxPixels && !picture.maxPixels)
+    throw tooLargeError(picture, maxPixels, `The image has ${width} x ${
+      height} pixels, more than the limit of ${
+      (maxPixels / MEGAPIXEL).toPrecision(3)} megapixels.`);
+  await backendChosen;
+  const [wasm, network] = await load(filesFor(direction), signal);
   const script = data.runtimes[backend].script;
   try {
-    return await compute({ blob, most, way, backend, script, wasm, network,
-      treatment: data.treatment, channels: data.networks[way].channels },
-    signal);
+    const { sizing, networks: { [direction]: { channels } } } = data;
+    return await compute({ blob, maxPixels, direction, backend, script, wasm,
+      network, sizing, channels }, signal);
   } catch (error) {
     signal.throwIfAborted();
-    if (error.isOfImage) throw failure(UNREADABLE);
+    if (error.isUnreadable) throw userError(UNREADABLE);
     if (backend === 'webgpu') {
       console.info(`WebGPU failed: ${error.message}`);
-      [backend, hasFailed] = ['wasm', true];
-      return await translatePicture(picture, way, signal);
+      [backend, hasWebGpuFailed] = ['wasm', true];
+      return await translatePicture(picture, direction, signal);
     }
-    if (/memory|alloc|abort/i.test(error.message) && !data.treatment.side)
-      throw tooLarge(picture, Math.min(width * height, most) / 4,
+    if (/memory|alloc|abort/i.test(error.message) && !data.sizing.side)
+      throw tooLargeError(picture, Math.min(width * height, maxPixels) / 4,
         `There is not enough memory for ${width} x ${height} pixels.`);
-    throw failure(`The network failed: ${error.message}.`, AGAIN, loadAnew);
+    throw userError(`The network failed: ${error.message}.`, TRY_AGAIN,
+      forgetDownloads);
   }
 }
 function compute(task, signal) {
   worker ??= new Worker(data.worker, { type: 'module' });
   return new Promise((resolve, reject) => {
-    const end = () => {
+    const endWorker = () => {
       worker?.terminate();
       worker = undefined;
     };
-    // A network that computes can't be told to stop, so its worker ends.
-    signal.onabort = () => { end(); reject(signal.reason); };
+    // A running network can't be interrupted, so its worker ends.
+    signal.onabort = () => { endWorker(); reject(signal.reason); };
     worker.onerror = event => {
       event.preventDefault();
-      end();
-      reject(new Error(event.message ?? 'its worker can not be loaded'));
+      endWorker();
+      reject(new Error(event.message ?? 'its worker cannot be loaded'));
     };
-    worker.onmessage = ({ data: { doing, threads, made, error, isOfImage } }) => {
-      if (doing) tell(doing);
-      else if (threads) state(`Ready: ${BACKENDS[task.backend]}${
+    worker.onmessage = ({ data: message }) => {
+      const { progress, threads, translated, error, isUnreadable } = message;
+      if (progress) showProgress(progress);
+      else if (threads) showState(`Ready: ${BACKENDS[task.backend]}${
         threads > 1 ? `, ${threads} threads` : ''}${
-        hasFailed ? ' (WebGPU failed)' : ''}`);
-      else if (made) {
+        hasWebGpuFailed ? ' (WebGPU failed)' : ''}`);
+      else if (translated) {
         signal.onabort = null;
-        resolve(made);
+        resolve(translated);
       } else {
-        if (!isOfImage) end();  // it may be in any state
-        reject(Object.assign(new Error(error), { isOfImage }));
+        if (!isUnreadable) endWorker();  // it may be in any state
+        reject(Object.assign(new Error(error), { isUnreadable }));
       }
     };
     worker.postMessage(task);
   });
 }
 
-let known;
+let backendChosen;
 if (location.protocol === 'file:') {
   for (const id of ['choice', 'drop']) byId(id).hidden = true;
   byId('from-disk').hidden = false;
-} else known = findBackend();
+} else backendChosen = findBackend();

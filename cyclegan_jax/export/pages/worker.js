@@ -1,5 +1,5 @@
-// Runs networks on images, away from the page, which stays alive.
-const MOST_THREADS = 8;  // with more, they wait for each other
+// Runs networks on images, so that the page stays responsive.
+const MAX_THREADS = 8;  // more threads wait for each other
 let ort;
 const sessions = new Map();
 
@@ -8,61 +8,62 @@ onmessage = async ({ data: task }) => {
   try {
     bitmap = await decode(task.blob);
   } catch {
-    postMessage({ error: 'it can not be decoded', isOfImage: true });
+    postMessage({ error: 'it cannot be decoded', isUnreadable: true });
     return;
   }
   try {
-    const image = pixelsOf(bitmap, task.most);
-    postMessage({ doing: 'Preparing the network' });
+    const image = pixelsOf(bitmap, task.maxPixels);
+    postMessage({ progress: 'Preparing the network' });
     const session = await sessionOf(task);
-    // Here alone: loading may have found that threads are not to be had.
+    // Only now: loading may have found that there are no threads.
     postMessage({ threads: threadsOf(task) });
-    postMessage({ doing: 'Translating' });
-    const pixels = await translate(image, session, task);
-    postMessage({ made: await encodePng(image, pixels) });
+    postMessage({ progress: 'Translating' });
+    const planes = await translate(image, session, task);
+    postMessage({ translated: await encodePng(image, planes) });
   } catch (error) {
     postMessage({ error: error?.message ?? String(error) });
   }
 };
 
-async function sessionOf({ way, backend, script, wasm, network }) {
+async function sessionOf({ direction, backend, script, wasm, network }) {
   if (!ort) {
     ort = await import(script);
     ort.env.logLevel = 'error';
     ort.env.wasm.wasmBinary = await wasm.arrayBuffer();
     ort.env.wasm.numThreads = crossOriginIsolated
-      ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+      ? Math.min(MAX_THREADS, navigator.hardwareConcurrency) : 1;
   }
-  if (!sessions.has(way)) {
+  if (!sessions.has(direction)) {
     const bytes = new Uint8Array(await network.arrayBuffer());
-    sessions.set(way, await ort.InferenceSession.create(bytes, {
+    sessions.set(direction, await ort.InferenceSession.create(bytes, {
       executionProviders: [backend] }));
   }
-  return sessions.get(way);
+  return sessions.get(direction);
 }
 const threadsOf = ({ backend }) =>
   backend === 'wasm' ? ort.env.wasm.numThreads : 1;
 
-// The treatment is the translator's, pixel by pixel.
-async function translate(image, session, { treatment, channels }) {
+// Pads or resizes an image as the package's translator does, and runs the
+// network. Returns a plane of bytes for each channel.
+async function translate(image, session, { sizing, channels }) {
   const { width, height } = image;
-  const { side, multiple, interpolation } = treatment;
-  const [across, down] = side ? [side, side]
-    : [width, height].map(length => bucket(length, multiple));
-  const size = across * down;
+  const { side, multiple, interpolation } = sizing;
+  const [netWidth, netHeight] = side ? [side, side]
+    : [width, height].map(length => paddedLength(length, multiple));
+  const size = netWidth * netHeight;
   const input = new Float32Array(channels[0] * size);
   for (let c = 0; c < channels[0]; c++) {
     const plane = { width, height, values: planeOf(image, c, channels[0]) };
     const fit = side ? resize(plane, side, side, interpolation)
-      : pad(plane, across, down);
+      : pad(plane, netWidth, netHeight);
     input.set(fit.values, c * size);
   }
   const tensor = new ort.Tensor('float32', input,
-    [1, channels[0], down, across]);
+    [1, channels[0], netHeight, netWidth]);
   const { output } = await session.run({ input: tensor });
   const values = await output.getData();
   const planes = Array.from({ length: channels[1] }, (_, c) => {
-    const plane = { width: across, height: down,
+    const plane = { width: netWidth, height: netHeight,
       values: values.subarray(c * size, (c + 1) * size) };
     return toBytes(side ? resize(plane, width, height, interpolation) : plane,
       width, height);

@@ -1,9 +1,12 @@
-"""Two-dimensional convolution and its transpose on [B, H, W, C] arrays."""
+"""Two-dimensional convolution and its transpose on [B, H, W, C] arrays.
+
+On CPUs some forms and gradients are rewritten, as XLA's own are slow there.
+experiments/performance.md has what each rewrite saves.
+"""
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +20,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _NONE: Padding = ((0, 0), (0, 0))
 _FEW = 4  # output channels
-_MANY = 32  # channels for which transforms cost little
+_MANY = 32  # channels, from which Winograd's transforms cost little
 _MANY_PIXELS = 10_000
 
 
@@ -26,13 +29,13 @@ def conv(
 ) -> Array:
   """Convolution (cross-correlation) with zero padding.
 
-  On CPUs the weight gradient for stride 1 is ours where that is faster: see
+  On CPUs, some weight gradients for stride 1 are rewritten: see
   `_kernel_gradient`.
 
   Args:
     x: [B, H, W, I].
     kernel: [h, w, I, O].
-    stride: of both directions.
+    stride: along height and width.
     padding: zeros ((top, bottom), (left, right)), or 'SAME' as in Keras.
 
   Returns:
@@ -56,11 +59,9 @@ def conv(
 def conv_valid(x: Array, kernel: Array) -> Array:
   """Convolution with stride 1 and without padding.
 
-  Forwards, XLA's CPU backend has a fast path for padded kernels alone, so
-  there a border of zeros is added and what it gives is cut off again: 3 times
-  faster for 3x3 and 256 channels, 20 times for 7x7 to 3 channels, a fifth
-  slower for small maps (experiments/bench_conv.py). Gradients are those of
-  `conv`.
+  XLA's CPU backend has a fast path for padded convolutions only, so on CPUs
+  the input is zero-padded by one pixel and the output cropped by one pixel.
+  Gradients are those of `conv`.
 
   Args:
     x: [B, H, W, I].
@@ -119,38 +120,35 @@ def _stride_one_forward(
 def _gradients(
   padding: Padding, saved: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
-  """Of a convolution with stride 1, in its input and its kernel."""
+  """Gradients of a stride-1 convolution in its input and its kernel."""
   x, kernel = saved
   plain = functools.partial(_plain, stride=1, padding=padding)
-  ours = _kernel_gradient(kernel.shape, cotangent.shape)
-  if ours is None:
+  kernel_gradient = _kernel_gradient(kernel.shape, cotangent.shape)
+  if kernel_gradient is None:
     _, pull_back = jax.vjp(plain, x, kernel)
     return pull_back(cotangent)
   _, pull_back = jax.vjp(lambda x: plain(x, kernel), x)
   (x_bar,) = pull_back(cotangent)
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  return x_bar, ours(x, cotangent)
+  return x_bar, kernel_gradient(x, cotangent)
 
 
 _stride_one.defvjp(_stride_one_forward, _gradients)
 
 
 def _kernel_gradient(
-  kernel: tuple[int, ...], output: tuple[int, ...]
+  kernel_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> Callable[[Array, Array], Array] | None:
-  """What computes a weight gradient from the padded input and the cotangent.
-
-  Args:
-    kernel: its shape.
-    output: the convolution's.
+  """Selects the function that computes a weight gradient.
 
   Returns:
-    None where XLA's own is as fast (experiments/bench_conv.py).
+    A function from the padded input and the cotangent to the gradient, or
+    None where XLA's own gradient is as fast.
   """
-  h, w, channels, features = kernel
+  h, w, channels, features = kernel_shape
   if features <= _FEW:
-    return functools.partial(_gradient_of_few, shape=kernel)
-  is_even = output[1] % 2 == output[2] % 2 == 0
+    return functools.partial(_gradient_of_few, shape=kernel_shape)
+  is_even = output_shape[1] % 2 == output_shape[2] % 2 == 0
   if (h, w) == (3, 3) and is_even and min(channels, features) >= _MANY:
     return winograd.kernel_gradient
   return None
@@ -159,15 +157,15 @@ def _kernel_gradient(
 def _gradient_of_few(
   x: Array, cotangent: Array, *, shape: tuple[int, ...]
 ) -> Array:
-  """The weight gradient of a valid convolution, as one matrix product.
+  """Weight gradient of a valid convolution as one matrix product.
 
-  Of the cotangent, which has few channels, there is a copy for each place in
-  the kernel; of the input, which has many, there is none.
+  It copies the cotangent, which has few channels, once per kernel position,
+  and never the input, which has many.
 
   Args:
     x: [B, H, W, I].
     cotangent: [B, H - h + 1, W - w + 1, O].
-    shape: h, w, I, O.
+    shape: (h, w, I, O) of the kernel.
 
   Returns:
     [h, w, I, O].
@@ -191,19 +189,19 @@ def _gradient_of_few(
 def conv_transpose(
   x: Array, kernel: Array, *, stride: int, padding: Padding, extra: int = 0
 ) -> Array:
-  """The adjoint of `conv` in its input: PyTorch's ConvTranspose2d.
+  """Adjoint of `conv` in its input, equal to PyTorch's ConvTranspose2d.
 
-  On CPUs large maps go by parity (`_by_parity`). XLA's own weight gradient of
-  a dilated convolution is slow there: both gradients together take 2 to 10
-  times as long. The adjoint's is the strided convolution's with input and
-  output exchanged, so that is what we ask for (experiments/bench_conv.py).
+  XLA computes the weight gradient of a dilated convolution slowly on CPUs. It
+  equals the weight gradient of the strided convolution with input and output
+  exchanged, which is used there instead. Large maps on CPUs are computed by
+  `_by_parity`.
 
   Args:
     x: [B, H, W, I].
     kernel: [h, w, O, I], the kernel of the convolution from O to I channels
       whose adjoint this is.
-    stride: of that convolution.
-    padding: of that convolution; it crops the output here.
+    stride: stride of that convolution.
+    padding: padding of that convolution, by which this output is cropped.
     extra: rows and columns added at the bottom and the right (PyTorch's
       output_padding).
 
@@ -220,14 +218,12 @@ def conv_transpose(
   )
 
 
-def is_at_least(limit: int, *lengths: Any) -> bool:
-  """Whether a product of lengths reaches a limit.
-
-  False where one is a symbol, as in a program that is exported for any size.
-  """
-  if not all(isinstance(each, int) for each in lengths):
+def _has_many_pixels(x: Array) -> bool:
+  """Whether [B, H, W, C] has many pixels; false if a size is symbolic."""
+  sizes = x.shape[:3]
+  if not all(isinstance(size, int) for size in sizes):
     return False
-  return math.prod(lengths) >= limit
+  return math.prod(sizes) >= _MANY_PIXELS
 
 
 def _dilated(
@@ -254,19 +250,25 @@ def _adjoint(
 ) -> Array:
   doubling = (3, 3), 2, ((1, 1), (1, 1)), 1
   is_doubled = (kernel.shape[:2], stride, padding, extra) == doubling
-  if is_doubled and is_at_least(_MANY_PIXELS, *x.shape[:3]):
+  if is_doubled and _has_many_pixels(x):
     return _by_parity(x, kernel)
   return _dilated(x, kernel, stride=stride, padding=padding, extra=extra)
 
 
 def _by_parity(x: Array, kernel: Array) -> Array:
-  """[B, H, W, I] to [B, 2 H, 2 W, O] by the parity of rows and columns.
+  """Computes the output by the parity of its rows and columns.
 
-  Of a 3x3 kernel an even row of the output meets the middle alone, an odd one
-  the other two, and columns likewise; so four small convolutions multiply none
-  of the zeros between the pixels that a dilated one does. On a CPU that is 1.2
-  to 2.3 times as fast from some ten thousand pixels, where it pays for putting
-  the four together (experiments/bench_conv.py).
+  An even row of the output depends on the middle row of a 3x3 kernel, an odd
+  row on the other two; columns likewise. Four small convolutions therefore
+  replace the dilated one, which multiplies the zeros between pixels. For
+  small maps, interleaving the four results costs more than that saves.
+
+  Args:
+    x: [B, H, W, I].
+    kernel: [3, 3, O, I].
+
+  Returns:
+    [B, 2 H, 2 W, O].
   """
   kernel = kernel.swapaxes(2, 3)
   taps = (slice(1, 2), slice(None, None, -2))  # of even and of odd rows
@@ -296,7 +298,7 @@ def _backward(
   cotangent: Array,
 ) -> tuple[Array, Array]:
   x, kernel = saved
-  # The strided convolution drops what `extra` added: it divides evenly.
+  # The strided convolution drops the rows and columns that `extra` added.
   strided = functools.partial(_plain, stride=stride, padding=padding)
   x_bar, pull_back = jax.vjp(lambda k: strided(cotangent, k), kernel)
   (kernel_bar,) = pull_back(x)

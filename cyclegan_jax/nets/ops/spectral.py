@@ -1,4 +1,4 @@
-"""Kernels of norm one, by power iteration that keeps no state."""
+"""Spectral normalization by power iteration without state."""
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,19 @@ _NUM_ITERATIONS = 8
 
 
 def spectral_norm(kernel: Array) -> Array:
-  """A kernel over its greatest singular value (arXiv:1802.05957, eq. 8).
+  """Divides a kernel by its largest singular value (arXiv:1802.05957, eq. 8).
 
-  The paper goes on with the vectors of the step before; here each call begins
-  anew, from the same vector, so that a step stays a function of parameters
-  alone. The value is never above the true one: about 4% below for kernels as
-  they are drawn at first, and the nearer the more one singular value stands
-  out.
+  The paper continues from the vectors of the previous step. Here each call
+  starts from the same vector, so that the result depends on the kernel alone.
+  The estimate never exceeds the true value: it is about 4% below it for newly
+  initialized kernels, and closer if one singular value dominates.
 
   Args:
-    kernel: [h, w, I, O], as a matrix [h * w * I, O].
+    kernel: [h, w, I, O], read as a matrix [h * w * I, O].
 
   Returns:
-    [h, w, I, O]; gradients pass through the value too, as in the paper.
+    [h, w, I, O]; gradients also pass through the singular value, as in the
+    paper.
   """
   matrix = kernel.reshape(-1, kernel.shape[-1])
   fixed = jax.lax.stop_gradient(matrix)

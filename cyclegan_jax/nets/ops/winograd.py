@@ -1,9 +1,8 @@
-"""The weight gradient of 3x3 convolutions by Winograd's short products.
+"""Weight gradient of 3x3 convolutions by Winograd's algorithm F(3x3, 2x2).
 
-A tile of 4 x 4 pixels of the input and its 2 x 2 of the output need 16
-products a pair of channels, in place of 36 (arXiv:1509.09308, section 4, for
-gradients as F(3x3, 2x2)): sixteen matrix products between two transforms that
-only add.
+A tile of 4 x 4 input pixels and its 2 x 2 output pixels take 16 products per
+pair of channels instead of 36 (arXiv:1509.09308, section 4): sixteen matrix
+products between transforms that only add.
 """
 
 import jax.numpy as jnp
@@ -13,14 +12,14 @@ from cyclegan_jax.types import Array
 
 
 def kernel_gradient(x: Array, cotangent: Array) -> Array:
-  """The weight gradient of a valid 3x3 convolution with stride 1.
+  """Weight gradient of a valid 3x3 convolution with stride 1.
 
   Args:
     x: [B, H + 2, W + 2, I].
     cotangent: [B, H, W, O], H and W even.
 
   Returns:
-    [3, 3, I, O]; to about 1e-6 of its largest value.
+    [3, 3, I, O], exact to about 1e-6 of its largest value.
   """
   channels, features = x.shape[3], cotangent.shape[3]
   rows, columns = cotangent.shape[1] // 2, cotangent.shape[2] // 2

@@ -1,37 +1,38 @@
-// One picture over another with a divider between, or all beside each other.
-const stage = byId('stage'), views = byId('views').children;
-let at = 50;  // where the divider is, in percent
-let stageShape = 1;  // of its pictures, width by height
+// Two pictures with a divider between them, or all pictures side by side.
+const stage = byId('stage'), viewButtons = [...byId('views').children];
+const [COMPARE, ROUND_TRIP, ALL] = [0, 1, 2];  // the views
+let dividerAt = 50;  // percent of the width
+let stageAspect = 1;  // of the stage's pictures, width by height
 
-function markView(now, known) {
-  [...views].forEach((button, i) => {
-    button.hidden = !known.includes(i);
-    button.setAttribute('aria-pressed', i === now);
+function markView(view, available) {
+  viewButtons.forEach((button, i) => {
+    button.hidden = !available.includes(i);
+    button.setAttribute('aria-pressed', i === view);
   });
-  byId('flip').disabled = now === 2;
+  byId('flip').disabled = view === ALL;
 }
-// Side by side, or one below the other: what is larger.
-function arrange(shape = stageShape) {
-  stageShape = shape;
+// Puts pictures in a row or a column, whichever shows them larger.
+function arrange(aspect = stageAspect) {
+  stageAspect = aspect;
   const n = stage.children.length;
   const { clientWidth: width, clientHeight: height } = stage;
-  stage.className = Math.min(width / n, height * shape)
-    >= Math.min(width, height / n * shape) ? 'row' : '';
+  stage.className = Math.min(width / n, height * aspect)
+    >= Math.min(width, height / n * aspect) ? 'row' : '';
 }
 new ResizeObserver(() => arrange()).observe(stage);
-// Of figures that are put into what it returns: .after, then .before.
-function makeSlider(shape, labels) {
-  const cell = make('div', stage, { class: 'cell' });
-  const frame = make('div', cell, { class: 'frame slider' });
-  frame.style.setProperty('--shape', shape);
-  const range = make('input', frame, { type: 'range', min: 0, max: 100,
+// Adds a frame, to which the caller adds figures: .after, then .before.
+function addSlider(aspect, labels) {
+  const cell = addElement('div', stage, { class: 'cell' });
+  const frame = addElement('div', cell, { class: 'frame slider' });
+  frame.style.setProperty('--aspect', aspect);
+  const range = addElement('input', frame, { type: 'range', min: 0, max: 100,
     'aria-label': `Divider: ${labels[0]} left, ${labels[1]} right` });
-  make('span', frame, { class: 'divider' }).innerHTML =
+  addElement('span', frame, { class: 'divider' }).innerHTML =
     '<svg viewBox="0 0 18 18"><path d="M6 4L1 9l5 5M12 4l5 5-5 5"/></svg>';
-  range.oninput = () => divide(+range.value);
+  range.oninput = () => moveDivider(+range.value);
   const drag = event => {
     const { left, width } = frame.getBoundingClientRect();
-    divide(100 * (event.clientX - left) / width);
+    moveDivider(100 * (event.clientX - left) / width);
   };
   frame.onpointerdown = event => {
     if (event.button || !event.isPrimary) return;
@@ -42,23 +43,24 @@ function makeSlider(shape, labels) {
   frame.onpointermove = event => {
     if (frame.hasPointerCapture(event.pointerId)) drag(event);
   };
-  divide(at);
+  moveDivider(dividerAt);
   return frame;
 }
-function divide(percent) {
+function moveDivider(percent) {
   const frame = stage.querySelector('.slider');
   if (!frame) return;
-  at = Math.max(0, Math.min(100, percent));
+  dividerAt = Math.max(0, Math.min(100, percent));
   const range = frame.querySelector('input');
-  frame.style.setProperty('--at', `${at}%`);
-  range.value = at;
-  range.setAttribute('aria-valuetext', `${Math.round(at)} % of the input`);
+  frame.style.setProperty('--at', `${dividerAt}%`);
+  range.value = dividerAt;
+  range.setAttribute('aria-valuetext',
+    `${Math.round(dividerAt)} % of the input`);
 }
 function flip() {
   const frame = stage.querySelector('.slider');
   if (!frame) return;
-  divide(at === 100 ? 0 : 100);
-  byId('said').textContent = frame.querySelector(
-    at ? '.before figcaption' : '.after figcaption').textContent;
+  moveDivider(dividerAt === 100 ? 0 : 100);
+  byId('announcement').textContent = frame.querySelector(
+    dividerAt ? '.before figcaption' : '.after figcaption').textContent;
 }
 byId('flip').onclick = flip;

@@ -1,82 +1,84 @@
 // The server translates.
-const POLL = { busy: 400, idle: 3000 };  // milliseconds
-const AGAIN = 'Try again';
-const sleep = time => new Promise(done => setTimeout(done, time));
-async function ask(path, query, body, signal) {
+const POLL_MS = { busy: 400, idle: 3000 };
+const TRY_AGAIN = 'Try again';
+const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
+async function post(path, query, body, signal) {
   for (;;) {
-    let answer;
+    let response;
     try {
-      answer = await fetch(`/${path}?${new URLSearchParams(query)}`, {
+      response = await fetch(`/${path}?${new URLSearchParams(query)}`, {
         method: 'POST', body, signal,
         headers: { 'Content-Type': 'application/octet-stream' } });
     } catch (error) {
       if (signal.aborted) throw error;
-      throw failure('The server does not answer.', AGAIN);
+      throw userError('The server does not answer.', TRY_AGAIN);
     }
-    if (answer.ok) return await answer.blob();
-    if (answer.status !== 503) {
-      const told = await answer.json().catch(() => ({}));
-      const text = told.error ?? `status ${answer.status}`;
-      throw failure(`${text[0].toUpperCase()}${text.slice(1)}.`,
-        answer.status >= 500 ? AGAIN : '');
+    if (response.ok) return await response.blob();
+    if (response.status !== 503) {
+      const { error } = await response.json().catch(() => ({}));
+      const reason = error ?? `status ${response.status}`;
+      throw userError(`${reason[0].toUpperCase()}${reason.slice(1)}.`,
+        response.status >= 500 ? TRY_AGAIN : '');
     }
-    tell('The queue is full: trying again');
-    await sleep(1000 * (answer.headers.get('Retry-After') ?? 3));
+    showProgress('The queue is full: trying again');
+    await sleep(1000 * (response.headers.get('Retry-After') ?? 3));
     signal.throwIfAborted();
   }
 }
-// A file as it is shown: by the browser, or as the server draws it.
+// The file itself, or the server's preview if the browser can't show it.
 async function openPicture(blob, domain, signal) {
   const url = URL.createObjectURL(blob);
   try {
-    return { blob, ...await seen(url) };
+    return { blob, ...await loadPicture(url) };
   } catch {
     URL.revokeObjectURL(url);
-    const shown = await ask('preview', { model: byId('model').value, domain },
-      blob, signal);
-    return { blob, ...await seen(URL.createObjectURL(shown)) };
+    const query = { model: byId('model').value, domain };
+    const preview = await post('preview', query, blob, signal);
+    return { blob, ...await loadPicture(URL.createObjectURL(preview)) };
   }
 }
 async function translatePicture({ blob }, direction, signal) {
   if (blob.size > data.max_bytes)
-    throw failure(`The file is larger than ${
+    throw userError(`The file is larger than ${
       Math.round(data.max_bytes / 2 ** 20)} MB.`);
   job.id = Array.from(crypto.getRandomValues(new Uint8Array(16)),
     byte => byte.toString(16).padStart(2, '0')).join('');
-  tell('Sending');
-  return await ask('translate', { model: byId('model').value, direction,
-    job: job.id }, blob, signal);
+  showProgress('Sending');
+  const query = { model: byId('model').value, direction, job: job.id };
+  return await post('translate', query, blob, signal);
 }
 
-// How far it is.
-const some = (number, thing) => `${count(number)} ${thing}${
-  number === 1 ? '' : 's'}`;
+// The server's status.
+const counted = (number, noun) =>
+  `${formatCount(number)} ${noun}${number === 1 ? '' : 's'}`;
 async function poll() {
+  let text = 'The server does not answer', isLost = true;
   try {
-    const answer = await fetch(`/status?job=${job?.id ?? ''}`);
-    showStatus(await answer.json());
-  } catch {
-    byId('state').className = 'soft lost';
-    byId('state').textContent = 'The server does not answer';
-  }
-}
-function showStatus(status) {
-  const warm = status.networks - status.warming;
-  const text = status.queue ? `${some(status.queue, 'image')} in the queue`
-    : status.warming ? `Warming up: ${warm} of ${some(status.networks,
-      'network')}` : 'Ready';
-  byId('state').className = 'soft';
+    const response = await fetch(`/status?job=${job?.id ?? ''}`);
+    const status = await response.json();
+    text = queueText(status);
+    isLost = false;
+    if (job && status.job) showJob(status);
+  } catch {}
+  byId('state').classList.toggle('lost', isLost);
+  // An equal text is not set: screen readers would read it again.
   if (byId('state').textContent !== text) byId('state').textContent = text;
-  const mine = job && status.job;
-  if (!mine) return;
-  if (mine.running) tell(mine.share === null ? 'Translating'
-    : mine.share === 1 ? 'Writing the file'
-      : `Translating: ${Math.floor(100 * mine.share)} %`, mine.share);
-  else if (mine.ahead) tell(`Waiting: ${some(mine.ahead, 'image')} before it`);
-  else tell(status.warming ? 'Waiting: the network is warming up' : 'Waiting');
+}
+function queueText({ queue, networks, warm_networks }) {
+  if (queue) return `${counted(queue, 'image')} in the queue`;
+  if (warm_networks < networks)
+    return `Warming up: ${warm_networks} of ${counted(networks, 'network')}`;
+  return 'Ready';
+}
+function showJob({ job: { running, share, ahead }, networks, warm_networks }) {
+  if (running && share === null) showProgress('Translating');
+  else if (running) showProgress(share === 1 ? 'Writing the file'
+    : `Translating: ${Math.floor(100 * share)} %`, share);
+  else if (ahead) showProgress(`Waiting: ${counted(ahead, 'image')} before it`);
+  else showProgress(warm_networks < networks
+    ? 'Waiting: the network is warming up' : 'Waiting');
 }
 (async () => {
-  for (;; await sleep(job ? POLL.busy : POLL.idle))
+  for (;; await sleep(job ? POLL_MS.busy : POLL_MS.idle))
     if (!document.hidden) await poll();
 })();
-

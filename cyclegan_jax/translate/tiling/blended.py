@@ -1,4 +1,4 @@
-"""Any generator, by tiles that overlap and are blended: not exact."""
+"""Translation by overlapping tiles that are blended: any generator, inexact."""
 
 import math
 import pathlib
@@ -7,15 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from cyclegan_jax.translate.tiling.scratch_array import Spool
-from cyclegan_jax.translate.tiling.windows import (
-  Source,
-  WriteWindow,
-)
+from cyclegan_jax.translate.tiling.windows import WindowSource, WriteWindow
 
 
 def translate_blended(
   translate: Callable[[np.ndarray], np.ndarray],
-  image: Source,
+  image: WindowSource,
   channels: int,
   write_window: WriteWindow,
   *,
@@ -23,28 +20,28 @@ def translate_blended(
   scratch: pathlib.Path,
   on_progress: Callable[[int, int], None],
 ) -> None:
-  """Translates one image by tiles, each as if it were an image of its own.
+  """Translates one image by tiles, each as an image of its own.
 
-  Neighbours overlap by a quarter of their side at least; there the weight of
-  one falls as the other's rises, along a cosine.
+  Neighbors overlap by at least a quarter of their side, where the weight of
+  one falls along a cosine as the other's rises.
 
   Args:
     translate: [h, w, C] in [-1, 1] to [h, w, channels], of a tile's size.
     image: [H, W, C] in [-1, 1], no smaller than a tile.
-    channels: of the output.
+    channels: channels of the output.
     write_window: called with (y0, x0, float32 [h, w, channels]).
-    tile: height and width.
+    tile: height and width of a tile.
     scratch: folder of the scratch file.
-    on_progress: called with (tiles done, tiles in all).
+    on_progress: called with the number of tiles done and their total.
 
   Raises:
-    WorkdirError: the folder can't be written.
+    WorkdirError: the folder cannot be written.
   """
   height, width = image.shape[:2]
-  tops, lefts = starts(height, tile[0]), starts(width, tile[1])
+  tops, lefts = tile_starts(height, tile[0]), tile_starts(width, tile[1])
   total, done = len(tops) * len(lefts), 0
-  # An output so far; what was not yet written reads as zero.
-  with Spool((height, width, channels), np.float32, scratch) as spool:
+  # The weighted sum so far; zero where nothing was written.
+  with Spool((height, width, channels), np.float32, scratch) as sums:
     for row, y in enumerate(tops):
       end_y = tops[row + 1] if row + 1 < len(tops) else height
       for column, x in enumerate(lefts):
@@ -54,17 +51,17 @@ def translate_blended(
           tile_weights(tops, row, tile[0])[:, None, None]
           * tile_weights(lefts, column, tile[1])[:, None]
         ).astype(np.float32)
-        total_so_far = spool.read(y, y + tile[0], x, x + tile[1])
-        total_so_far += translate(window) * weights
-        spool.write(y, x, total_so_far)
-        # No later tile reaches what lies before the next one's start.
-        write_window(y, x, total_so_far[: end_y - y, : end_x - x])
+        output = sums.read(y, y + tile[0], x, x + tile[1])
+        output += translate(window) * weights
+        sums.write(y, x, output)
+        # No later tile reaches pixels before the next one's start.
+        write_window(y, x, output[: end_y - y, : end_x - x])
         done += 1
         on_progress(done, total)
 
 
-def starts(size: int, tile: int) -> list[int]:
-  """Where the tiles of one side begin: at even distances, in order."""
+def tile_starts(size: int, tile: int) -> list[int]:
+  """Evenly spaced starts of the tiles along a side, in order."""
   overlap = tile // 4
   count = max(1, math.ceil((size - overlap) / (tile - overlap)))
   if count == 1:
@@ -73,30 +70,29 @@ def starts(size: int, tile: int) -> list[int]:
 
 
 def tile_weights(starts: list[int], index: int, tile: int) -> np.ndarray:
-  """A tile's share [tile] along one side; all tiles' add up to one."""
+  """Weights [tile] of a tile along one side; those of all tiles sum to 1."""
   place = starts[index] + np.arange(tile)
-  total = np.zeros(tile)
-  for other in range(max(0, index - 2), min(len(starts), index + 3)):
-    shape = _ramps(
+  neighbors = range(max(0, index - 2), min(len(starts), index + 3))
+  weights = {
+    other: _cosine_window(
       place - starts[other],
       tile,
       rises=other > 0,
       falls=other < len(starts) - 1,
     )
-    total += shape
-    if other == index:
-      own = shape
-  return own / total
+    for other in neighbors
+  }
+  return weights[index] / sum(weights.values())
 
 
-def _ramps(
+def _cosine_window(
   place: np.ndarray, tile: int, *, rises: bool, falls: bool
 ) -> np.ndarray:
   """Zero outside of a tile, one in its middle, half a cosine between."""
   length = max(1, tile // 4)
   weights = ((place >= 0) & (place < tile)).astype(np.float64)
-  for is_there, depth in ((rises, place + 0.5), (falls, tile - 0.5 - place)):
-    if is_there:
+  for has_ramp, depth in ((rises, place + 0.5), (falls, tile - 0.5 - place)):
+    if has_ramp:
       share = np.clip(depth / length, 0, 1)
       weights *= (1 - np.cos(math.pi * share)) / 2
   return weights

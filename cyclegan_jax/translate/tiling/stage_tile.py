@@ -10,45 +10,52 @@ import jax.numpy as jnp
 from cyclegan_jax.config import GeneratorConfig
 from cyclegan_jax.nets.layers import Conv, ConvTranspose, Norm, param_dtype
 from cyclegan_jax.nets.resnet import Stage
-from cyclegan_jax.translate.tiling.windows import (
-  Span,
-  span,
-)
+from cyclegan_jax.translate.tiling.windows import Span, span
 from cyclegan_jax.types import Array, Params
 
 
-class Given(NamedTuple):
-  """What is done to what the stage before gave, before it is used."""
+class TileProgram(NamedTuple):
+  """Static arguments of `compute_tile`: equal ones are compiled once.
 
-  norm: bool = False
-  relu: bool = False
-  adds: bool = False  # what was kept when the block opened
+  Attributes:
+    stage: the stage, without its names.
+    config: config of the generator.
+    has_norm: whether the input has to be normalized.
+    has_relu: whether a ReLU has to be applied to the input.
+    is_last: whether the stage is the network's last.
+    height: height of the output's tile.
+    width: width of the output's tile.
+  """
 
-
-class Recipe(NamedTuple):
-  """What a tile's program depends on: equal ones are compiled once."""
-
-  stage: Stage  # without its names
+  stage: Stage
   config: GeneratorConfig
-  given: Given
+  has_norm: bool
+  has_relu: bool
   is_last: bool
-  height: int  # of the output's tile
+  height: int
   width: int
 
 
-class Result(NamedTuple):
-  """What a tile gives."""
+class TileResult(NamedTuple):
+  """Output of a tile.
 
-  output: Array  # [h, w, O], without norm
-  means: Array  # [h, O] of each row
-  squares: Array  # [h, O], sums of squared differences from it
-  taken: Array | None  # [h, w, I] what the convolution saw, to be kept
+  Attributes:
+    output: [h, w, O], not normalized.
+    means: [h, O], mean of each row.
+    squares: [h, O], each row's sum of squared differences from its mean.
+    skip: [h, w, I], the block's input if the stage opens a block.
+  """
+
+  output: Array
+  means: Array
+  squares: Array
+  skip: Array | None
 
 
-def taken_span(
+def input_span(
   stage: Stage, upsample: str, start: int, length: int, size: int
 ) -> Span:
-  """What a stage takes for `length` pixels of its output from `start` on."""
+  """The input of `length` pixels of a stage's output from `start` on."""
   if not stage.is_up:
     pad = stage.size // 2
     return span(
@@ -58,73 +65,72 @@ def taken_span(
       stage.padding,
       pad,
     )
-  if upsample == 'transpose':  # one pixel is spread over two, and the next
+  if upsample == 'transpose':  # a pixel is spread over two, and the next
     return span(start // 2, length // 2 + 1, size, 'zero', 1)
-  # Reflected after each pixel became two, the nearest repeats the edge.
+  # A reflection after each pixel was doubled repeats the edge.
   border = 'edge' if stage.padding == 'reflect' else 'zero'
   return span(start // 2 - 1, length // 2 + 2, size, border, 1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def compute_tile(
-  recipe: Recipe,
+  program: TileProgram,
   params: Params,
   norm: dict[str, Array],
   window: Array,
-  kept: Array | None,
+  skip: Array | None,
   rows: Array,
   columns: Array,
   num_columns: Array,
-) -> Result:
-  """One tile of a stage: jitted.
+) -> TileResult:
+  """Computes one tile of a stage.
 
   Args:
-    recipe: static.
-    params: of the stage's convolution.
-    norm: of what the stage before gave: [C] mean, variance, scale and bias.
-    window: [h, w, I], what it gave, by the indices of `taken_span`.
-    kept: [h, w, I], what is added to it, or None.
+    program: static arguments.
+    params: parameters of the stage's convolution.
+    norm: [C] mean, variance, scale and bias of the input's norm.
+    window: [h, w, I], the previous stage's output, by `input_span`.
+    skip: [h, w, I], added to the input where a block was closed; else None.
     rows: [h] bool, false beyond the border.
-    columns: [w] likewise.
-    num_columns: of the output that are within the image, for its statistics.
+    columns: [w] bool, false beyond the border.
+    num_columns: number of the output's columns that are within the image.
   """
-  stage, config = recipe.stage, recipe.config
+  stage, config = program.stage, program.config
   x = window
-  if recipe.given.norm:
-    x = _normalise(x, norm, config)
-  if recipe.given.relu:
+  if program.has_norm:
+    x = _normalize(x, norm, config)
+  if program.has_relu:
     x = nn.relu(x)
-  if kept is not None:
-    x = kept + x
-  taken = None
+  if skip is not None:
+    x = skip + x
+  block_input = None
   if stage.opens_block:
     low = stage.size // 2
-    taken = x[low : low + recipe.height, low : low + recipe.width]
+    block_input = x[low : low + program.height, low : low + program.width]
   if stage.padding == 'zero' or (
     stage.is_up and config.upsample == 'transpose'
   ):
-    # Beyond the border are zeros of what the convolution takes, not of what
-    # the norm does.
+    # The convolution's input is zero beyond the border, not the norm's.
     inside = rows[:, None, None] & columns[None, :, None]
     x = jnp.where(inside, x, jnp.zeros_like(x))
   y = _convolve(stage, config, params, x[None])[0]
   if stage.is_up:
     first = 0 if config.upsample == 'transpose' else 1
-    y = y[first : first + recipe.height, first : first + recipe.width]
-  if recipe.is_last:
+    y = y[first : first + program.height, first : first + program.width]
+  if program.is_last:
     y = jnp.tanh(y)
   wide = y.astype(param_dtype(config.dtype))
-  used = (jnp.arange(recipe.width) < num_columns)[None, :, None]
+  used = (jnp.arange(program.width) < num_columns)[None, :, None]
   count = num_columns.astype(wide.dtype)
   means = jnp.sum(jnp.where(used, wide, jnp.zeros_like(wide)), 1) / count
-  centred = jnp.where(used, wide - means[:, None], jnp.zeros_like(wide))
-  return Result(y, means, jnp.sum(jnp.square(centred), 1), taken)
+  centered = jnp.where(used, wide - means[:, None], jnp.zeros_like(wide))
+  return TileResult(y, means, jnp.sum(jnp.square(centered), 1), block_input)
 
 
-def _normalise(
+def _normalize(
   x: Array, norm: dict[str, Array], config: GeneratorConfig
 ) -> Array:
-  """As `nets.layers.Norm`, by statistics that are given."""
+  """`nets.layers.Norm` with given statistics."""
   wide = x.astype(param_dtype(config.dtype)) - norm['mean']
   y = wide * jax.lax.rsqrt(norm['variance'] + Norm.epsilon)
   if config.affine:
@@ -135,7 +141,7 @@ def _normalise(
 def _convolve(
   stage: Stage, config: GeneratorConfig, params: Params, x: Array
 ) -> Array:
-  """The stage's convolution, without any padding."""
+  """The stage's convolution without padding."""
   common: dict[str, Any] = {
     'use_bias': stage.use_bias,
     'dtype': config.dtype,

@@ -1,10 +1,11 @@
-"""The ResNet generator, stage by stage, each of them tile by tile: exact.
+"""Exact translation with the ResNet generator, one stage after the other.
 
-A stage is a convolution. What it gives is spooled as it is, and its
-statistics are gathered meanwhile; the next stage reads a window with the
-border that its kernel needs and applies the norm, which is the whole image's,
-before its own convolution. So nothing is computed twice but norms in borders,
-and the only thing that a pixel needs from afar, the statistics, is exact.
+A stage is a convolution, computed tile by tile. Its output goes to a scratch
+file without its norm, whose statistics are gathered meanwhile. The next stage
+reads windows with the border that its kernel needs, and normalizes them with
+the statistics of the whole image before its own convolution. So nothing but
+norms in borders is computed twice, and the output equals that of the untiled
+network.
 """
 
 import contextlib
@@ -25,25 +26,24 @@ from cyclegan_jax.nets.resnet import Stage, stages
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.translate.tiling.scratch_array import Spool
 from cyclegan_jax.translate.tiling.stage_tile import (
-  Given,
-  Recipe,
-  Result,
+  TileProgram,
+  TileResult,
   compute_tile,
-  taken_span,
+  input_span,
 )
 from cyclegan_jax.translate.tiling.windows import (
-  Source,
   Tile,
+  WindowSource,
   WriteWindow,
   count_tiles,
-  cut,
   gather,
+  tiles,
 )
 from cyclegan_jax.types import Params
 
 
 class Moments:
-  """Mean and variance of each channel, gathered row by row in float64."""
+  """Mean and variance of each channel, accumulated in float64."""
 
   def __init__(self, channels: int):
     self._count = 0
@@ -54,8 +54,8 @@ class Moments:
     """Adds rows of equal width (Chan, Golub and LeVeque's formula).
 
     Args:
-      width: pixels of a row.
-      means: [rows, C], of each row.
+      width: pixels in a row.
+      means: [rows, C], mean of each row.
       squares: [rows, C], each row's sum of squared differences from its mean.
     """
     means, squares = means.astype(np.float64), squares.astype(np.float64)
@@ -67,21 +67,28 @@ class Moments:
     self._count = total
 
   def result(self, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, variance), each [C]."""
+    """Mean and variance, each [C]."""
     return self._mean.astype(dtype), (self._squares / self._count).astype(dtype)
 
 
-class Value(NamedTuple):
-  """What a stage takes, by its parts."""
+class StageInput(NamedTuple):
+  """Input of a stage, before its norm, ReLU and sum.
 
-  source: Source
-  given: Given
-  norm: dict[str, Any]  # [C] mean, variance, and scale and bias if affine
-  kept: Spool | None  # what is added, where something is
+  Attributes:
+    source: output of the previous stage, or the image.
+    norm: [C] mean and variance, and scale and bias if affine; {} for no norm.
+    has_relu: whether a ReLU follows the norm.
+    skip: the block's input, to be added; None if no block was closed.
+  """
+
+  source: WindowSource
+  norm: dict[str, Any]
+  has_relu: bool
+  skip: Spool | None
 
 
-class Step(NamedTuple):
-  """A stage, its output's height and width, and the side of its tiles."""
+class StagePlan(NamedTuple):
+  """A stage with the height and width of its output and its tiles' side."""
 
   stage: Stage
   size: tuple[int, int]
@@ -91,7 +98,7 @@ class Step(NamedTuple):
 def translate_staged(
   config: GeneratorConfig,
   params: Params,
-  image: Source,
+  image: WindowSource,
   channels: int,
   write_window: WriteWindow,
   *,
@@ -102,74 +109,79 @@ def translate_staged(
   """Translates one image with the ResNet generator.
 
   Args:
-    config: of a network without dropout.
-    params: of the generator.
+    config: config of a generator without dropout.
+    params: parameters of the generator.
     image: [H, W, C] in [-1, 1], H and W multiples of 4.
-    channels: of the output.
+    channels: channels of the output.
     write_window: called with (y0, x0, float32 [h, w, channels]).
-    tile: side of an output's tiles at full resolution, a multiple of 4; at
-      the others half of it, since there are more channels.
+    tile: side of the tiles at full resolution, a multiple of 4. At other
+      resolutions it is half of that, as there are more channels.
     scratch: folder of the scratch files.
-    on_progress: called with (tiles done, tiles in all).
+    on_progress: called with the number of tiles done and their total.
 
   Raises:
-    WorkdirError: the folder can't be written, or has too little room.
+    WorkdirError: the folder cannot be written, or has too little space.
   """
-  steps = _plan(config, image.shape[:2], channels, tile)
-  _check_room(scratch, config, image.shape[:2])
-  total, done = sum(count_tiles(step.size, step.side) for step in steps), 0
-  value, kept = Value(image, Given(), {}, None), None
+  plans = _plan(config, image.shape[:2], channels, tile)
+  _check_space(scratch, config, image.shape[:2])
+  total, done = sum(count_tiles(plan.size, plan.side) for plan in plans), 0
+  stage_input = StageInput(image, norm={}, has_relu=False, skip=None)
+  skip: Spool | None = None
   with contextlib.ExitStack() as files:
-    for step in steps:
-      stage, spool = step.stage, None
-      if step is not steps[-1]:
-        spool = files.enter_context(
-          Spool((*step.size, stage.features), config.dtype, scratch)
+    for plan in plans:
+      stage, output = plan.stage, None
+      if plan is not plans[-1]:
+        output = files.enter_context(
+          Spool((*plan.size, stage.features), config.dtype, scratch)
         )
       if stage.opens_block:
-        kept = files.enter_context(
-          Spool(value.source.shape, config.dtype, scratch)
+        skip = files.enter_context(
+          Spool(stage_input.source.shape, config.dtype, scratch)
         )
       moments = Moments(stage.features)
-      for part, result in _compute_tiles(config, params, step, value):
-        if spool:
-          spool.write(part.y, part.x, np.asarray(result.output))
+      for part, result in _compute_tiles(config, params, plan, stage_input):
+        if output:
+          output.write(part.y, part.x, np.asarray(result.output))
           moments.add(
             part.width, np.asarray(result.means), np.asarray(result.squares)
           )
         else:
-          output = np.asarray(result.output, np.float32)
-          write_window(part.y, part.x, output)
-        if kept and result.taken is not None:
-          kept.write(part.y, part.x, np.asarray(result.taken))
+          pixels = np.asarray(result.output, np.float32)
+          write_window(part.y, part.x, pixels)
+        if skip and result.skip is not None:
+          skip.write(part.y, part.x, np.asarray(result.skip))
         done += 1
         on_progress(done, total)
-      for used in (value.source, value.kept):
+      for used in (stage_input.source, stage_input.skip):
         if isinstance(used, Spool):
           used.close()
-      if spool:
-        value = _next_value(config, params, stage, spool, moments, kept)
+      if output:
+        stage_input = StageInput(
+          output,
+          _norm_of(config, params, stage, moments),
+          stage.relu,
+          skip if stage.closes_block else None,
+        )
 
 
 def _plan(
   config: GeneratorConfig, size: tuple[int, int], channels: int, tile: int
-) -> list[Step]:
-  steps, full = [], size
+) -> list[StagePlan]:
+  plans, full = [], size
   for stage in stages(config, channels):
     if stage.is_up:
       size = (size[0] * 2, size[1] * 2)
     else:
       size = (size[0] // stage.stride, size[1] // stage.stride)
-    side = tile if size == full else tile // 2
-    steps.append(Step(stage, size, side))
-  return steps
+    plans.append(StagePlan(stage, size, tile if size == full else tile // 2))
+  return plans
 
 
-def _check_room(
+def _check_space(
   folder: pathlib.Path, config: GeneratorConfig, size: tuple[int, int]
 ) -> None:
-  # Most is taken where full resolution meets half of it: F + 2F / 4 values a
-  # pixel. Inside of the blocks it is 4F / 16 four times.
+  # The peak is where full resolution meets half of it: F + 2F / 4 values per
+  # pixel. Inside the blocks it is four times 4F / 16.
   item = 2 if config.dtype == 'bfloat16' else 4
   needed = math.prod(size) * config.filters * 3 // 2 * item
   with explain_disk_errors(folder, option='scratch folder'):
@@ -178,69 +190,75 @@ def _check_room(
     height, width = size
     raise WorkdirError(
       f'{folder} has {free / 2**20:.0f} MiB free, but an image of {width} x '
-      f'{height} takes {needed / 2**20:.0f} MiB of scratch files: free some, '
-      'or give another scratch folder'
+      f'{height} needs {needed / 2**20:.0f} MiB of scratch files. Free some, '
+      'or use another scratch folder'
     )
 
 
-def _next_value(
-  config: GeneratorConfig,
-  params: Params,
-  stage: Stage,
-  spool: Spool,
-  moments: Moments,
-  kept: Spool | None,
-) -> Value:
-  has_norm = config.norm != 'none'
-  norm: dict[str, Any] = {}
-  if has_norm:
-    mean, variance = moments.result(param_dtype(config.dtype))
-    norm = {'mean': mean, 'variance': variance, **params.get(stage.norm, {})}
-  given = Given(norm=has_norm, relu=stage.relu, adds=stage.closes_block)
-  return Value(spool, given, norm, kept if stage.closes_block else None)
+def _norm_of(
+  config: GeneratorConfig, params: Params, stage: Stage, moments: Moments
+) -> dict[str, Any]:
+  if config.norm == 'none':
+    return {}
+  mean, variance = moments.result(param_dtype(config.dtype))
+  return {'mean': mean, 'variance': variance, **params.get(stage.norm, {})}
 
 
 def _compute_tiles(
-  config: GeneratorConfig, params: Params, step: Step, value: Value
-) -> Iterator[tuple[Tile, Result]]:
-  """Each tile's result, cut to the tile; the next one is begun before."""
-  stage = step.stage
-  # Small sides have small tiles, in steps, so that few are compiled.
+  config: GeneratorConfig,
+  params: Params,
+  plan: StagePlan,
+  stage_input: StageInput,
+) -> Iterator[tuple[Tile, TileResult]]:
+  """Yields each tile with its result, after starting the next one."""
+  stage = plan.stage
+  # Short sides have small tiles, in powers of two, so that few are compiled.
   height, width = (
-    min(step.side, 1 << (length - 1).bit_length()) for length in step.size
+    min(plan.side, 1 << (length - 1).bit_length()) for length in plan.size
   )
-  nameless = stage._replace(name='', norm='', dropout='')
-  recipe = Recipe(nameless, config, value.given, not stage.norm, height, width)
-  waiting = None
-  for part in cut(step.size, step.side):
+  program = TileProgram(
+    stage._replace(name='', norm='', dropout=''),
+    config,
+    has_norm=bool(stage_input.norm),
+    has_relu=stage_input.has_relu,
+    is_last=not stage.norm,
+    height=height,
+    width=width,
+  )
+  pending = None
+  for part in tiles(plan.size, plan.side):
     rows, columns = (
-      taken_span(stage, config.upsample, start, length, size)
+      input_span(stage, config.upsample, start, length, size)
       for start, length, size in zip(
-        (part.y, part.x), (height, width), value.source.shape, strict=False
+        (part.y, part.x),
+        (height, width),
+        stage_input.source.shape[:2],
+        strict=True,
       )
     )
     read = functools.partial(gather, rows=rows.pixels, columns=columns.pixels)
-    window = read(value.source.read)
-    kept = read(value.kept.read) if value.kept else None
+    window = read(stage_input.source.read)
+    skip = read(stage_input.skip.read) if stage_input.skip else None
     result = compute_tile(
-      recipe,
+      program,
       params[stage.name],
-      value.norm,
+      stage_input.norm,
       window,
-      kept,
+      skip,
       rows.inside,
       columns.inside,
       np.int32(part.width),
     )
-    if waiting:
-      yield _cropped(*waiting)
-    waiting = part, result
-  if waiting:
-    yield _cropped(*waiting)
+    if pending:
+      yield _crop_result(*pending)
+    pending = part, result
+  if pending:
+    yield _crop_result(*pending)
 
 
-def _cropped(part: Tile, result: Result) -> tuple[Tile, Result]:
+def _crop_result(part: Tile, result: TileResult) -> tuple[Tile, TileResult]:
+  """Copies a result to the host and crops it to its tile."""
   h, w = part.height, part.width
-  output, means, squares, taken = jax.device_get(result)
-  taken = None if taken is None else taken[:h, :w]
-  return part, Result(output[:h, :w], means[:h], squares[:h], taken)
+  output, means, squares, skip = jax.device_get(result)
+  skip = None if skip is None else skip[:h, :w]
+  return part, TileResult(output[:h, :w], means[:h], squares[:h], skip)

@@ -1,4 +1,4 @@
-"""Which pixels a tile needs, and which pixels stand in beyond the border."""
+"""Windows of images, tiles of outputs, and pixels beyond an image's border."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -6,22 +6,28 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+# (y0, y1, x0, x1) to the window [y1 - y0, x1 - x0, C].
 ReadWindow = Callable[[int, int, int, int], np.ndarray]
+# Takes (y0, x0) of a window and the window [h, w, C].
 WriteWindow = Callable[[int, int, np.ndarray], None]
 
 
-class Source(Protocol):
-  """What windows are read of: a spool, or the image."""
+class WindowSource(Protocol):
+  """An image that is read by windows: in memory, or in a file.
+
+  Attributes:
+    shape: (height, width, channels).
+  """
 
   shape: tuple[int, int, int]
 
   def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-    """The window [y1 - y0, x1 - x0, C]."""
+    """Reads the window [y1 - y0, x1 - x0, C]."""
     ...
 
 
 class PaddedImage:
-  """An image by its windows, padded at its bottom and right as by `pad`."""
+  """An image read by windows, padded at its bottom and right as by `pad`."""
 
   def __init__(
     self,
@@ -30,84 +36,100 @@ class PaddedImage:
     padded: tuple[int, int],
     channels: int,
   ):
+    """Reads nothing yet.
+
+    Args:
+      read_window: reads windows of the image.
+      size: height and width of the image.
+      padded: height and width with padding.
+      channels: channels of the image.
+    """
     self.shape = (*padded, channels)
     self._read_window = read_window
-    self._size = size
+    self._rows, self._columns = map(reflected_indices, size, padded)
 
   def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
-    """The window [y1 - y0, x1 - x0, C], float32."""
-    rows, columns = (
-      mirrored(np.arange(first, last), size, padded)
-      for first, last, size, padded in zip(
-        (y0, x0), (y1, x1), self._size, self.shape[:2], strict=True
-      )
-    )
-    return gather(self._read_window, rows, columns)
+    """Reads the window [y1 - y0, x1 - x0, C]."""
+    return gather(self._read_window, self._rows[y0:y1], self._columns[x0:x1])
 
 
-def mirrored(index: np.ndarray, size: int, padded: int) -> np.ndarray:
-  """Where the pixels of a padded side come from.
+def array_reader(array: np.ndarray) -> ReadWindow:
+  """A function that reads windows of an array [H, W, C]."""
 
-  The side is reflected, its last pixel not repeated; where it is shorter than
-  what is added, it is mirrored back and forth, with its ends repeated.
+  def read(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+    return array[y0:y1, x0:x1]
 
-  Args:
-    index: places in 0 ... padded - 1.
-    size: of the side.
-    padded: of the side with its padding after it.
+  return read
+
+
+def array_writer(array: np.ndarray) -> WriteWindow:
+  """A function that writes windows into an array [H, W, C]."""
+
+  def write(y0: int, x0: int, window: np.ndarray) -> None:
+    array[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]] = window
+
+  return write
+
+
+def reflected_indices(size: int, padded: int) -> np.ndarray:
+  """Indices [padded] of the pixels that fill a side with padding at its end.
+
+  The side is reflected without repeating its last pixel. A side shorter than
+  its padding is reflected repeatedly, with the ends repeated.
   """
-  if padded - size < size:
-    return np.where(index < size, index, 2 * (size - 1) - index)
-  index = index % (2 * size)
-  return np.where(index < size, index, 2 * size - 1 - index)
+  added = padded - size
+  return np.pad(
+    np.arange(size), (0, added), 'reflect' if added < size else 'symmetric'
+  )
 
 
 def pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """An image [h, w, C], or images [B, h, w, C], reflected to a size.
+  """Pads images [h, w, C] or [B, h, w, C] by reflection at bottom and right.
 
   Returns:
-    [height, width, C] or [B, height, width, C]; the same pixels at the top
-    and left. The array itself where it has that size.
+    [height, width, C] or [B, height, width, C]; the array itself if it has
+    that size.
   """
   if image.shape[-3:-1] == (height, width):
     return image
-  rows = mirrored(np.arange(height), image.shape[-3], height)
-  columns = mirrored(np.arange(width), image.shape[-2], width)
+  rows = reflected_indices(image.shape[-3], height)
+  columns = reflected_indices(image.shape[-2], width)
   return image[..., rows[:, None], columns, :]
 
 
 def gather(
   read: ReadWindow, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-  """Pixels at rows x columns, of the one window that holds all of them."""
+  """Pixels at rows x columns, from the one window that holds them all."""
   y0, x0 = int(rows.min()), int(columns.min())
   window = read(y0, int(rows.max()) + 1, x0, int(columns.max()) + 1)
-  if _is_a_range(rows) and _is_a_range(columns):
+  if (np.diff(rows) == 1).all() and (np.diff(columns) == 1).all():
     return window
   return window[np.ix_(rows - y0, columns - x0)]
 
 
-def _is_a_range(index: np.ndarray) -> bool:
-  return bool((np.diff(index) == 1).all())
-
-
 class Span(NamedTuple):
-  """One side of what a tile is computed from: `length` indices."""
+  """One side of the input of a tile.
 
-  pixels: np.ndarray  # indices of those that stand for them
-  inside: np.ndarray  # false where the span is beyond the border
+  Attributes:
+    pixels: indices within the image; beyond the border, those that stand in.
+    inside: bool, false beyond the border.
+  """
+
+  pixels: np.ndarray
+  inside: np.ndarray
 
 
 def span(start: int, length: int, size: int, border: str, halo: int) -> Span:
   """The pixels from `start` on, of a side that ends at 0 and at `size`.
 
   Args:
-    start: may be negative.
-    length: of the span; it may end behind the border.
-    size: of the side.
-    border: what lies beyond: 'reflect', or 'edge', which 'zero' has too, to
-      be masked.
-    halo: how far it does; what is further is not used.
+    start: first place; may be negative.
+    length: number of places; they may end beyond the border.
+    size: length of the side.
+    border: 'reflect' or 'edge' beyond the border. For zeros use 'edge' and
+      mask what is not inside.
+    halo: width of the border; places beyond it are not used.
   """
   place = np.arange(start, start + length)
   index = np.clip(place, 0, size - 1)
@@ -120,15 +142,15 @@ def span(start: int, length: int, size: int, border: str, halo: int) -> Span:
 
 
 class Tile(NamedTuple):
-  """A part of an output."""
+  """A part of an output; smaller than others at the bottom and right."""
 
   y: int
   x: int
-  height: int  # less than a whole tile's at the bottom
+  height: int
   width: int
 
 
-def cut(size: tuple[int, int], side: int) -> Iterator[Tile]:
+def tiles(size: tuple[int, int], side: int) -> Iterator[Tile]:
   """Square tiles that cover an output, row by row."""
   height, width = size
   for y in range(0, height, side):
@@ -137,7 +159,7 @@ def cut(size: tuple[int, int], side: int) -> Iterator[Tile]:
 
 
 def count_tiles(size: tuple[int, int], side: int) -> int:
-  """How many tiles `cut` makes."""
+  """Number of tiles of `tiles`."""
   return math.prod(round_up(length, side) // side for length in size)
 
 
