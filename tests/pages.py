@@ -94,15 +94,20 @@ def chromium(*flags):
   sync_api = pytest.importorskip(
     'playwright.sync_api', reason='needs Playwright'
   )
+  with (
+    sync_api.sync_playwright() as playwright,
+    launch(playwright.chromium, *flags) as browser,
+  ):
+    yield browser
+
+
+def launch(browser_type, *flags):
+  """Starts Chromium; `browser.browser_type` starts another in one process."""
   path = shutil.which('chromium')
   if not path:
     pytest.skip('needs Chromium')
   flags = ('--no-sandbox', '--disable-quic', *_CAMERA_FLAGS, *flags)
-  with (
-    sync_api.sync_playwright() as playwright,
-    playwright.chromium.launch(executable_path=path, args=flags) as browser,
-  ):
-    yield browser
+  return browser_type.launch(executable_path=path, args=flags)
 
 
 @contextlib.contextmanager

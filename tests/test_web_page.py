@@ -352,20 +352,20 @@ def test_float16(browser, sites, runs):
 
 
 @pytest.mark.browser
-def test_webgpu_and_its_fallback(sites, runs, tmp_path):
+def test_webgpu_and_its_fallback(browser, sites, runs, tmp_path):
   pixels = drawing(16, 16)
   expected = load_translator(runs['resnet'], 'ab')(pixels)
   shutil.copytree(sites['resnet'], tmp_path / 'broken')
   (tmp_path / 'broken/onnxruntime/ort.webgpu.bundle.min.js').unlink()
-  with pages.chromium(*WEBGPU) as browser:
-    with opened(browser, sites['resnet']) as page:
+  with pages.launch(browser.browser_type, *WEBGPU) as with_gpu:
+    with opened(with_gpu, sites['resnet']) as page:
       page.wait_for_selector('#state:not(:empty)')
       if not page.inner_text('#state').startswith('WebGPU'):
         pytest.skip('this Chromium has no WebGPU, not even on the CPU')
       made = translate(page, pages.encode(pixels))
       assert page.inner_text('#state') == 'Ready: WebGPU'
     assert difference(made, expected) <= 1
-    with opened(browser, tmp_path / 'broken') as page:
+    with opened(with_gpu, tmp_path / 'broken') as page:
       made = translate(page, pages.encode(pixels))
       assert page.inner_text('#state') == 'Ready: WASM (WebGPU failed)'
     assert difference(made, expected) <= 1
