@@ -83,6 +83,7 @@ def test_begins_with_what_the_source_s_translator_takes(
   assert written['init_sha256'] == read_networks(tuned).sha256
 
 
+@pytest.mark.slow
 def test_generators_alone(config, tuned, source, tmp_path):
   tuned = tuned.replace(init_discriminators=False, ema_decay=0.0)
   train(tuned, tmp_path / 'run')
