@@ -18,6 +18,7 @@ SETUP = ROOT / 'setup.cfg'
 # Extras that a module may import at its top, as only its command imports it.
 OPTIONAL = {
   'export': {'onnx', 'onnxruntime'},
+  'media': {'av'},
   'serve': {'starlette', 'uvicorn'},
 }
 

@@ -73,7 +73,6 @@ def test_export_and_import(trained_run, tmp_path):
   exported, imported = (
     checkpoint.load(folder).state for folder in (trained_run, to)
   )
-  # A running average is exported in place of the generators.
   jax.tree.map(
     np.testing.assert_array_equal, exported.translators, imported.gen
   )

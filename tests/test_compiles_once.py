@@ -7,6 +7,7 @@ from cyclegan_jax.report.metric_writer import read_metrics
 from cyclegan_jax.training.train import train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'num_devices', [1, pytest.param(2, marks=pytest.mark.slow)]
 )

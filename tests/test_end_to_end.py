@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cyclegan_jax import (
@@ -15,6 +16,7 @@ from cyclegan_jax.storage import checkpoint
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_folders_in_translations_out(tmp_path, monkeypatch, capsys):
   """Two folders, a run, a gallery, translated files; one trace in all."""
   traces = []

@@ -93,6 +93,7 @@ def test_the_steps_that_lose_it_are_left_out_and_written_down(
   assert output.count('the loss was NaN or infinite') == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'num_devices', [1, pytest.param(2, marks=pytest.mark.slow)]
 )
@@ -123,6 +124,7 @@ def test_several_are_lost_since_the_last_checkpoint(
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stop_after', ['lost', 'before'])
 def test_in_two_parts_it_comes_to_the_same(config, tmp_path, stop_after):
   one, two = tmp_path / 'one', tmp_path / 'two'
@@ -143,6 +145,7 @@ def test_in_two_parts_it_comes_to_the_same(config, tmp_path, stop_after):
     assert (one / name).read_text() == (two / name).read_text()
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_next_checkpoint_takes_the_skip_back(
   config, tmp_path
 ):
@@ -164,6 +167,7 @@ def test_a_kill_before_the_next_checkpoint_takes_the_skip_back(
     np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_more_are_lost_than_the_budget(config, tmp_path):
   lost = lost_steps(config.seed)
   with pytest.raises(TrainingError, match=r'max_skipped_steps=1\b') as caught:
@@ -176,6 +180,7 @@ def test_more_are_lost_than_the_budget(config, tmp_path):
   assert int(train(config, tmp_path).state.step) == STEPS
 
 
+@pytest.mark.slow
 def test_a_gradient_that_overflows_while_the_loss_does_not(config, tmp_path):
   """Adam squares it: infinite in the state, where no loss will show it."""
   config = config.replace(
@@ -191,6 +196,7 @@ def test_a_gradient_that_overflows_while_the_loss_does_not(config, tmp_path):
   assert checkpoint.list_steps(tmp_path / 'checkpoints') == [0]
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_far_too_high_ends_soon(config, tmp_path):
   config = config.replace(
     optimizer={'name': 'adam', 'learning_rate': 1e30},
@@ -202,6 +208,7 @@ def test_a_rate_that_is_far_too_high_ends_soon(config, tmp_path):
   assert checkpoint.list_steps(tmp_path / 'checkpoints') == [0]
 
 
+@pytest.mark.slow
 def test_a_machine_that_errs_once(config, tmp_path, monkeypatch, capfd):
   """A bit that flips in the chip, which nothing here can make it do."""
   config = config.replace(loss={'cycle_a': 10.0, 'cycle_b': 10.0})

@@ -135,7 +135,7 @@ def single_device_run(name):
   'name, num_devices',
   [
     ('keras', 2),
-    ('paper', 4),
+    pytest.param('paper', 4, marks=pytest.mark.slow),
     *(
       pytest.param(*case, marks=pytest.mark.slow)
       for case in (('paper', 1), ('keras', 8), ('critic', 2), ('ladder', 2))

@@ -67,6 +67,7 @@ def test_resumed_after_fewer_steps(trained_run, load_preset, tmp_path):
   assert_same_run(tmp_path, trained_run)
 
 
+@pytest.mark.slow
 def test_threads_and_checkpoints_change_nothing(
   trained_run, load_preset, tmp_path
 ):

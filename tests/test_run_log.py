@@ -108,6 +108,7 @@ def small_recipe(size, **changes):
   return config, sources, sample_images(config, sources)
 
 
+@pytest.mark.slow
 def test_a_healthy_run_has_no_warnings(make_run_log, tmp_path):
   config, sources, reals = small_recipe(16)
   run_log = make_run_log(config, reals=reals)

@@ -134,6 +134,7 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
   checkpoint.load(workdir / 'checkpoints' / '8')
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_chosen_by_a_metric_that_there_is(
   config, tmp_path
 ):
@@ -164,6 +165,7 @@ def folder_config(config, tmp_path, **data):
   )
 
 
+@pytest.mark.slow
 def test_images_that_changed_between_two_starts(config, tmp_path, caplog):
   config = folder_config(config, tmp_path)
   workdir = tmp_path / 'run'
@@ -184,6 +186,7 @@ def test_images_that_changed_between_two_starts(config, tmp_path, caplog):
   assert not caplog.records
 
 
+@pytest.mark.slow
 def test_a_folder_that_moved_is_the_same(config, tmp_path, caplog):
   """But for its path, which is an option of the run."""
   config = folder_config(config, tmp_path / 'old')

@@ -201,6 +201,7 @@ def test_images_of_any_size(config, state):
   assert translate(image).shape == (21, 40, 3)
 
 
+@pytest.mark.slow
 def test_tiles_are_blended(config, state):
   def translate(image):
     output = np.full(image.shape, np.nan, np.float32)

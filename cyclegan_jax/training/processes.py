@@ -109,7 +109,9 @@ def tree_from_first(make: Callable[[], Tree], like: Tree) -> Tree:
     data = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   data = multihost_utils.broadcast_one_to_all(data)
   return jax.tree.map(
-    lambda x, kind: jax.random.wrap_key_data(x) if is_key(kind) else x,
+    lambda x, kind: (
+      jax.random.wrap_key_data(x) if is_key(kind) else jnp.asarray(x)
+    ),
     data,
     like,
   )
