@@ -46,8 +46,8 @@ def explain_disk_errors(
     if not isinstance(error, OSError):
       raise
     reason, name = error_reason(error), error.filename
-    is_file = name and pathlib.Path(name).is_file()
-    if isinstance(error, FileExistsError) and is_file:
+    is_existing = isinstance(error, FileExistsError)
+    if is_existing and name and pathlib.Path(name).is_file():
       raise WorkdirError(
         f'{name} is a file, but a folder is needed: pass another {option}'
       ) from error
