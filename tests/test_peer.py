@@ -24,7 +24,9 @@ from experiments.peers.torch_networks import (  # noqa: E402
 pytestmark = pytest.mark.torch
 
 NUM_STEPS = 20
+# Pools larger than all fakes, so that no random exchange differs.
 KERAS = Config().replace(
+  pool_size=100,
   data={'size': 16, 'load_size': 16},
   generator={'filters': 4, 'isize': 16, 'dropout': 0.0},
   discriminator={'filters': 4, 'layers': 1},
@@ -80,8 +82,9 @@ def load_state(peer, state):
           'exp_avg_sq': second.detach(),
         }
   for domain, pool in state.pools.items():
-    stored = np.asarray(pool.images)[: int(pool.count)]
-    peer.pools[domain]._images = list(to_torch(stored))
+    if int(pool.count):
+      stored = np.asarray(pool.images)[: int(pool.count)]
+      peer.pools[domain]._images = list(to_torch(stored))
 
 
 def moments_of_peer(net, optimizer):
