@@ -1,4 +1,4 @@
-"""What the tests train: eight steps in seconds, nothing worth looking at.
+"""Recipe of the tests: eight steps of tiny networks in seconds.
 
 python main.py --config=configs/tiny.py
 """

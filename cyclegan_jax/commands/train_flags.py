@@ -33,8 +33,8 @@ Trains two translators between two folders of images.
   python main.py --config=configs/default.py [--workdir=FOLDER]
                  [--config.OPTION=VALUE ...] [--debug]
 
---config    a recipe, see configs/; it is Python and is run as such
---workdir   the run's folder; a run that is there is gone on with
+--config    a recipe, as in configs/; a Python file, which is executed
+--workdir   folder of the run; an existing run is resumed
             (default: the next free number under runs/)
 --debug     show the traceback of an error
 """
@@ -42,7 +42,7 @@ Trains two translators between two folders of images.
 
 @dataclasses.dataclass(frozen=True)
 class TrainFlags:
-  """What the command line asks for."""
+  """Parsed command line of `cyclegan train`."""
 
   config: Config
   workdir: pathlib.Path | None
