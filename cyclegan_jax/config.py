@@ -8,6 +8,7 @@ argument of `jax.jit`: equal configs do not retrace.
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -31,6 +32,7 @@ def option(
   is_source: bool = False,
   is_path: bool = False,
   may_change: bool = False,
+  keeps_shapes: bool = False,
 ) -> T:
   """Declares an option: a dataclass field with everything known about it.
 
@@ -46,6 +48,7 @@ def option(
     is_path: whether it names a file or a folder.
     may_change: whether a run may be resumed with another value, since it has
       no effect on what is learned.
+    keeps_shapes: whether it makes another network of the same parameters.
   """
   return dataclasses.field(
     default=default,
@@ -58,6 +61,7 @@ def option(
       'is_source': is_source,
       'is_path': is_path,
       'may_change': may_change,
+      'keeps_shapes': keeps_shapes,
     },
   )
 
@@ -289,6 +293,7 @@ class GeneratorConfig(Section):
     "the Keras note's U-Net, the paper's ResNet, the U-Net of the authors' "
     "PyTorch code, or UVCGAN's U-Net around a transformer (arXiv:2203.02557)",
     choices=('keras_unet', 'resnet', 'torch_unet', 'vit_unet'),
+    keeps_shapes=True,
   )
   filters: int = option(24, 'filters of the first layer', low=1)
   isize: int = option(
@@ -320,6 +325,7 @@ class GeneratorConfig(Section):
     'batch',
     "normalization, always by the batch's own statistics",
     choices=('batch', 'instance', 'none'),
+    keeps_shapes=True,
   )
   affine: bool = option(True, 'the norm learns a scale and a shift')
   dropout: float = option(
@@ -334,9 +340,13 @@ class GeneratorConfig(Section):
     'transpose',
     'transposed convolution, or nearest resize and a 3x3 convolution',
     choices=('transpose', 'resize'),
+    keeps_shapes=True,
   )
   padding: str = option(
-    'zero', 'what lies beyond the border', choices=('zero', 'reflect')
+    'zero',
+    'padding at the border',
+    choices=('zero', 'reflect'),
+    keeps_shapes=True,
   )
   init: str = option(
     'glorot_uniform',
@@ -363,6 +373,7 @@ class DiscriminatorConfig(Section):
     "the Keras note's PatchGAN, the paper's n-layer PatchGAN, or the paper's "
     'PixelGAN',
     choices=('keras_patchgan', 'patchgan', 'pixelgan'),
+    keeps_shapes=True,
   )
   filters: int = option(24, 'filters of the first layer', low=1)
   layers: int = option(
@@ -377,11 +388,13 @@ class DiscriminatorConfig(Section):
     'one pixel and valid as in the notebook that the note came from',
     choices=('same', 'valid'),
     used_by=('keras_patchgan',),
+    keeps_shapes=True,
   )
   norm: str = option(
     'batch',
     "normalization, always by the batch's own statistics",
     choices=('batch', 'instance', 'none'),
+    keeps_shapes=True,
   )
   affine: bool = option(True, 'the norm learns a scale and a shift')
   spectral_norm: bool = option(
@@ -599,6 +612,7 @@ class EvaluationConfig(Section):
   palette: str = option(
     '',
     "colors of label maps: 'cityscapes', a file, or '' for no label maps",
+    is_path=True,
     may_change=True,
   )
 
@@ -891,6 +905,19 @@ def option_paths() -> list[str]:
   return paths
 
 
+def expand_paths(config: Config) -> Config:
+  """Replaces '~' and environment variables in the options that are paths."""
+  for path in option_paths():
+    if option_at(path).metadata['is_path']:
+      value = os.path.expandvars(os.path.expanduser(value_at(config, path)))
+      *_, section, name = path.split('.')
+      changes = {name: value}
+      config = config.replace(
+        **(changes if section == 'config' else {section: changes})
+      )
+  return config
+
+
 def source_options() -> tuple[str, ...]:
   """The options of config.data that say where the images come from."""
   return tuple(
@@ -898,6 +925,15 @@ def source_options() -> tuple[str, ...]:
     for field in dataclasses.fields(DataConfig)
     if field.metadata['is_source']
   )
+
+
+def same_shape_options(section: type[Section]) -> list[str]:
+  """The options of a network that change it, but not its parameters' shapes."""
+  return [
+    field.name
+    for field in dataclasses.fields(section)
+    if field.metadata['keeps_shapes']
+  ]
 
 
 def option_at(path: str) -> dataclasses.Field[Any]:

@@ -16,6 +16,7 @@ from cyclegan_jax.config import (
   LossConfig,
   Section,
   differences,
+  expand_paths,
   from_config_dict,
   option_at,
   option_paths,
@@ -472,3 +473,17 @@ def test_size_multiple():
   assert size_multiple(GeneratorConfig(name='resnet', isize=64)) == 4
   assert size_multiple(GeneratorConfig(name='torch_unet', isize=64)) == 64
   assert size_multiple(GeneratorConfig(name='keras_unet', isize=64)) == 64
+
+
+def test_paths_are_expanded(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  monkeypatch.setenv('DATA', '/data')
+  config = Config(
+    data=DataConfig(name='folder', path='$DATA/horses', train_a='~/a'),
+    init_from='${DATA}/run',
+  )
+  expanded = expand_paths(config)
+  assert expanded.data.path == '/data/horses'
+  assert expanded.data.train_a == '/home/me/a'
+  assert expanded.init_from == '/data/run'
+  assert expand_paths(expanded) == expanded

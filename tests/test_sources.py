@@ -77,12 +77,6 @@ def test_folders_of_any_name(folders):
   assert [len(images[split]) for split in SPLITS] == [2, 2, 1, 2]
 
 
-def test_a_tilde_is_the_home_folder(folders, monkeypatch):
-  monkeypatch.setenv('HOME', str(folders.parent))
-  config = DataConfig(name='folder', path=f'~/{folders.name}')
-  assert len(open_images(config)['train_a']) == 3
-
-
 @pytest.mark.parametrize(
   'options, expected',
   [

@@ -24,6 +24,7 @@ from cyclegan_jax.metrics.label_maps import Palette, read_palette
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.terminal import stderr_console
 
 
 def run(argv: list[str], program: str) -> int:
@@ -174,7 +175,7 @@ def _default_path(
 @contextlib.contextmanager
 def _progress_bars() -> Iterator[OnProgress]:
   """A function that shows a bar for each task that it is called for."""
-  console = rich.console.Console(stderr=True)
+  console = stderr_console()
   with rich.progress.Progress(console=console, transient=True) as progress:
     tasks: dict[str, rich.progress.TaskID] = {}
 

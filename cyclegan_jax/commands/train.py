@@ -1,5 +1,6 @@
 """`cyclegan train`."""
 
+import contextlib
 import pathlib
 import shlex
 import signal
@@ -23,7 +24,13 @@ def run(argv: list[str], program: str) -> int:
       'run share one'
     )
   workdir = flags.workdir or make_workdir()
-  result = train(flags.config, workdir)
+  try:
+    result = train(flags.config, workdir)
+  except BaseException:
+    if not flags.workdir:
+      with contextlib.suppress(OSError):  # something was written
+        workdir.rmdir()
+    raise
   resume_argv = argv if flags.workdir else [*argv, f'--workdir={workdir}']
   if processes.is_first():
     _print_summary(result, workdir, f'{program} {shlex.join(resume_argv)}')

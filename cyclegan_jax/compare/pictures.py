@@ -29,6 +29,7 @@ from cyclegan_jax.errors import DataError, UserError, printable
 from cyclegan_jax.images import to_float, to_rgb
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.types import Params
 
 # uint8 [h, w, 3], or a text about why there is none.
@@ -81,7 +82,7 @@ def make_pictures(
   for run in rich.progress.track(
     runs if all_pictures else [],
     'translating',
-    console=rich.console.Console(stderr=True),
+    console=stderr_console(),
   ):
     try:
       found = checkpoint.load(run.folder)

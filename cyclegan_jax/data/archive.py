@@ -4,8 +4,9 @@ import os
 import posixpath
 import re
 import threading
+import weakref
 import zipfile
-from typing import NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from cyclegan_jax.errors import (
   DataError,
@@ -23,6 +24,7 @@ from cyclegan_jax.media.listing import (
 
 # Data sets have thousands of images; a list of this many takes seconds.
 MAX_ENTRIES = 500_000
+MAX_DIRECTORY_BYTES = 2**27  # as listed in the archive
 # 100 million pixels of RGBA with 16 bits fit.
 MAX_IMAGE_BYTES = 2**30
 # Photos hardly compress. Drawings may, but 4 GiB of them are no longer few.
@@ -32,6 +34,33 @@ MAX_BYTES_OF_ANY_RATIO = 2**32
 _IS_ENCRYPTED = 0x1  # a flag bit
 # The other methods unpack any number of bytes at once.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class DirectoryTooLargeError(Exception):
+  """The list of a zip archive's entries is too large."""
+
+
+class LimitedReader:
+  """Limits the size of a read while `zipfile` lists the entries.
+
+  It reads the directory at once and makes an object of some 600 bytes of each
+  entry of at least 46 bytes. Set `max_bytes` to None after that.
+  """
+
+  def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+    self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+    self.max_bytes: int | None = max_bytes
+    self._file = file
+
+  def read(self, size: int = -1) -> bytes:
+    """Reads as the file does.
+
+    Raises:
+      DirectoryTooLargeError: the size is above the limit.
+    """
+    if self.max_bytes is not None and size > self.max_bytes:
+      raise DirectoryTooLargeError(f'has a directory of {size:,} bytes')
+    return self._file.read(size)
 
 
 class Archive:
@@ -55,15 +84,19 @@ class Archive:
         it, or there are too many entries or bytes.
     """
     self.path = path
-    with open_file(path) as file:  # zipfile would wait for a pipe
-      status = os.fstat(file.fileno())
+    file = open_file(path)  # zipfile would wait for a pipe
+    weakref.finalize(self, file.close)
+    status = os.fstat(file.fileno())
     self.stamp = Stamp(status.st_size, status.st_mtime_ns)
+    reader: Any = LimitedReader(file, MAX_DIRECTORY_BYTES)
     try:
-      self._zip = zipfile.ZipFile(path)
+      self._zip = zipfile.ZipFile(reader)
     except Exception as error:  # damaged bytes end in several of them
+      file.close()
       raise DataError(
         f'{printable(path)} cannot be read as a zip archive: {one_line(error)}'
       ) from error
+    reader.max_bytes = None
     self._lock = threading.Lock()
     entries = self._zip.infolist()
     if len(entries) > MAX_ENTRIES:
@@ -99,9 +132,16 @@ class Archive:
       ImageError: the entry or the archive is damaged.
     """
     try:
-      with self._lock, self._zip.open(entry) as file:
+      # ZipFile counts its open entries without a lock of its own; reads have
+      # one, so several threads decompress at once.
+      with self._lock:
+        file = self._zip.open(entry)
+      try:
         # Without a size, any number of bytes would be unpacked.
         data = file.read(entry.file_size)
+      finally:
+        with self._lock:
+          file.close()
     except Exception as error:
       raise ImageError(
         f'{self.path}/{entry.filename}', one_line(error)

@@ -105,12 +105,11 @@ def _find(
 
 
 def _existing(path: str, option: str, open_archive: _OpenArchive) -> _Folder:
-  expanded = os.path.expanduser(path)
   try:
-    if stat.S_ISDIR(os.stat(expanded).st_mode):
-      return _Folder(expanded)
-    if is_archive(expanded):
-      return _Folder(expanded, open_archive(expanded))
+    if stat.S_ISDIR(os.stat(path).st_mode):
+      return _Folder(path)
+    if is_archive(path):
+      return _Folder(path, open_archive(path))
     reason = 'is a file'
   except FileNotFoundError:
     reason = 'does not exist'

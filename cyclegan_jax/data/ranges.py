@@ -20,6 +20,7 @@ from cyclegan_jax.media.value_range import (
   is_settled,
   values_of,
 )
+from cyclegan_jax.terminal import stderr_console
 
 # Larger values are not measurements: the largest floats mark missing pixels.
 _MAX_VALUE = 1e30
@@ -123,7 +124,7 @@ def _measured_range(
       f'measuring the values of train_{domain}',
       len(images),
       transient=True,
-      console=rich.console.Console(stderr=True),
+      console=stderr_console(),
     ):
       if extent:
         lows.append(extent[0])

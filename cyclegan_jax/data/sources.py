@@ -82,7 +82,7 @@ def folder_options(
 
 
 def open_embedded(config: DataConfig) -> dict[str, Images]:
-  """Drawings of `embedded.draw`, load_size squared.
+  """Drawings of `drawings.draw`, load_size squared.
 
   Raises:
     ConfigError: other than three channels are asked for.

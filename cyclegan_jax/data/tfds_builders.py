@@ -44,7 +44,7 @@ def prepared_builder(dataset: str, option: str, data_dir: str) -> Any:
   """
   import tensorflow_datasets as tfds
 
-  builder = _builder(dataset, option, os.path.expanduser(data_dir) or None)
+  builder = _builder(dataset, option, data_dir or None)
   # Google's bucket of prepared files holds no ArrayRecord.
   download = tfds.download.DownloadConfig(try_download_gcs=False)
   try:

@@ -2,11 +2,11 @@
 
 import io
 import struct
-import sys
 import zipfile
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
+from cyclegan_jax.data.archive import DirectoryTooLargeError, LimitedReader
 from cyclegan_jax.errors import one_line
 from cyclegan_jax.interop.errors import (
   DamagedFileError,
@@ -70,31 +70,15 @@ def open_container(file: BinaryIO) -> Container:
   raise RefusedFileError('does not begin as files of torch.save do')
 
 
-class _LimitedReads:
-  """Limits the size of a read while `zipfile` lists the members.
-
-  It reads the directory at once and makes an object of some 600 bytes of each
-  entry of 46 bytes.
-  """
-
-  def __init__(self, file: BinaryIO) -> None:
-    self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-    self.max_bytes = MAX_DIRECTORY_BYTES
-    self._file = file
-
-  def read(self, size: int = -1) -> bytes:
-    if size > self.max_bytes:
-      raise RefusedFileError(f'has a directory of {size:,} bytes')
-    return self._file.read(size)
-
-
 def _open_zip(file: BinaryIO) -> Container:
-  reader = _LimitedReads(file)
+  reader: Any = LimitedReader(file, MAX_DIRECTORY_BYTES)
   try:
     archive = zipfile.ZipFile(reader)
+  except DirectoryTooLargeError as error:
+    raise RefusedFileError(str(error)) from error
   except _ZIP_ERRORS as error:
     raise DamagedFileError('its ZIP directory is invalid') from error
-  reader.max_bytes = sys.maxsize
+  reader.max_bytes = None
   _check_members(archive, file)
   members = {member.filename: member for member in archive.infolist()}
   folders = {name.partition('/')[0] for name in members}

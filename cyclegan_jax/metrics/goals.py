@@ -27,6 +27,11 @@ _BEST_AT = {
   'ba/stripes': LOWER,
 }
 _EVALUATION = 'evaluation/'
+_ALL_SCORES = [
+  f'{_EVALUATION}{direction}/{name.rpartition("/")[2]}'
+  for direction in ('ab', 'ba')
+  for name in dict.fromkeys(n.rpartition('/')[2] for n in _BEST_AT)
+]
 _LOSSES = 'generator/'
 
 
@@ -61,12 +66,15 @@ def badness(metric: str, value: float, *, mode: str = 'auto') -> float:
   return value if goal in (None, LOWER) else abs(value - goal)
 
 
-def check_best_metric(config: Config, names: Sequence[str]) -> None:
+def check_best_metric(
+  config: Config, names: Sequence[str], *, scores: Sequence[str] | None = None
+) -> None:
   """Checks that the run has `checkpoint.best_metric`, and that its mode fits.
 
   Args:
     config: its checkpoint and evaluation sections.
-    names: the metrics of a step, and those of an evaluation if there are any.
+    names: the metrics of a step.
+    scores: the metrics of an evaluation; None before they are known.
 
   Raises:
     ConfigError: there is no such metric, the mode would keep the worst
@@ -75,18 +83,22 @@ def check_best_metric(config: Config, names: Sequence[str]) -> None:
   metric, mode = config.checkpoint.best_metric, config.checkpoint.best_mode
   if not metric:
     return
-  is_evaluation = metric.startswith(_EVALUATION)
-  if is_evaluation and not config.evaluation.every_steps:
+  is_score = metric.startswith(_EVALUATION)
+  if is_score and not config.evaluation.every_steps:
     raise ConfigError(
       f'config.checkpoint.best_metric={metric!r} is a score of evaluations, '
       'and this run has none: set config.evaluation.every_steps'
     )
-  if metric not in names:
+  goal = best_at(metric)
+  is_known = metric in [*names, *(scores or ())] or (
+    is_score and scores is None and best_at(metric.removesuffix('_std'))
+  )
+  if not is_known:
+    known = [*names, *(scores or _ALL_SCORES * is_score)]
     raise ConfigError(
       f'config.checkpoint.best_metric={metric!r} does not exist in this run: '
-      f'choose from {", ".join(names)}'
+      f'choose from {", ".join(known)}'
     )
-  goal = best_at(metric)
   if goal is not None and mode == ('max' if goal == LOWER else 'min'):
     better = {LOWER: 'lower', HIGHER: 'higher'}.get(goal, f'nearer to {goal:g}')
     raise ConfigError(

@@ -1,13 +1,14 @@
 """Progress display of a run: a live bar on a terminal, lines in a log."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import rich.console
 import rich.progress
+
+from cyclegan_jax.terminal import is_live, stderr_console
 
 _REFRESH_SECONDS = 0.25
 _RATE_WINDOW_SECONDS = 300.0
@@ -45,8 +46,8 @@ class Progress:
       console: destination; standard error by default.
       clock: function that returns the time in seconds.
     """
-    self._console = console or rich.console.Console(stderr=True)
-    self._is_live = _is_terminal(self._console)
+    self._console = console or stderr_console()
+    self._is_live = is_live(self._console)
     self._pairs_per_step = pairs_per_step
     self._clock = clock
     self._interval = _REFRESH_SECONDS if self._is_live else every_seconds
@@ -122,20 +123,6 @@ class Progress:
     if not self._is_live:
       texts = [column.render(task).plain for column in self._columns]
       self.print('  '.join(filter(None, texts)))
-
-
-def _is_terminal(console: rich.console.Console) -> bool:
-  """Whether the console can redraw a line.
-
-  Rich takes a log file for a terminal when FORCE_COLOR is set, and notebooks
-  run their `!` commands in a pseudo-terminal.
-  """
-  return (
-    console.is_terminal
-    and not console.is_dumb_terminal
-    and console.file.isatty()
-    and 'JPY_PARENT_PID' not in os.environ
-  )
 
 
 def _make_columns(width: int) -> list[Any]:

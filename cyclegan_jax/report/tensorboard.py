@@ -44,6 +44,7 @@ class EventWriter:
     self._purge_step = purge_step
     self._file: Any = None
     self._unwritten: list[Any] = []
+    self._last_written: list[Any] = []  # of the newest step in the file
     self._written_at = time.monotonic()
 
   def add_scalars(self, step: int, values: dict[str, float]) -> None:
@@ -95,13 +96,19 @@ class EventWriter:
     is_new = self._file is None
     try:
       if is_new:
-        self._file = self._open()
+        self._open()
       for event in self._unwritten:
         self._file.write(event.SerializeToString())
       self._file.flush()
     except OSError:
       self._discard_file(is_new)
       raise
+    last_step = self._unwritten[-1].step
+    self._last_written = [
+      event
+      for event in self._last_written + self._unwritten
+      if event.step == last_step
+    ]
     self._unwritten.clear()
     self._written_at = time.monotonic()
 
@@ -121,15 +128,15 @@ class EventWriter:
     if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_WRITES:
       self.flush()
 
-  def _open(self) -> Any:
+  def _open(self) -> None:
     from tensorboardX.record_writer import RecordWriter
 
     # TensorBoard reads files in the order of their names.
     name = f'events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}'
-    file = RecordWriter(str(self._folder / name))
-    file.write(_event(file_version='brain.Event:2').SerializeToString())
-    file.write(_start_event(self._purge_step).SerializeToString())
-    return file
+    # Kept before the first write, so that a failure can discard it.
+    self._file = RecordWriter(str(self._folder / name))
+    self._file.write(_event(file_version='brain.Event:2').SerializeToString())
+    self._file.write(_start_event(self._purge_step).SerializeToString())
 
   def _discard_file(self, is_new: bool) -> None:
     """Gives up a file that may end in a torn record."""
@@ -140,7 +147,12 @@ class EventWriter:
         pathlib.Path(self._file.path).unlink(missing_ok=True)
     self._file = None
     if not is_new:
+      # TensorBoard will discard this step and later ones of the old file.
       self._purge_step = self._unwritten[0].step
+      self._unwritten[:0] = [
+        event for event in self._last_written if event.step == self._purge_step
+      ]
+      self._last_written = []
 
 
 def _event(**fields: Any) -> Any:

@@ -34,7 +34,9 @@ def keep_compiled_programs() -> None:
       path.mkdir(mode=0o700, exist_ok=True)
       status = path.stat()
       is_shared = stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
-      if status.st_uid != os.getuid() or is_shared:
+      # Windows has no user ids; its home folders are private.
+      is_ours = not hasattr(os, 'getuid') or status.st_uid == os.getuid()
+      if not is_ours or (is_shared and os.name != 'nt'):
         return
   except (OSError, RuntimeError):  # read-only, or a user without a home
     return

@@ -30,7 +30,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -47,6 +46,7 @@ from cyclegan_jax.storage.checksums import (
   write_manifest,
 )
 from cyclegan_jax.storage.disk_errors import error_reason, find_disk_error
+from cyclegan_jax.types import is_key
 
 FORMAT = 1
 RECORD_FILE = 'record.json'
@@ -195,10 +195,13 @@ class Saver:
         (temporary / RECORD_FILE).write_text(record, encoding='utf-8')
         (temporary / IMAGE_LIST_FILE).write_bytes(self._image_list)
         write_manifest(temporary, FORMAT)
+        replaced = self._folder / f'.{step}.old'
+        shutil.rmtree(replaced, ignore_errors=True)
         if final.exists():  # damaged, or without metrics that came later
-          self._delete(step)
+          os.rename(final, replaced)
         os.rename(temporary, final)
         sync_folder(self._folder)
+        shutil.rmtree(replaced, ignore_errors=True)
       except Exception as error:  # of Orbax, TensorStore and the system
         self.fail(step, error)
         return
@@ -238,6 +241,20 @@ class Saver:
     shutil.rmtree(doomed, ignore_errors=True)
     os.rename(self._folder / str(step), doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def recover_replaced(folder: pathlib.Path) -> None:
+  """Brings back a checkpoint whose replacement was interrupted.
+
+  Args:
+    folder: `<workdir>/checkpoints`, which no other process writes.
+  """
+  for path in folder.glob('.*.old'):
+    final = folder / path.name.removeprefix('.').removesuffix('.old')
+    with contextlib.suppress(DamagedError, OSError):
+      if not final.exists():
+        check_manifest(path)
+        os.rename(path, final)
 
 
 def list_steps(folder: pathlib.Path) -> list[int]:
@@ -470,13 +487,9 @@ def _installed_version(package: str) -> str:
     return 'not installed'
 
 
-def _is_key(x: Any) -> bool:
-  return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
 def _to_host(x: jax.Array) -> np.ndarray:
   """Copies an array, or the data of a PRNG key, to the host."""
-  return np.array(jax.random.key_data(x) if _is_key(x) else x)
+  return np.array(jax.random.key_data(x) if is_key(x) else x)
 
 
 def _write_arrays(path: pathlib.Path, arrays: Any) -> None:
@@ -495,14 +508,14 @@ def _read_state(path: pathlib.Path, config: Config) -> TrainState:
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
   def target(x: Any) -> jax.ShapeDtypeStruct:
-    data = jax.eval_shape(jax.random.key_data, x) if _is_key(x) else x
+    data = jax.eval_shape(jax.random.key_data, x) if is_key(x) else x
     return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=device)
 
   options = _this_process_only()
   with ocp.StandardCheckpointer(multiprocessing_options=options) as reader:
     arrays = reader.restore(path.absolute(), jax.tree.map(target, state))
   return jax.tree.map(
-    lambda kind, x: jax.random.wrap_key_data(x) if _is_key(kind) else x,
+    lambda kind, x: jax.random.wrap_key_data(x) if is_key(kind) else x,
     state,
     arrays,
   )

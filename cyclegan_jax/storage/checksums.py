@@ -74,7 +74,9 @@ def check_manifest(folder: pathlib.Path, *, only: str = '') -> None:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-  """Makes the names in a folder survive a power loss."""
+  """Makes the names in a folder survive a power loss, except on Windows."""
+  if os.name == 'nt':  # it cannot open folders
+    return
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -51,17 +51,21 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
   """Creates a folder and keeps other processes from training into it.
 
   The operating system releases the lock when the process ends, however it
-  ends. A folder that is still empty at the end is removed.
+  ends. If nothing was written at the end, the lock file is removed, and with
+  it the folder if this function created it.
 
   Raises:
     WorkdirError: a living process holds the lock, or the folder cannot be
       written.
   """
   with explain_disk_errors(folder):
-    lock = filelock.FileLock(folder / _LOCK_FILE)
+    # Without flock, filelock would use marker files, which outlive a process.
+    lock = filelock.FileLock(folder / _LOCK_FILE, fallback_to_soft=False)
     if folder.exists() and not folder.is_dir():
       raise WorkdirError(f'{folder} is a file: pass a folder with --workdir')
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    was_empty = not any(folder.iterdir())
     is_locked = _acquire(lock, folder)
   try:
     if owner := _read_owner(folder):
@@ -76,10 +80,13 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
   finally:
     with contextlib.suppress(OSError):
       (folder / _OWNER_FILE).unlink(missing_ok=True)
-    lock.release()
+    # While the lock is held, so that no other process loses its folder.
     with contextlib.suppress(OSError):
-      if {path.name for path in folder.iterdir()} <= {_LOCK_FILE}:
-        shutil.rmtree(folder)
+      if was_empty and {p.name for p in folder.iterdir()} <= {_LOCK_FILE}:
+        (folder / _LOCK_FILE).unlink(missing_ok=True)
+        if is_new:
+          folder.rmdir()
+    lock.release()
 
 
 def _acquire(lock: filelock.BaseFileLock, folder: pathlib.Path) -> bool:

@@ -151,7 +151,7 @@ def _compiler_options(config: Config) -> dict[str, bool] | None:
   return {'xla_gpu_deterministic_ops': True}
 
 
-def is_finite(state: TrainState) -> bool:
+def is_state_finite(state: TrainState) -> bool:
   """Whether every number of a state is finite, reduced on the device.
 
   The metrics of a step do not show a non-finite gradient; those of the next
@@ -159,11 +159,11 @@ def is_finite(state: TrainState) -> bool:
   """
   # One placement for all numbers of devices, so that it is compiled once.
   state = jax.device_put(parallel.first_replica(state), jax.local_devices()[0])
-  return bool(_is_finite(state))
+  return bool(_all_finite(state))
 
 
 @jax.jit
-def _is_finite(state: TrainState) -> Array:
+def _all_finite(state: TrainState) -> Array:
   numbers = [
     leaf
     for leaf in jax.tree.leaves(state)

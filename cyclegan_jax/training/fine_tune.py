@@ -10,17 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax.config import Config
+from cyclegan_jax.config import Config, same_shape_options
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.types import Params
 
-# Options that change a network without changing its parameters.
-_SAME_SHAPE_OPTIONS = {
-  'generator': ('name', 'norm', 'padding', 'upsample'),
-  'discriminator': ('name', 'norm', 'last_layers'),
-}
 _SECTIONS = {'gen': 'generator', 'disc': 'discriminator'}
 
 
@@ -57,7 +52,7 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
     ConfigError: the architectures differ, or the checksum does.
     WorkdirError: no checkpoint can be read there.
   """
-  path = pathlib.Path(config.init_from).expanduser()
+  path = pathlib.Path(config.init_from)
   if path.is_file():
     raise ConfigError(
       f'config.init_from={config.init_from!r} is a file: pass the folder of a '
@@ -116,7 +111,7 @@ def _check_fit(
   changed = [
     f'config.{name}.{option}={getattr(one, option)!r}, and not '
     f'{getattr(two, option)!r}'
-    for option in _SAME_SHAPE_OPTIONS[name]
+    for option in same_shape_options(type(one))
     if getattr(one, option) != getattr(two, option)
   ]
   changed += _first_difference(side, loaded, expected)

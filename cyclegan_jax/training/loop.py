@@ -27,7 +27,7 @@ from cyclegan_jax.training import processes
 from cyclegan_jax.training.compiled_step import (
   CompiledStep,
   StepOutput,
-  is_finite,
+  is_state_finite,
 )
 from cyclegan_jax.types import Params
 
@@ -227,7 +227,7 @@ class Loop:
 
   def _check_finite(self, step: int, output: StepOutput) -> None:
     """Raises before a non-finite state could be shown or saved."""
-    if not _is_finite(output):
+    if not _is_output_finite(output):
       raise _NotFiniteError(step)
 
   def _save(self, state: TrainState) -> None:
@@ -308,7 +308,7 @@ class Loop:
     )
     cause = None
     for step, output in self._repeat(bad_step):
-      if not _is_finite(output):
+      if not _is_output_finite(output):
         cause = step
         break
     if cause is None:
@@ -415,9 +415,9 @@ class Loop:
     )
 
 
-def _is_finite(output: StepOutput) -> bool:
+def _is_output_finite(output: StepOutput) -> bool:
   """Whether all metrics and the whole state are finite."""
-  return bool(output.is_finite) and is_finite(output.state)
+  return bool(output.is_finite) and is_state_finite(output.state)
 
 
 def _without_learning(state: TrainState) -> TrainState:

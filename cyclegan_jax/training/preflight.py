@@ -11,16 +11,17 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax.config import Config, to_config_dict
+from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.ranges import resolve_values
 from cyclegan_jax.data.resizing import raw_size, too_small
-from cyclegan_jax.data.sources import ImageError, Images
-from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.errors import ConfigError, DataError, ImageError
 from cyclegan_jax.media.value_range import (
   raw_dtype,
   values_of,
 )
 from cyclegan_jax.state import TrainState
+from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.training import processes
 
 # Headers of more files than this would hold up the start of a run.
@@ -145,7 +146,7 @@ def check_images(config: Config, images: Mapping[str, Images]) -> None:
         f'checking {split}',
         len(indices),
         transient=True,
-        console=rich.console.Console(stderr=True),
+        console=stderr_console(quiet=not processes.is_first()),
       ):
         pass
     finally:  # do not wait for a disk that hangs

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from cyclegan_jax.config import DistributedConfig
 from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.types import is_key
 
 Tree = TypeVar('Tree')
 
@@ -95,9 +96,6 @@ def tree_from_first(make: Callable[[], Tree], like: Tree) -> Tree:
   """
   if count() == 1:
     return make()
-
-  def is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
   def as_data(x: Any) -> Any:
     return jax.random.key_data(x) if is_key(x) else x

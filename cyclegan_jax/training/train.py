@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import rich.console
 
-from cyclegan_jax.config import Config, DistributedConfig, from_config_dict
+from cyclegan_jax.config import (
+  Config,
+  DistributedConfig,
+  expand_paths,
+  from_config_dict,
+)
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import sample_images
@@ -44,11 +48,12 @@ from cyclegan_jax.storage.workdir import (
   read_config,
   write_config,
 )
+from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.training import preflight, processes
 from cyclegan_jax.training.compiled_step import (
   CompiledStep,
   compile_step,
-  is_finite,
+  is_state_finite,
 )
 from cyclegan_jax.training.fine_tune import (
   Networks,
@@ -94,7 +99,8 @@ class _Setup(NamedTuple):
   resumed: checkpoint.Checkpoint | None
   networks: Networks | None  # that a new run starts from
   samples: Mapping[str, np.ndarray]  # test images of the sample sheets
-  evaluation: PeriodicEvaluation | None
+  data: dict[str, Any]  # fingerprint of the images
+  image_list: dict[str, Any]  # names and sizes of the images
 
 
 def train(config: Config, workdir: pathlib.Path) -> TrainResult:
@@ -114,9 +120,9 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(StopSignal())
     stack.enter_context(processes.joined(config.distributed))
-    config = config.replace(distributed=DistributedConfig())
+    config = expand_paths(config.replace(distributed=DistributedConfig()))
     is_first = processes.is_first()  # only the first process writes
-    console = rich.console.Console(stderr=True, quiet=not is_first)
+    console = stderr_console(quiet=not is_first)
     if is_first:
       stack.enter_context(lock_workdir(workdir))
     setup = stop.call(
@@ -129,8 +135,6 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     if is_first:
       write_config(workdir, config)
     facts = preflight.describe(config, setup.images, state)
-    if setup.evaluation:
-      facts['evaluation'] = setup.evaluation.describe()
     if setup.networks:
       facts['starts from'] = str(setup.networks)
     preflight.print_facts(config, facts, workdir, start_step, console)
@@ -138,8 +142,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       checkpoint.Saver(
         workdir / 'checkpoints',
         config,
-        data=fingerprint(setup.images),
-        image_list=listing(setup.images),
+        data=setup.data,
+        image_list=setup.image_list,
         resume_step=start_step if setup.resumed else None,
         is_writer=is_first,
       )
@@ -148,7 +152,14 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       # A signal during compilation and a non-finite first loss need a
       # checkpoint to return to.
       saver.save(state)
+    is_missing = is_evaluation_missing(config, setup.resumed)
     try:
+      evaluation = None
+      if is_first and (start_step < config.steps or is_missing):
+        evaluation = stop.call(lambda: _open_evaluation(config, setup.images))
+      if evaluation is not None:
+        facts['evaluation'] = evaluation.describe()
+        console.print(f'evaluation: {facts["evaluation"]}', soft_wrap=True)
       step = None
       if start_step < config.steps:
         console.print('compiling the training step ...')
@@ -157,7 +168,6 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
         if step.num_bytes is not None:
           facts['memory of a step'] = preflight.gib(step.num_bytes)
           console.print(f'memory of a step: {facts["memory of a step"]}')
-      is_missing = is_evaluation_missing(config, setup.resumed)
       run_log = stack.enter_context(
         RunLog(
           workdir,
@@ -170,7 +180,13 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
           is_writer=is_first,
         )
       )
-      evaluate = _evaluate_function(setup, workdir, run_log, stop)
+      evaluate: Evaluate | None = None
+      if evaluation is not None:
+        evaluate = functools.partial(
+          evaluation.run, workdir=workdir, run_log=run_log, stop=stop
+        )
+      elif config.evaluation.every_steps and not is_first:
+        evaluate = _no_scores
       if is_missing and setup.resumed and evaluate:
         _evaluate_resumed(setup.resumed, evaluate, config, run_log, saver)
       if step is not None:
@@ -212,6 +228,7 @@ def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
   """
   resumed, saved, networks = None, None, None
   if processes.is_first():
+    checkpoint.recover_replaced(workdir / 'checkpoints')
     resumed = checkpoint.load_newest(workdir / 'checkpoints')
     saved = resumed.config if resumed else read_config(workdir)
     if config.init_from and resumed is None:
@@ -223,9 +240,12 @@ def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
     check_same_run(workdir, saved, config)
   images = with_values(stored, config.data)
   preflight.check_images(config, images)
+  check_best_metric(config, metric_names(config))
+  data, image_list = fingerprint(images), listing(images)
   if resumed is not None:
     state = resumed.state
-    _compare_data(resumed, config, images)
+    if resumed.data and resumed.data != data:
+      _report_changed_images(resumed, config, image_list)
   else:
     state = create_train_state(config, jax.random.key(config.seed))
   if networks is not None:
@@ -233,17 +253,21 @@ def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
   if processes.is_first():
     check_free_space(workdir, config, preflight.num_bytes(state))
   state = processes.tree_from_first(lambda: state, abstract_train_state(config))
-  is_evaluated = int(state.step) < config.steps or is_evaluation_missing(
-    config, resumed
-  )
-  evaluation = None
-  if config.evaluation.every_steps and is_evaluated and processes.is_first():
-    evaluation = PeriodicEvaluation(config, images)
-  scores = evaluation.names if evaluation else []
-  if is_evaluated and processes.is_first():
-    check_best_metric(config, [*metric_names(config), *scores])
   samples = sample_images(config, images)
-  return _Setup(config, images, state, resumed, networks, samples, evaluation)
+  return _Setup(
+    config, images, state, resumed, networks, samples, data, image_list
+  )
+
+
+def _open_evaluation(
+  config: Config, images: Mapping[str, Images]
+) -> PeriodicEvaluation | None:
+  """Reads the test images for evaluations, if the config asks for them."""
+  if not config.evaluation.every_steps:
+    return None
+  evaluation = PeriodicEvaluation(config, images)
+  check_best_metric(config, metric_names(config), scores=evaluation.names)
+  return evaluation
 
 
 def _resolve(
@@ -284,7 +308,7 @@ def _compile(
 ) -> CompiledStep:
   """Compiles the step, and meanwhile what is called between steps."""
   with ThreadPoolExecutor() as threads:
-    others: list[Future[Any]] = [threads.submit(is_finite, state)]
+    others: list[Future[Any]] = [threads.submit(is_state_finite, state)]
     if processes.is_first():
       others += [
         threads.submit(tensorboard.import_tensorboardx),
@@ -294,19 +318,6 @@ def _compile(
     for other in others:
       other.result()
   return step
-
-
-def _evaluate_function(
-  setup: _Setup, workdir: pathlib.Path, run_log: RunLog, stop: StopSignal
-) -> Evaluate | None:
-  """The function that the loop calls to evaluate, if the config asks for it."""
-  if setup.evaluation is not None:
-    return functools.partial(
-      setup.evaluation.run, workdir=workdir, run_log=run_log, stop=stop
-    )
-  if setup.config.evaluation.every_steps and not processes.is_first():
-    return _no_scores
-  return None
 
 
 def _no_scores(step: int, gen: dict[str, Params]) -> dict[str, float]:
@@ -333,27 +344,26 @@ def _evaluate_resumed(
     saver.save(resumed.state, {**resumed.metrics, **metrics}, replace=True)
 
 
-def _compare_data(
-  resumed: checkpoint.Checkpoint, config: Config, images: Mapping[str, Images]
+def _report_changed_images(
+  resumed: checkpoint.Checkpoint, config: Config, image_list: dict[str, Any]
 ) -> None:
   """Warns of images that changed since a checkpoint was saved.
 
   Raises:
-    DataError: some did, and config.data.strict is set.
+    DataError: config.data.strict is set.
   """
-  if not resumed.data or resumed.data == fingerprint(images):
-    return
   old = checkpoint.load_image_list(resumed.path)
-  text = 'the images changed since this run began (' + '; '.join(
-    changes(old, listing(images))
+  text = (
+    'the images changed since this run began '
+    f'({"; ".join(changes(old, image_list))})'
   )
   if config.data.strict:
     raise DataError(
-      f'{text}): restore them, or set config.data.strict=False to continue '
-      'with the present images'
+      f'{text}: restore them, or set config.data.strict=False to continue with '
+      'the present images'
     )
   logging.getLogger('cyclegan_jax').warning(
-    '%s): training continues with the present images, so the result will '
+    '%s: training continues with the present images, so the result will '
     'differ from an uninterrupted run',
     text,
   )

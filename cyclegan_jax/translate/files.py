@@ -11,6 +11,7 @@ from cyclegan_jax.errors import ConfigError, UserError, WorkdirError, printable
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import remove_abandoned
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.translate.clips import translate_clip
 from cyclegan_jax.translate.context import Work
 from cyclegan_jax.translate.large import is_large, translate_large
@@ -72,7 +73,7 @@ def translate_files(
     rich.progress.Progress(
       *rich.progress.Progress.get_default_columns(),
       rich.progress.MofNCompleteColumn(),
-      console=rich.console.Console(stderr=True),
+      console=stderr_console(),
     ) as progress,
   ):
     to.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,33 @@
+"""The console for progress bars and messages: standard error."""
+
+import os
+
+import rich.console
+
+
+def stderr_console(*, quiet: bool = False) -> rich.console.Console:
+  """Returns a console on standard error that animates terminals only.
+
+  Args:
+    quiet: whether it prints nothing.
+  """
+  console = rich.console.Console(stderr=True, quiet=quiet)
+  if not is_live(console):
+    console = rich.console.Console(
+      stderr=True, quiet=quiet, force_terminal=False
+    )
+  return console
+
+
+def is_live(console: rich.console.Console) -> bool:
+  """Whether the console can redraw a line.
+
+  Rich takes a log file for a terminal when FORCE_COLOR is set, and notebooks
+  run their `!` commands in a pseudo-terminal.
+  """
+  return (
+    console.is_terminal
+    and not console.is_dumb_terminal
+    and console.file.isatty()
+    and 'JPY_PARENT_PID' not in os.environ
+  )
