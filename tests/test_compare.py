@@ -168,6 +168,7 @@ def test_a_checkpoint_has_the_records_up_to_its_step(runs, tmp_path):
   assert list(page.charts()['g/loss']) == ['run']
 
 
+@pytest.mark.slow
 def test_each_run_has_its_own_size_and_channels(runs, tmp_path):
   for name in ('trainA/1.png', 'trainB/2.png', 'testA/x.png', 'testB/y.png'):
     path = tmp_path / 'data' / name

@@ -8,9 +8,7 @@ from cyclegan_jax.training.train import train
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'num_devices', [1, pytest.param(2, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('num_devices', [1, 2])
 def test_nothing_is_compiled_after_the_first_step(
   load_preset, tmp_path, num_devices
 ):

@@ -176,6 +176,7 @@ def state(config):
 BATCH = {'a': images(2, 8, 8, 3, seed=1), 'b': images(2, 8, 8, 3, seed=2)}
 
 
+@pytest.mark.slow
 def test_discriminators_see_augmented_fakes(config, state):
   key = jax.random.key(1)
 
@@ -201,6 +202,7 @@ def test_discriminators_see_augmented_fakes(config, state):
   assert abs(plain_metrics['generator/adversarial_ab'] - expected) > 1e-3
 
 
+@pytest.mark.slow
 def test_real_and_fake_are_augmented_independently(config, state):
   """One image as real and as fake: other draws, so other logits."""
   config = config.replace(loss={'adversarial': 'wgan_gp'})

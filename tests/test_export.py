@@ -45,10 +45,10 @@ FREE_SIZE = {'fixed_input_size': False}
 # `slow` differ from one that is not in a single way, or compile for long.
 GENERATORS = {
   'resnet': RESNET | {'padding': 'reflect', 'affine': False},
-  'keras': KERAS | {'dropout': 0.5},
-  'torch': TORCH | {'norm': 'batch'},
 }
 SLOW_GENERATORS = {
+  'keras': KERAS | {'dropout': 0.5},
+  'torch': TORCH | {'norm': 'batch'},
   'resnet, dropout, affine': RESNET | {'dropout': 0.5, 'affine': True},
   'resnet, resize, batch': RESNET | RESIZE | {'norm': 'batch'},
   'resnet, no norm': RESNET | {'norm': 'none', 'upsample': 'resize'},
@@ -173,7 +173,7 @@ def test_onnx_in_float16(name, tmp_path):
 @pytest.mark.slow
 def test_dropout_masks_depend_on_the_seed(tmp_path):
   first, second = (
-    make_model(GENERATORS['keras'], seed=seed) for seed in (0, 1)
+    make_model(SLOW_GENERATORS['keras'], seed=seed) for seed in (0, 1)
   )
   images = images_for(first)
   for format_name in ('onnx', 'stablehlo'):
@@ -209,8 +209,9 @@ def test_the_graph_takes_any_size(resnet, resnet_onnx):
   }
 
 
+@pytest.mark.slow
 def test_metadata(tmp_path):
-  model = make_model(GENERATORS['keras'], 'ba')
+  model = make_model(SLOW_GENERATORS['keras'], 'ba')
   load_format('onnx')(tmp_path / 'file.onnx', model)
   session = onnxruntime.InferenceSession(tmp_path / 'file.onnx')
   metadata = session.get_modelmeta().custom_metadata_map
@@ -297,8 +298,8 @@ def test_stablehlo_refuses_integers(resnet, resnet_stablehlo):
 def runs(tmp_path_factory):
   """A checkpoint of each generator, by name."""
   paths = {}
-  for name, generator in GENERATORS.items():
-    config = make_config(generator)
+  for name in ('resnet', 'keras'):
+    config = make_config((GENERATORS | SLOW_GENERATORS)[name])
     paths[name] = tmp_path_factory.mktemp('run')
     with checkpoint.Saver(paths[name] / 'checkpoints', config) as saver:
       saver.save(make_state(config))
@@ -328,7 +329,9 @@ def test_one_direction_into_a_file(runs, tmp_path):
   assert [each.name for each in path.parent.iterdir()] == ['horse.onnx']
 
 
-@pytest.mark.parametrize('name', ['resnet', 'keras'])
+@pytest.mark.parametrize(
+  'name', ['resnet', pytest.param('keras', marks=pytest.mark.slow)]
+)
 def test_safetensors_there_and_back(name, runs, tmp_path):
   command = ['export', runs[name], '--format', 'safetensors', '--to']
   assert run(*command, tmp_path / 'out') == 0

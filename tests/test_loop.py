@@ -64,6 +64,7 @@ def lost_steps(seed):
   ]
 
 
+@pytest.mark.slow
 def test_the_steps_that_lose_it_are_left_out_and_written_down(
   config, folder, tmp_path, capfd
 ):
@@ -94,9 +95,7 @@ def test_the_steps_that_lose_it_are_left_out_and_written_down(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'num_devices', [1, pytest.param(2, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('num_devices', [1, 2])
 def test_several_are_lost_since_the_last_checkpoint(
   config, tmp_path, num_devices
 ):

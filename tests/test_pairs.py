@@ -227,6 +227,7 @@ def learning():
   return config, cg.create_train_state(config, jax.random.key(0)), batch
 
 
+@pytest.mark.slow
 def test_the_paired_loss_is_added_in_both_directions(learning):
   config, state, batch = learning
 

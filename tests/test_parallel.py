@@ -14,7 +14,7 @@ GLOBAL_BATCH = 8
 NUM_STEPS = 10
 
 KERAS_NETS = {
-  'generator': {'filters': 2, 'isize': 8},
+  'generator': {'filters': 2, 'isize': 4, 'fixed_input_size': False},
   'discriminator': {'filters': 2, 'layers': 1},
 }
 PAPER_NETS = {

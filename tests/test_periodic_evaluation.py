@@ -62,6 +62,7 @@ def saved_steps(workdir):
   return checkpoint.list_steps(workdir / 'checkpoints')
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated(straight):
   records = evaluated_records(straight)
   assert sorted(records) == [3, 6, 8]

@@ -234,6 +234,7 @@ def both(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_an_imported_checkpoint_holds_the_networks(both):
   saved = checkpoint.load(both / 'run')
   state, config = saved.state, saved.config

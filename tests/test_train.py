@@ -44,6 +44,7 @@ def write_images(folder, count, *, broken=()):
       path.write_bytes(path.read_bytes()[:60])
 
 
+@pytest.mark.slow
 def test_too_many_corrupt_images_end_the_run_and_lose_nothing(config, tmp_path):
   # 12 images of a at 2 a step: the broken one comes within 6 steps; it is
   # put where the order of seed 0 has it at step 4 or later.
@@ -88,6 +89,7 @@ def finished(tmp_path_factory):
   return config, workdir, train(config, workdir)
 
 
+@pytest.mark.slow
 def test_score_of_a_finished_run_is_told_again(finished):
   config, workdir, first = finished
   again = train(config, workdir)

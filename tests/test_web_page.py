@@ -112,6 +112,7 @@ def pack(path, files):
   return path
 
 
+@pytest.mark.slow
 def test_the_folder(runs, fake_package, tmp_path, capsys):
   to = tmp_path / 'site'
   to.mkdir()

@@ -36,10 +36,10 @@ def is_same(one, other):
   return all(bool(jnp.array_equal(x, y)) for x, y in pairs)
 
 
-def assert_same(one, other):
+def assert_same(one, other, atol=0):
   assert jax.tree.structure(one) == jax.tree.structure(other)
   for x, y in zip(leaves(one), leaves(other), strict=True):
-    np.testing.assert_array_equal(x, y)
+    np.testing.assert_allclose(x, y, rtol=0, atol=atol)
 
 
 def state_at(workdir, step):
@@ -58,9 +58,16 @@ def config():
 
 @pytest.fixture(scope='module')
 def source(config, tmp_path_factory):
-  """A finished run of another seed, and its last state."""
+  """A run of another seed with two checkpoints, and its last state."""
   workdir = tmp_path_factory.mktemp('source') / 'run'
-  return workdir, train(config.replace(seed=7), workdir).state
+  config = config.replace(seed=7)
+  state = cg.create_train_state(config, jax.random.key(7))
+  other = cg.create_train_state(config, jax.random.key(8))
+  last = other.replace(step=jnp.int32(4), gen_ema=state.gen)
+  with checkpoint.Saver(workdir / 'checkpoints', config) as saver:
+    saver.save(state)
+    saver.save(last)
+  return workdir, last
 
 
 @pytest.fixture
@@ -69,6 +76,7 @@ def tuned(config, source):
   return config.replace(init_from=str(source[0]))
 
 
+@pytest.mark.slow
 def test_begins_with_what_the_source_s_translator_takes(
   config, tuned, source, tmp_path
 ):
@@ -112,6 +120,7 @@ def test_another_init_from_is_another_run(config, tuned, tmp_path):
     train(config, tmp_path / 'run')
 
 
+@pytest.mark.slow
 def test_the_checksum_is_of_the_networks_alone(tuned, source, tmp_path):
   before = read_networks(tuned).sha256
   shutil.copytree(source[0] / 'checkpoints' / '4', tmp_path / 'copy')
@@ -222,7 +231,9 @@ def batch_of(config, seed=0):
 
 
 def test_generators_are_held_through_the_warm_up(config):
-  plain_config = config.replace(pool_size=2)
+  plain_config = config.replace(
+    pool_size=2, generator={'isize': 4, 'fixed_input_size': False}
+  )
   config = plain_config.replace(warmup_steps=2)
   before = state = cg.create_train_state(config, jax.random.key(1))
   for step in range(2):
@@ -231,19 +242,20 @@ def test_generators_are_held_through_the_warm_up(config):
     assert_same(after.gen, before.gen)
     assert_same(after.gen_opt, before.gen_opt)
     assert_same(after.gen_ema, before.gen_ema)
-    # The discriminators do as if nothing was held.
+    # The discriminators do as if nothing was held. Another program may round
+    # otherwise.
     plain, _ = cg.train_step(state, batch, config=plain_config)
     assert not is_same(plain.gen, before.gen)
     assert not is_same(after.disc, state.disc)
-    assert_same(after.disc, plain.disc)
-    assert_same(after.disc_opt, plain.disc_opt)
-    assert_same(after.pools, plain.pools)
+    assert_same(after.disc, plain.disc, atol=1e-6)
+    assert_same(after.disc_opt, plain.disc_opt, atol=1e-6)
+    assert_same(after.pools, plain.pools, atol=1e-6)
     state = after
   # The first step of the generators is that of a fresh optimizer.
   after, _ = cg.train_step(state, batch_of(config), config=config)
   plain, _ = cg.train_step(state, batch_of(config), config=plain_config)
   assert not is_same(after.gen, before.gen)
-  assert_same(after, plain)
+  assert_same(after, plain, atol=1e-6)
 
 
 def test_rates_are_those_of_the_run_s_steps():
