@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -331,8 +331,8 @@ def _discriminate(
 ) -> Array:
   """Logits [B, h, w, 1] in the dtype of the images."""
   network = make_discriminator(config.discriminator, axis_name=axis_name)
-  logits = network.apply({'params': params}, images)
-  return logits.astype(images.dtype)  # type: ignore[union-attr]
+  logits = cast(Array, network.apply({'params': params}, images))
+  return logits.astype(images.dtype)
 
 
 def _update(

@@ -27,7 +27,7 @@ from cyclegan_jax.translate.tiling.blended import (
   tile_weights,
   translate_blended,
 )
-from cyclegan_jax.translate.tiling.scratch_array import Spool
+from cyclegan_jax.translate.tiling.scratch_array import ScratchArray
 from cyclegan_jax.translate.tiling.staged import Moments
 from cyclegan_jax.translate.tiling.windows import (
   PaddedImage,
@@ -296,13 +296,13 @@ def test_too_little_space_is_found_before_any_work(tmp_path):
 def test_a_scratch_array_is_an_array(tmp_path, dtype):
   rng = np.random.default_rng(0)
   expected = np.zeros((13, 17, 3), dtype)
-  with Spool(expected.shape, dtype, tmp_path) as spool:
+  with ScratchArray(expected.shape, dtype, tmp_path) as array:
     for y0, y1, x0, x1 in ((0, 13, 0, 17), (2, 5, 4, 9), (12, 13, 0, 17)):
       window = rng.normal(size=(y1 - y0, x1 - x0, 3)).astype(dtype)
       expected[y0:y1, x0:x1] = window
-      spool.write(y0, x0, window)
-      np.testing.assert_array_equal(spool.read(0, 13, 0, 17), expected)
-    np.testing.assert_array_equal(spool.read(1, 6, 3, 10), expected[1:6, 3:10])
+      array.write(y0, x0, window)
+      np.testing.assert_array_equal(array.read(0, 13, 0, 17), expected)
+    np.testing.assert_array_equal(array.read(1, 6, 3, 10), expected[1:6, 3:10])
 
 
 # Borders.

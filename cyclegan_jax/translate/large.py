@@ -17,7 +17,7 @@ from cyclegan_jax.translate.context import (
   Work,
 )
 from cyclegan_jax.translate.plan import Job
-from cyclegan_jax.translate.tiling.scratch_array import Spool
+from cyclegan_jax.translate.tiling.scratch_array import ScratchArray
 from cyclegan_jax.translate.tiling.windows import WriteWindow
 from cyclegan_jax.translate.translator import Translator
 
@@ -87,7 +87,9 @@ def translate_large(work: Work, job: Job) -> None:
         np.empty(0, output.dtype), work.config.data, work.back.direction
       )
       back = stack.enter_context(
-        Spool((*shape[:2], work.channels[0]), of_back.dtype, work.scratch)
+        ScratchArray(
+          (*shape[:2], work.channels[0]), of_back.dtype, work.scratch
+        )
       )
       _translate(
         work, work.back, output, back.write, f'{job.source.name}, back'
@@ -110,11 +112,13 @@ def _seekable(
   """The image, or a copy of it on disk where only that has random access."""
   if reader.is_by_rows:
     return reader
-  spool = stack.enter_context(Spool(reader.shape, reader.dtype, work.scratch))
+  array = stack.enter_context(
+    ScratchArray(reader.shape, reader.dtype, work.scratch)
+  )
   with explain_disk_errors(work.scratch, option='--scratch'):
     for y0, x0, segment in reader.read_segments():
-      spool.write(y0, x0, segment)
-  return spool
+      array.write(y0, x0, segment)
+  return array
 
 
 def _translate(

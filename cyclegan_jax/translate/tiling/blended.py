@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cyclegan_jax.translate.tiling.scratch_array import Spool
+from cyclegan_jax.translate.tiling.scratch_array import ScratchArray
 from cyclegan_jax.translate.tiling.windows import WindowSource, WriteWindow
 
 
@@ -41,7 +41,7 @@ def translate_blended(
   tops, lefts = tile_starts(height, tile[0]), tile_starts(width, tile[1])
   total, done = len(tops) * len(lefts), 0
   # The weighted sum so far; zero where nothing was written.
-  with Spool((height, width, channels), np.float32, scratch) as sums:
+  with ScratchArray((height, width, channels), np.float32, scratch) as sums:
     for row, y in enumerate(tops):
       end_y = tops[row + 1] if row + 1 < len(tops) else height
       for column, x in enumerate(lefts):

@@ -11,7 +11,7 @@ import numpy as np
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
 
-class Spool:
+class ScratchArray:
   """An array [H, W, C] in an unnamed file; only windows are in memory.
 
   It is zero where nothing was written. The system deletes the file when it is

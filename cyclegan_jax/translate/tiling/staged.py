@@ -24,7 +24,7 @@ from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.nets.layers import param_dtype
 from cyclegan_jax.nets.resnet import Stage, stages
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
-from cyclegan_jax.translate.tiling.scratch_array import Spool
+from cyclegan_jax.translate.tiling.scratch_array import ScratchArray
 from cyclegan_jax.translate.tiling.stage_tile import (
   TileProgram,
   TileResult,
@@ -84,7 +84,7 @@ class StageInput(NamedTuple):
   source: WindowSource
   norm: dict[str, Any]
   has_relu: bool
-  skip: Spool | None
+  skip: ScratchArray | None
 
 
 class StagePlan(NamedTuple):
@@ -126,17 +126,17 @@ def translate_staged(
   _check_space(scratch, config, image.shape[:2])
   total, done = sum(count_tiles(plan.size, plan.side) for plan in plans), 0
   stage_input = StageInput(image, norm={}, has_relu=False, skip=None)
-  skip: Spool | None = None
+  skip: ScratchArray | None = None
   with contextlib.ExitStack() as files:
     for plan in plans:
       stage, output = plan.stage, None
       if plan is not plans[-1]:
         output = files.enter_context(
-          Spool((*plan.size, stage.features), config.dtype, scratch)
+          ScratchArray((*plan.size, stage.features), config.dtype, scratch)
         )
       if stage.opens_block:
         skip = files.enter_context(
-          Spool(stage_input.source.shape, config.dtype, scratch)
+          ScratchArray(stage_input.source.shape, config.dtype, scratch)
         )
       moments = Moments(stage.features)
       for part, result in _compute_tiles(config, params, plan, stage_input):
@@ -153,7 +153,7 @@ def translate_staged(
         done += 1
         on_progress(done, total)
       for used in (stage_input.source, stage_input.skip):
-        if isinstance(used, Spool):
+        if isinstance(used, ScratchArray):
           used.close()
       if output:
         stage_input = StageInput(
