@@ -25,7 +25,7 @@ from cyclegan_jax.data.augment import augment, augment_key
 from cyclegan_jax.data.resizing import raw_size
 from cyclegan_jax.training.compiled_step import (
   compile_step,
-  is_finite,
+  is_state_finite,
 )
 
 STEPS_A_TURN = 5
@@ -121,7 +121,7 @@ def main():
   wholes = []
   for _ in range(10):
     began = time.perf_counter()
-    assert is_finite(state)
+    assert is_state_finite(state)
     wholes.append(time.perf_counter() - began)
   print(
     f'the whole state, once a checkpoint: {1e3 * statistics.median(wholes):.1f}'
