@@ -100,7 +100,7 @@ def make_schedule(
 
 
 def cycle_factor(config: Config, step: Array) -> Array | float:
-  """What the cycle's weights are multiplied by (arXiv:2408.15374, section 4).
+  """Factor of the cycle loss's weights (arXiv:2408.15374, section 4).
 
   Args:
     config: its schedule's cycle_end, and how many steps it has.

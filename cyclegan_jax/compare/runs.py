@@ -1,4 +1,4 @@
-"""What a run recorded: its config, its curves and its last evaluation."""
+"""Records of a run: its config, its curves and its last evaluation."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ from cyclegan_jax.storage.workdir import read_config
 
 
 class ScoreBasis(NamedTuple):
-  """What scores must have in common to be compared.
+  """Conditions that scores must share to be compared.
 
   Attributes:
     images: checksums of the test images, as the networks see them.

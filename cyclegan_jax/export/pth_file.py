@@ -67,7 +67,7 @@ def options_for_authors_code(config: Config, direction: str) -> str:
 
 
 def differences_from_authors_code(config: Config) -> list[str]:
-  """What a user of the authors' code must change or know, a line each."""
+  """Notes for users of the authors' code, a line each."""
   gen, notes = config.generator, []
   if gen.norm == 'batch':
     notes.append(

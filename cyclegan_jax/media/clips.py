@@ -17,7 +17,7 @@ VIDEO_EXTENSIONS = (
 
 
 class VideoContainer(NamedTuple):
-  """How a video file is written, in FFmpeg's names."""
+  """Format of a video file, in FFmpeg's names."""
 
   format: str
   codec: str

@@ -29,7 +29,7 @@ _LIMITED, _FULL = 1, 2  # ranges
 
 
 class Colors(NamedTuple):
-  """How colors are stored, in FFmpeg's numbers."""
+  """Color storage of a video, in FFmpeg's numbers."""
 
   matrix: int
   range: int

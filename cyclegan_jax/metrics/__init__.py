@@ -1,1 +1,1 @@
-"""How good a translation is."""
+"""Measures of the quality of translations."""

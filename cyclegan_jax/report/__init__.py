@@ -1,1 +1,1 @@
-"""What a run tells: records, pictures, progress."""
+"""Metrics, sample sheets, diagnostics and progress of a run."""

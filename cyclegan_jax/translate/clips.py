@@ -11,13 +11,13 @@ from cyclegan_jax.media.clips import VIDEO_EXTENSIONS
 from cyclegan_jax.media.decoding import ImageError
 from cyclegan_jax.media.videos import convert_video
 from cyclegan_jax.translate.context import (
+  Context,
   InMemory,
-  Work,
 )
 from cyclegan_jax.translate.plan import Job
 
 
-def translate_clip(work: Work, job: Job) -> None:
+def translate_clip(work: Context, job: Job) -> None:
   """Translates every frame of an animation or a video.
 
   Raises:

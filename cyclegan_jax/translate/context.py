@@ -1,4 +1,4 @@
-"""What all jobs share: networks, options, progress and the gallery."""
+"""Context of all jobs: networks, options, progress and the gallery."""
 
 import contextlib
 import os
@@ -48,8 +48,8 @@ class InMemory:
     return self._pixels[y0:y1, x0:x1]
 
 
-class Work:
-  """What all jobs share.
+class Context:
+  """Networks, options, progress and gallery that all jobs share.
 
   Attributes:
     config: config of the run.

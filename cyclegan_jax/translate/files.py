@@ -13,7 +13,7 @@ from cyclegan_jax.storage.atomic import remove_abandoned
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.translate.clips import translate_clip
-from cyclegan_jax.translate.context import Work
+from cyclegan_jax.translate.context import Context
 from cyclegan_jax.translate.large import is_large, translate_large
 from cyclegan_jax.translate.options import Options
 from cyclegan_jax.translate.output_record import claim
@@ -79,7 +79,7 @@ def translate_files(
     to.mkdir(parents=True, exist_ok=True)
     foreign = claim(to, plan.names, loaded.path, options)
     remove_abandoned(to)
-    work = Work(
+    work = Context(
       loaded.config,
       loaded.state.translators,
       to,
@@ -108,7 +108,7 @@ def translate_files(
   )
 
 
-def _translate(work: Work, jobs: Sequence[Job]) -> Iterator[str]:
+def _translate(work: Context, jobs: Sequence[Job]) -> Iterator[str]:
   """Yields an error message for each job, or ''."""
   clips = [job for job in jobs if job.is_clip]
   stills = [job for job in jobs if not job.is_clip]
@@ -123,7 +123,7 @@ def _translate(work: Work, jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def _error_of(
-  translate: Callable[[Work, Job], None], work: Work, job: Job
+  translate: Callable[[Context, Job], None], work: Context, job: Job
 ) -> str:
   """Translates a large image or a clip; returns an error message or ''."""
   try:

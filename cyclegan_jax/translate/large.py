@@ -13,8 +13,8 @@ from cyclegan_jax.media.tiff_reader import TiffWindows
 from cyclegan_jax.media.tiff_writer import write_tiff_windows
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.translate.context import (
+  Context,
   Image,
-  Work,
 )
 from cyclegan_jax.translate.plan import Job
 from cyclegan_jax.translate.tiling.scratch_array import ScratchArray
@@ -26,7 +26,7 @@ _TIFF_ENDINGS = ('.tif', '.tiff')
 _IN_MEMORY_PIXELS = 2**25
 
 
-def is_large(work: Work, job: Job) -> bool:
+def is_large(work: Context, job: Job) -> bool:
   """Whether a file can and should be translated by windows."""
   if job.source.suffix.lower() not in _TIFF_ENDINGS or work.options.size:
     return False
@@ -41,7 +41,7 @@ def is_large(work: Work, job: Job) -> bool:
     return False
 
 
-def translate_large(work: Work, job: Job) -> None:
+def translate_large(work: Context, job: Job) -> None:
   """Translates window by window.
 
   Raises:
@@ -97,7 +97,7 @@ def translate_large(work: Work, job: Job) -> None:
       work.show(job, (source, output, back), 'image')
 
 
-def _open(work: Work, path: pathlib.Path, channels: int) -> TiffWindows:
+def _open(work: Context, path: pathlib.Path, channels: int) -> TiffWindows:
   return TiffWindows(
     open_file(str(path)),
     str(path),
@@ -107,7 +107,7 @@ def _open(work: Work, path: pathlib.Path, channels: int) -> TiffWindows:
 
 
 def _seekable(
-  work: Work, reader: TiffWindows, stack: contextlib.ExitStack
+  work: Context, reader: TiffWindows, stack: contextlib.ExitStack
 ) -> Image:
   """The image, or a copy of it on disk where only that has random access."""
   if reader.is_by_rows:
@@ -122,7 +122,7 @@ def _seekable(
 
 
 def _translate(
-  work: Work,
+  work: Context,
   translator: Translator,
   source: Image,
   write: WriteWindow,

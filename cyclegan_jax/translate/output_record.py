@@ -77,7 +77,7 @@ def claim(
 
 
 def _describe(checkpoint: pathlib.Path, options: Options) -> dict[str, Any]:
-  """What all outputs in a folder have in common."""
+  """Properties that all outputs in a folder share."""
   manifest = (checkpoint / MANIFEST_FILE).read_bytes()
   return {
     'checkpoint': f'{checkpoint} {hashlib.sha256(manifest).hexdigest()[:16]}',

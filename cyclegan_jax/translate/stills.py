@@ -17,8 +17,8 @@ from cyclegan_jax.media.image_files import (
 )
 from cyclegan_jax.media.metadata import resized_tags
 from cyclegan_jax.translate.context import (
+  Context,
   InMemory,
-  Work,
 )
 from cyclegan_jax.translate.plan import Job
 from cyclegan_jax.translate.translator import Translator
@@ -42,7 +42,7 @@ class _Translation(NamedTuple):
 
 
 def translate_stills(
-  work: Work, jobs: Sequence[Job], on_animation: Callable[[Job], None]
+  work: Context, jobs: Sequence[Job], on_animation: Callable[[Job], None]
 ) -> Iterator[str]:
   """Translates images.
 
@@ -117,7 +117,7 @@ def _ahead(
     yield job, futures.popleft().result
 
 
-def _read(work: Work, job: Job) -> Photo:
+def _read(work: Context, job: Job) -> Photo:
   photo = read_photo(
     str(job.source), channels=work.channels[0], max_pixels=work.max_pixels
   )
@@ -142,7 +142,7 @@ def _read(work: Work, job: Job) -> Photo:
 
 
 def _translate(
-  work: Work, group: list[tuple[Job, Photo]]
+  work: Context, group: list[tuple[Job, Photo]]
 ) -> Iterator[_Translation]:
   job, photo = group[0]
   pixels = np.stack([photo.pixels for _, photo in group])
@@ -156,7 +156,7 @@ def _translate(
 
 
 def _apply(
-  work: Work, translator: Translator, pixels: np.ndarray, name: str
+  work: Context, translator: Translator, pixels: np.ndarray, name: str
 ) -> np.ndarray:
   """Translates [B, h, w, C] to [B, h, w, C'], in the values of their files."""
   height, width = pixels.shape[1:3]
@@ -166,7 +166,7 @@ def _apply(
     return translator.translate_stored(pixels, on_progress=on_progress)
 
 
-def _write(work: Work, translation: _Translation) -> str:
+def _write(work: Context, translation: _Translation) -> str:
   job, photo, pixels, back = translation
   try:
     job.target.parent.mkdir(parents=True, exist_ok=True)
