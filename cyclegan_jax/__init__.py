@@ -23,6 +23,7 @@ if TYPE_CHECKING:
   from cyclegan_jax.state import TrainState as TrainState
   from cyclegan_jax.state import create_train_state as create_train_state
   from cyclegan_jax.step import train_step as train_step
+  from cyclegan_jax.training.train import train as train
   from cyclegan_jax.translate.translator import Translator as Translator
   from cyclegan_jax.translate.translator import (
     load_translator as load_translator,
@@ -40,6 +41,8 @@ _HOMES = {
   'load_exported': 'export.stablehlo_runtime',
   'make_generator': 'nets',
   'make_discriminator': 'nets',
+  'register': '',
+  'train': 'training.train',
 }
 
 __all__ = list(_HOMES)
@@ -52,7 +55,10 @@ def __getattr__(name: str) -> Any:
   """
   if name not in _HOMES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
+  home = _HOMES[name]
+  if not home:
+    return importlib.import_module(f'{__name__}.{name}')
+  return getattr(importlib.import_module(f'{__name__}.{home}'), name)
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import ml_collections
 
+from cyclegan_jax import register
 from cyclegan_jax.errors import ConfigError
 
 T = TypeVar('T')
@@ -26,6 +27,7 @@ def option(
   help: str,
   *,
   choices: tuple[T, ...] | None = None,
+  part: str = '',
   low: float | None = None,
   high: float | None = None,
   used_by: tuple[str, ...] = (),
@@ -40,6 +42,7 @@ def option(
     default: the default; its type is the option's type.
     help: what the option does, complete on its own.
     choices: the allowed values, if they can be listed.
+    part: kind of the parts in `register` that are also allowed.
     low: least allowed value.
     high: largest allowed value.
     used_by: values of the section's `name` for which the option has an
@@ -55,6 +58,7 @@ def option(
     metadata={
       'help': help,
       'choices': choices,
+      'part': part,
       'low': low,
       'high': high,
       'used_by': used_by,
@@ -87,10 +91,17 @@ def _checked(path: str, value: Any, field: dataclasses.Field[Any]) -> Any:
     value = float(value)
   if type(value) is not kind:
     raise ConfigError(wrong_type(path, value, field.default))
-  choices = field.metadata['choices']
+  choices, part = field.metadata['choices'], field.metadata['part']
   if choices and value not in choices:
-    known = ', '.join(str(choice) for choice in choices)
-    raise ConfigError(f'{path}={value!r} is unknown: choose from {known}')
+    if not part:
+      known = ', '.join(str(choice) for choice in choices)
+      raise ConfigError(f'{path}={value!r} is unknown: choose from {known}')
+    if not register.is_known(part, value):
+      known = ', '.join([*choices, *register.names(part)])
+      raise ConfigError(
+        f'{path}={value!r} is unknown: choose from {known}, or pass the '
+        '--plugin=FILE.py that registers it'
+      )
   low, high = field.metadata['low'], field.metadata['high']
   if kind is float and not math.isfinite(float(value)):
     raise ConfigError(f'{path}={value!r} is not a finite number')
@@ -120,8 +131,10 @@ class DataConfig(Section):
 
   name: str = option(
     'embedded',
-    'where images come from: drawn by code, your folders, or TFDS',
-    choices=('embedded', 'folder', 'tfds'),
+    'where images come from: drawn by code, your folders, TFDS, or sequences '
+    'that a program passes to train()',
+    choices=register.BUILT_IN['source'],
+    part='source',
     is_source=True,
   )
   path: str = option(
@@ -292,7 +305,8 @@ class GeneratorConfig(Section):
     'keras_unet',
     "the Keras note's U-Net, the paper's ResNet, the U-Net of the authors' "
     "PyTorch code, or UVCGAN's U-Net around a transformer (arXiv:2203.02557)",
-    choices=('keras_unet', 'resnet', 'torch_unet', 'vit_unet'),
+    choices=register.BUILT_IN['generator'],
+    part='generator',
     keeps_shapes=True,
   )
   filters: int = option(24, 'filters of the first layer', low=1)
@@ -372,7 +386,8 @@ class DiscriminatorConfig(Section):
     'keras_patchgan',
     "the Keras note's PatchGAN, the paper's n-layer PatchGAN, or the paper's "
     'PixelGAN',
-    choices=('keras_patchgan', 'patchgan', 'pixelgan'),
+    choices=register.BUILT_IN['discriminator'],
+    part='discriminator',
     keeps_shapes=True,
   )
   filters: int = option(24, 'filters of the first layer', low=1)
@@ -425,7 +440,8 @@ class LossConfig(Section):
     'vanilla',
     "minimax is the Keras note's formula as written; vanilla trains the "
     'generator on -log D',
-    choices=('minimax', 'vanilla', 'lsgan', 'hinge', 'wgan_gp'),
+    choices=register.BUILT_IN['adversarial_loss'],
+    part='adversarial_loss',
   )
   cycle_a: float = option(10.0, 'weight of |G_ba(G_ab(a)) - a|', low=0)
   cycle_b: float = option(10.0, 'weight of |G_ab(G_ba(b)) - b|', low=0)
@@ -447,6 +463,11 @@ class LossConfig(Section):
     'pairs',
     low=0,
   )
+  terms: str = option(
+    '',
+    "further terms of the generators' loss, registered by a plugin, with "
+    "their weights: 'total_variation=0.1,perceptual=1'",
+  )
   discriminator: float = option(
     1.0, "weight of the discriminators' loss; the paper halves it", low=0
   )
@@ -459,6 +480,32 @@ class LossConfig(Section):
     '(arXiv:1801.04406)',
     low=0,
   )
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    for name in self.term_weights:
+      if not register.is_known('loss_term', name):
+        raise ConfigError(
+          f'config.loss.terms={self.terms!r} has {name!r}, which is not '
+          'registered: pass the --plugin=FILE.py that registers it'
+        )
+
+  @property
+  def term_weights(self) -> dict[str, float]:
+    """Weights of the registered terms, by name."""
+    weights = {}
+    for text in filter(None, self.terms.split(',')):
+      name, _, weight = (part.strip() for part in text.partition('='))
+      try:
+        weights[name] = float(weight)
+      except ValueError:
+        weights[name] = math.nan
+      if not math.isfinite(weights[name]):
+        raise ConfigError(
+          f'config.loss.terms={self.terms!r}: {text!r} is not a name and a '
+          'weight, such as total_variation=0.1'
+        )
+    return weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -746,6 +793,12 @@ class Config(Section):
     'statistics of each part',
     low=1,
   )
+  plugins: str = option(
+    '',
+    'plugins of the run, PATH@SHA256 with commas between; recorded when the '
+    'run starts',
+    may_change=True,
+  )
   profile: bool = option(
     False,
     "trace five steps with JAX's profiler into the run's profile/",
@@ -841,8 +894,8 @@ def _check_sizes(config: Config) -> None:
 
 def logits_size(discriminator: DiscriminatorConfig, size: int) -> int:
   """Height and width of the logits for a square image; below 1 is none."""
-  if discriminator.name == 'pixelgan':
-    return size
+  if discriminator.name not in ('keras_patchgan', 'patchgan'):
+    return size  # a registered one's is not known
   is_keras = discriminator.name == 'keras_patchgan'
   for _ in range(discriminator.layers):
     size = (size + is_keras) // 2
@@ -852,7 +905,10 @@ def logits_size(discriminator: DiscriminatorConfig, size: int) -> int:
 
 def size_multiple(generator: GeneratorConfig) -> int:
   """The number that divides any height and width the generator takes."""
-  return {'resnet': 4, 'vit_unet': 16}.get(generator.name, generator.isize)
+  if generator.name in ('keras_unet', 'torch_unet'):
+    return generator.isize
+  known = {'resnet': 4, 'vit_unet': 16}
+  return known.get(generator.name) or register.size_multiple(generator.name)
 
 
 S = TypeVar('S', bound=Section)
@@ -872,7 +928,26 @@ def from_config_dict(values: Mapping[str, Any]) -> Config:
     ConfigError: an option is unknown, of a wrong type or out of range; the
       message holds its dotted path.
   """
+  _expect_parts(values)
   return _section_from(Config, values, 'config')
+
+
+def _expect_parts(values: Mapping[str, Any]) -> None:
+  """Accepts the names that the plugins of a recorded run registered."""
+  plugins = values.get('plugins') if hasattr(values, 'get') else None
+  if not isinstance(plugins, str) or not plugins:
+    return
+  for path in option_paths():
+    *_, section, name = path.split('.')
+    kind = option_at(path).metadata['part']
+    if kind and isinstance(values.get(section), Mapping):
+      value = values[section].get(name)
+      if isinstance(value, str):
+        register.expect(kind, value, plugins)
+  loss = values.get('loss')
+  terms = loss.get('terms') if isinstance(loss, Mapping) else None
+  for text in terms.split(',') if isinstance(terms, str) else ():
+    register.expect('loss_term', text.partition('=')[0].strip(), plugins)
 
 
 def _section_from(kind: type[S], values: Any, path: str) -> S:

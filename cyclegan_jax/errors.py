@@ -13,6 +13,10 @@ class ConfigError(UserError):
   """An option is unknown, of a wrong type or out of range."""
 
 
+class MissingPartError(ConfigError):
+  """A part that a plugin registers is needed, and the plugin is not loaded."""
+
+
 class DataError(UserError):
   """Images are missing, unreadable or of a shape that can't be used."""
 

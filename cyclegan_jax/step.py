@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cyclegan_jax import losses, parallel
+from cyclegan_jax import losses, parallel, register
 from cyclegan_jax.config import Config
 from cyclegan_jax.diff_augment import diff_augment
 from cyclegan_jax.inference import translate
@@ -73,7 +73,7 @@ def generator_loss(
 
   fakes = {'b': generate('ab', batch['a']), 'a': generate('ba', batch['b'])}
   cycled = {'a': generate('ba', fakes['b']), 'b': generate('ab', fakes['a'])}
-  adversarial = losses.ADVERSARIAL_LOSSES[config.loss.adversarial].generator
+  adversarial = losses.adversarial_loss(config.loss.adversarial).generator
   cycle_loss = functools.partial(
     losses.cycle_loss,
     blur=config.loss.cycle_blur,
@@ -105,6 +105,12 @@ def generator_loss(
       term = losses.paired_l1_loss(fake, batch[domain], batch['is_pair'])
       metrics[f'generator/paired_{domain}'] = term
       loss += config.loss.paired_weight * term
+  for name, weight in config.loss.term_weights.items():
+    own_term = register.find('loss_term', name)
+    for source, target in ('ab', 'ba'):
+      term = own_term(batch[source], fakes[target], cycled[source])
+      metrics[f'generator/{name}_{source}{target}'] = term
+      loss += weight * term
   return loss, (fakes, metrics | {'generator/loss': loss})
 
 
@@ -130,7 +136,7 @@ def discriminator_loss(
   Returns:
     The scalar loss, and each discriminator's terms without their weights.
   """
-  adversarial = losses.ADVERSARIAL_LOSSES[config.loss.adversarial].discriminator
+  adversarial = losses.adversarial_loss(config.loss.adversarial).discriminator
   loss, metrics = jnp.zeros(()), {}
   for domain, domain_key in zip('ab', jax.random.split(key), strict=True):
     real_key, fake_key = jax.random.split(
@@ -269,6 +275,8 @@ def metric_names(config: Config) -> list[str]:
     names += ['generator/identity_a', 'generator/identity_b']
   if config.loss.paired_weight:
     names += ['generator/paired_a', 'generator/paired_b']
+  for name in config.loss.term_weights:
+    names += [f'generator/{name}_ab', f'generator/{name}_ba']
   names += ['generator/loss', 'discriminator/a', 'discriminator/b']
   for name, is_used in (
     ('gradient_penalty', config.loss.adversarial == 'wgan_gp'),

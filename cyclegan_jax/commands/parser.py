@@ -5,15 +5,24 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
+from cyclegan_jax import register
 from cyclegan_jax.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-  """An ArgumentParser with one-line errors and the option --debug."""
+  """An ArgumentParser with one-line errors, --plugin and --debug."""
 
   def __init__(self, program: str, *, description: str):
     super().__init__(program, description=description)
     self.add_argument('--debug', action='store_true', help='show tracebacks')
+    self.add_argument(
+      '--plugin',
+      type=register.load_plugin,
+      action='append',
+      metavar='FILE.py',
+      help='Python file that registers own networks, losses, data sources or '
+      'metrics; it is executed. May be given several times',
+    )
 
   def error(self, message: str) -> NoReturn:
     """Raises ConfigError."""

@@ -8,13 +8,15 @@ import functools
 import pathlib
 from collections.abc import Callable, Mapping
 
+from cyclegan_jax import register
 from cyclegan_jax.config import DataConfig, source_options
 from cyclegan_jax.data.folder_source import open_folder
 from cyclegan_jax.data.image_list import Images
+from cyclegan_jax.data.own_source import images_of_sequences
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.synthetic import drawings
 from cyclegan_jax.data.tfds_source import open_tfds
-from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.media.decoding import ImageError
 
 __all__ = [
@@ -47,7 +49,10 @@ def open_stored_images(config: DataConfig) -> dict[str, Images]:
     DataError: a folder or a data set is missing, empty or of another kind.
     UserError: the source needs a package that is not installed.
   """
-  return SOURCES[config.name](config)
+  if config.name in SOURCES:
+    return SOURCES[config.name](config)
+  open_source = register.find('source', config.name)
+  return images_of_sequences(config, open_source(config))
 
 
 def domain_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -119,8 +124,16 @@ def _square(index: int, *, size: int) -> tuple[int, int]:
   return size, size
 
 
+def _open_sequences(config: DataConfig) -> dict[str, Images]:
+  raise DataError(
+    f'config.data.name={config.name!r}: a program passes the images, as '
+    'train(config, workdir, sources=...)'
+  )
+
+
 SOURCES: dict[str, Callable[[DataConfig], dict[str, Images]]] = {
   'embedded': open_embedded,
   'folder': open_folder,
   'tfds': open_tfds,
+  'sequences': _open_sequences,
 }

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from cyclegan_jax import images as pixels
+from cyclegan_jax import register
 from cyclegan_jax.config import Config, Direction
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.evaluation.feature_cache import cached_features
@@ -16,6 +17,7 @@ from cyclegan_jax.evaluation.image_set import (
   pad_batch,
   spread,
 )
+from cyclegan_jax.evaluation.own_metric import OwnMetric
 from cyclegan_jax.evaluation.pair_scores import (
   LABEL_METRICS,
   PairScores,
@@ -130,6 +132,7 @@ class Evaluator:
         metrics.append('cycle_l1')
         if self._has_drawings:
           metrics += ['stripes', 'background_l1']
+      metrics += register.names('metric')
       names += [f'evaluation/{direction}/{name}' for name in metrics]
     return names
 
@@ -201,6 +204,7 @@ class Evaluator:
       for _ in range(2)
     )
     cycles = PairScores(['l1'])
+    own = {name: OwnMetric(name) for name in register.names('metric')}
     features = []
     for indices, real in source.batches(self._batch_size):
       number = len(indices)
@@ -210,6 +214,8 @@ class Evaluator:
       fake = np.asarray(padded)[:number]
       if self._has_cycles:
         cycles.add(np.asarray(reconstruct(padded))[:number], real)
+      for metric in own.values():
+        metric.add(real, fake)
       if self._extractor is not None:
         features.append(self._extract(self._extractor, fake))
       paired = [
@@ -249,6 +255,11 @@ class Evaluator:
       apart = self._reals[direction[0]].get('l1')
       sources = f'{source.split} reconstructed'
       rows.append(Row(direction, 'cycle_l1', figure, copy, apart, sources))
+    sources = f'{source.split} translated'
+    rows += [
+      Row(direction, name, metric.figure(), metric.copy(), None, sources)
+      for name, metric in own.items()
+    ]
     return rows
 
   def _extract(

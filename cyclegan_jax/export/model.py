@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cyclegan_jax import register
 from cyclegan_jax.config import Config, Direction, size_multiple
 from cyclegan_jax.inference import make_translator, translate
 from cyclegan_jax.nets import make_generator
@@ -62,12 +63,13 @@ class Model:
     """The only height and width that the file takes; None for any.
 
     The file holds the masks of dropout and the positions of a transformer's
-    tokens, which are of one size.
+    tokens, which are of one size. What a registered network does is unknown.
     """
     gen = self.config.generator
     if gen.name == 'keras_unet' and gen.fixed_input_size:
       return gen.isize
-    if self.has_dropout or gen.name == 'vit_unet':
+    is_own = gen.name not in register.BUILT_IN['generator']
+    if self.has_dropout or gen.name == 'vit_unet' or is_own:
       return self.config.data.size
     return None
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cyclegan_jax.config import GeneratorConfig
+from cyclegan_jax.errors import ConfigError
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.onnx_graph import Graph
 from cyclegan_jax.export.onnx_vit import Masks, pixelwise_vit
@@ -26,7 +27,13 @@ def add_generator(graph: Graph, x: str, model: Model) -> str:
   Returns:
     The name of the translated images.
   """
-  add_network = _NETWORKS[model.config.generator.name]
+  name = model.config.generator.name
+  if name not in _NETWORKS:
+    raise ConfigError(
+      f'config.generator.name={name!r} has no ONNX graph, since a plugin '
+      'registered it: export it with --format stablehlo or safetensors'
+    )
+  add_network = _NETWORKS[name]
   y = add_network(graph, x, model, model.dropout_masks())
   return graph.node('Tanh', y)
 

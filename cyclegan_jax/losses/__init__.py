@@ -1,6 +1,9 @@
 """Losses: arrays in, a scalar out."""
 
-from cyclegan_jax.losses.adversarial import ADVERSARIAL_LOSSES
+from cyclegan_jax.losses.adversarial import (
+  ADVERSARIAL_LOSSES,
+  adversarial_loss,
+)
 from cyclegan_jax.losses.penalties import (
   gradient_penalty,
   interpolate,
@@ -14,6 +17,7 @@ from cyclegan_jax.losses.reconstruction import (
 
 __all__ = [
   'ADVERSARIAL_LOSSES',
+  'adversarial_loss',
   'cycle_loss',
   'gradient_penalty',
   'interpolate',

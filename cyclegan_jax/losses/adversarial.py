@@ -13,6 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from cyclegan_jax import register
 from cyclegan_jax.types import Array
 
 
@@ -97,3 +98,9 @@ ADVERSARIAL_LOSSES = {
     negated_score_generator_loss, wgan_discriminator_loss
   ),
 }
+
+
+def adversarial_loss(name: str) -> AdversarialLoss:
+  """The adversarial loss of a name, built in or registered."""
+  loss = ADVERSARIAL_LOSSES.get(name)
+  return loss or register.find('adversarial_loss', name)

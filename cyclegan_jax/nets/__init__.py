@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
+from cyclegan_jax import register
 from cyclegan_jax.config import DiscriminatorConfig, GeneratorConfig
 from cyclegan_jax.nets.patchgan import PatchGAN, PixelGAN
 from cyclegan_jax.nets.resnet import ResNetGenerator
@@ -37,13 +38,14 @@ def make_generator(
     A module that maps [B, H, W, C] in [-1, 1] to [B, H, W, channels] in
     [-1, 1] by `apply({'params': params}, x, rngs={'dropout': key})`.
   """
-  return GENERATORS[config.name](
-    config=config, channels=channels, axis_name=axis_name
-  )
+  make = GENERATORS.get(config.name) or register.find('generator', config.name)
+  return make(config=config, channels=channels, axis_name=axis_name)
 
 
 def make_discriminator(
   config: DiscriminatorConfig, *, axis_name: str | None = None
 ) -> nn.Module:
   """Builds a discriminator: [B, H, W, C] to logits [B, h, w, 1]."""
-  return DISCRIMINATORS[config.name](config=config, axis_name=axis_name)
+  make = DISCRIMINATORS.get(config.name)
+  make = make or register.find('discriminator', config.name)
+  return make(config=config, axis_name=axis_name)

@@ -34,8 +34,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cyclegan_jax.config import Config, Direction, from_config_dict
-from cyclegan_jax.errors import ConfigError, WorkdirError
+from cyclegan_jax.errors import ConfigError, MissingPartError, WorkdirError
 from cyclegan_jax.metrics.goals import badness
+from cyclegan_jax.nets import make_generator
 from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage.checksums import (
   MANIFEST_FILE,
@@ -421,7 +422,7 @@ def _load(path: pathlib.Path) -> Checkpoint:
     ) from error
   try:
     state = _read_state(path / 'state', config)
-  except MemoryError:
+  except (MemoryError, MissingPartError):
     raise
   except Exception as error:
     if disk_error := find_disk_error(error):
@@ -504,7 +505,10 @@ def _write_arrays(path: pathlib.Path, arrays: Any) -> None:
 
 
 def _read_state(path: pathlib.Path, config: Config) -> TrainState:
-  state = abstract_train_state(config)
+  try:
+    state = abstract_train_state(config)
+  except MissingPartError:
+    return _read_generators(path, config)
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
   def target(x: Any) -> jax.ShapeDtypeStruct:
@@ -518,6 +522,28 @@ def _read_state(path: pathlib.Path, config: Config) -> TrainState:
     lambda kind, x: jax.random.wrap_key_data(x) if is_key(kind) else x,
     state,
     arrays,
+  )
+
+
+def _read_generators(path: pathlib.Path, config: Config) -> TrainState:
+  """Reads what translates, where a plugin of the discriminators is missing.
+
+  Raises:
+    MissingPartError: the generators need one, too.
+  """
+  make_generator(config.generator)
+  options = _this_process_only()
+  with ocp.StandardCheckpointer(multiprocessing_options=options) as reader:
+    arrays = reader.restore(path.absolute())
+  return TrainState(
+    step=arrays['step'],
+    key=jax.random.wrap_key_data(arrays['key']),
+    gen=arrays['gen'],
+    gen_ema=arrays.get('gen_ema'),
+    disc={},
+    gen_opt=(),
+    disc_opt=(),
+    pools={},
   )
 
 

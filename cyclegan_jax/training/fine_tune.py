@@ -12,6 +12,7 @@ import numpy as np
 
 from cyclegan_jax.config import Config, same_shape_options
 from cyclegan_jax.errors import ConfigError, WorkdirError
+from cyclegan_jax.nets import make_discriminator
 from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.types import Params
@@ -69,6 +70,8 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
   }
   disc: dict[str, Params] = {}
   if config.init_discriminators:
+    if not found.state.disc:  # left out without their plugin
+      make_discriminator(found.config.discriminator)
     disc = {domain: found.state.disc[domain] for domain in found.discriminators}
   state = abstract_train_state(config)
   _check_fit('gen', gen, state.gen, found, config)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cyclegan_jax import register
 from cyclegan_jax.config import (
   Config,
   DistributedConfig,
@@ -21,6 +22,7 @@ from cyclegan_jax.config import (
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import sample_images
+from cyclegan_jax.data.own_source import ArraySequence, images_of_sequences
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
 from cyclegan_jax.errors import DataError
@@ -103,7 +105,12 @@ class _Setup(NamedTuple):
   image_list: dict[str, Any]  # names and sizes of the images
 
 
-def train(config: Config, workdir: pathlib.Path) -> TrainResult:
+def train(
+  config: Config,
+  workdir: pathlib.Path,
+  *,
+  sources: Mapping[str, ArraySequence] | None = None,
+) -> TrainResult:
   """Trains a new run, or resumes the run in the folder.
 
   Args:
@@ -111,6 +118,10 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     workdir: folder of the run: config.json, metrics.jsonl, tensorboard/,
       evaluation.md, samples/, checkpoints/, index.html, lock, and
       skipped.jsonl if steps were skipped.
+    sources: images in place of those of config.data: 'train_a', 'train_b', and
+      optionally 'test_a' and 'test_b', each a sequence (`__len__` and
+      `__getitem__`, as in Grain) of arrays [h, w, C], uint8, or float32 in
+      [-1, 1]. `__getitem__` is called from several threads.
 
   Raises:
     UserError: the options, the images or the folder cannot be used; the
@@ -121,12 +132,15 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     stop = stack.enter_context(StopSignal())
     stack.enter_context(processes.joined(config.distributed))
     config = expand_paths(config.replace(distributed=DistributedConfig()))
+    config = config.replace(plugins=register.loaded_plugins())
+    if sources is not None:
+      config = config.replace(data={'name': 'sequences'})
     is_first = processes.is_first()  # only the first process writes
     console = stderr_console(quiet=not is_first)
     if is_first:
       stack.enter_context(lock_workdir(workdir))
     setup = stop.call(
-      functools.partial(_set_up, config, workdir),
+      functools.partial(_set_up, config, workdir, sources),
       patience=_SETUP_PATIENCE_SECONDS,
     )
     config, state = setup.config, setup.state
@@ -220,7 +234,11 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     return TrainResult(state, config, start_step, signal, score)
 
 
-def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
+def _set_up(
+  config: Config,
+  workdir: pathlib.Path,
+  sources: Mapping[str, ArraySequence] | None,
+) -> _Setup:
   """Reads, resolves and checks everything that a run needs.
 
   Only the first of several processes reads the folder; it sends the others
@@ -234,7 +252,10 @@ def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
     if config.init_from and resumed is None:
       sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
       networks = read_networks(config, sha256=sha256)
-  stored = open_stored_images(config.data)
+  if sources is None:
+    stored = open_stored_images(config.data)
+  else:
+    stored = images_of_sequences(config.data, sources)
   config = _resolve(config, stored, saved, networks)
   if saved is not None:
     check_same_run(workdir, saved, config)

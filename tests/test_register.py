@@ -1,0 +1,256 @@
+"""Own parts by name: networks, losses, data sources and metrics."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cyclegan_jax as cg
+from cyclegan_jax import cli, losses, register
+from cyclegan_jax.config import from_config_dict, to_config_dict
+from cyclegan_jax.data.sources import open_images
+from cyclegan_jax.errors import ConfigError, DataError, UserError, WorkdirError
+from cyclegan_jax.step import metric_names
+from cyclegan_jax.storage import checkpoint
+
+PLUGIN = """
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import cyclegan_jax as cg
+
+@cg.register.adversarial_loss('softplus')
+class Softplus:
+  def generator(fake_logits):
+    return jnp.mean(nn.softplus(-fake_logits))
+
+  def discriminator(real_logits, fake_logits):
+    real = jnp.mean(nn.softplus(-real_logits))
+    return real + jnp.mean(nn.softplus(fake_logits))
+
+@cg.register.loss_term('total_variation')
+def total_variation(real, fake, cycled):
+  return jnp.abs(jnp.diff(fake, axis=1)).mean()
+
+@cg.register.generator('shallow')
+class Shallow(nn.Module):
+  config: object
+  channels: int
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Conv(self.config.filters, (3, 3))(x))
+    return nn.tanh(nn.Conv(self.channels, (3, 3))(x))
+
+@cg.register.discriminator('patches')
+class Patches(nn.Module):
+  config: object
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Conv(self.config.filters, (4, 4), (2, 2))(x))
+    return nn.Conv(1, (3, 3))(x)
+
+@cg.register.source('noise')
+def noise(config):
+  rng = np.random.default_rng(0)
+  side = config.load_size
+  images = rng.integers(0, 255, (6, side, side, 3), dtype=np.uint8)
+  return {'train_a': images, 'train_b': list(images[::-1])}
+
+@cg.register.metric('change')
+def change(real, fake):
+  return np.abs(real - fake).mean((1, 2, 3))
+"""
+
+
+@pytest.fixture(autouse=True)
+def empty_registry(monkeypatch):
+  """Forgets what a test registers, as another process would not have it."""
+  for name in ('_parts', '_recorded'):
+    monkeypatch.setattr(register, name, {k: {} for k in register.BUILT_IN})
+  monkeypatch.setattr(register, '_loaded', {})
+
+
+@pytest.fixture
+def plugin(tmp_path):
+  path = tmp_path / 'my_parts.py'
+  path.write_text(PLUGIN)
+  return path
+
+
+def forget(monkeypatch):
+  for name in ('_parts', '_recorded'):
+    monkeypatch.setattr(register, name, {k: {} for k in register.BUILT_IN})
+  register._loaded.clear()
+
+
+@pytest.fixture
+def config(tiny_config, plugin):
+  register.load_plugin(str(plugin))
+  return tiny_config.replace(
+    data={'name': 'noise'},
+    generator={'name': 'shallow'},
+    discriminator={'name': 'patches'},
+    loss={'adversarial': 'softplus', 'terms': 'total_variation=0.5'},
+    evaluation={'every_steps': 2},
+    log={'metrics_every_steps': 1},
+    steps=2,
+    num_devices=1,
+  )
+
+
+def test_an_own_loss_equals_the_built_in_one(config):
+  logits = jnp.linspace(-3, 3, 32).reshape(2, 4, 4, 1)
+  own, built_in = map(losses.adversarial_loss, ('softplus', 'vanilla'))
+  assert own.generator(logits) == built_in.generator(logits)
+  assert own.discriminator(logits, -logits) == built_in.discriminator(
+    logits, -logits
+  )
+
+
+def test_a_run_of_own_parts(config, plugin, tmp_path, monkeypatch):
+  cg.train(config, tmp_path / 'run')
+  recorded = json.loads((tmp_path / 'run/config.json').read_text())
+  assert recorded['loss']['terms'] == 'total_variation=0.5'
+  ((path, sha256),) = register.parse_plugins(recorded['plugins'])
+  assert pathlib.Path(path) == plugin
+  assert len(sha256) == 64
+  record = json.loads(
+    (tmp_path / 'run/metrics.jsonl').read_text().splitlines()[-1]
+  )
+  assert record['generator/total_variation_ab'] > 0
+  assert record['evaluation/ab/change'] > 0
+  assert set(metric_names(config)) <= set(record)
+  forget(monkeypatch)
+  with pytest.raises(ConfigError, match=rf"'shallow'.*--plugin={plugin}"):
+    cg.load_translator(tmp_path / 'run', 'ab')
+  register.load_plugin(str(plugin))
+  image = np.zeros((20, 23, 3), np.uint8)
+  assert cg.load_translator(tmp_path / 'run', 'ab')(image).shape == image.shape
+
+
+def test_what_is_not_needed_is_not_asked_for(
+  tiny_config, plugin, tmp_path, monkeypatch
+):
+  register.load_plugin(str(plugin))
+  config = tiny_config.replace(loss={'adversarial': 'softplus'})
+  config = config.replace(plugins=register.loaded_plugins())
+  with checkpoint.Saver(tmp_path / 'run/checkpoints', config) as saver:
+    saver.save(cg.create_train_state(config, jax.random.key(0)))
+  forget(monkeypatch)
+  image = np.zeros((16, 16, 3), np.uint8)
+  cg.load_translator(tmp_path / 'run', 'ab')(image)
+  loaded = checkpoint.load(tmp_path / 'run')
+  batch = {d: jnp.zeros((2, 16, 16, 3)) for d in 'ab'}
+  with pytest.raises(ConfigError, match=r"'softplus'.*--plugin="):
+    cg.train_step(loaded.state, batch, config=loaded.config)
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'generator': {'name': 'shallow'}},
+    {'loss': {'adversarial': 'softplus'}},
+    {'loss': {'terms': 'total_variation=1'}},
+    {'data': {'name': 'noise'}},
+  ],
+)
+def test_an_unknown_name_is_refused(changes, tiny_config):
+  with pytest.raises(ConfigError, match='--plugin'):
+    tiny_config.replace(**changes)
+
+
+@pytest.mark.parametrize('terms', ['a', 'a=', 'a=x', 'a=nan', '=1'])
+def test_terms_that_are_no_weights(terms, tiny_config):
+  with pytest.raises(ConfigError, match=r'config\.loss\.terms'):
+    tiny_config.replace(loss={'terms': terms})
+
+
+def test_names_of_built_in_parts_stay(tiny_config):
+  for decorator, name in (
+    (register.generator, 'resnet'),
+    (register.adversarial_loss, 'lsgan'),
+    (register.source, 'folder'),
+  ):
+    with pytest.raises(ConfigError, match='built in'):
+      decorator(name)
+  with pytest.raises(ConfigError, match='my-loss'):
+    register.loss_term('my-loss')
+
+
+@pytest.mark.parametrize(
+  'text, expected',
+  [('1 / 0', 'ZeroDivisionError'), ('def', 'SyntaxError'), (None, 'none.py')],
+)
+def test_plugins_that_fail(text, expected, tmp_path):
+  path = tmp_path / ('none.py' if text is None else 'plugin.py')
+  if text is not None:
+    path.write_text(text)
+  with pytest.raises(ConfigError, match=expected):
+    register.load_plugin(str(path))
+
+
+def test_a_config_survives_json(config):
+  values = to_config_dict(config).to_dict()
+  assert from_config_dict(json.loads(json.dumps(values))) == config
+
+
+class Squares:
+  """A data source as Grain's: a length, and an array by index."""
+
+  def __init__(self, value, count=5):
+    self.value, self.count = value, count
+
+  def __len__(self):
+    return self.count
+
+  def __getitem__(self, index):
+    return np.full((20, 22, 3), self.value + index, np.uint8)
+
+
+def test_training_on_own_sequences(tiny_config, tmp_path):
+  sources = {'train_a': Squares(0), 'train_b': Squares(100)}
+  config = tiny_config.replace(steps=4, num_devices=1)
+  straight = cg.train(config, tmp_path / 'straight', sources=sources).state
+  cg.train(config.replace(steps=2), tmp_path / 'run', sources=sources)
+  result = cg.train(config, tmp_path / 'run', sources=sources)
+  assert result.start_step == 2
+  jax.tree.map(np.testing.assert_array_equal, result.state.gen, straight.gen)
+  # The images are the program's: nothing else can open them.
+  with pytest.raises(WorkdirError, match=r'config\.data\.name'):
+    cg.train(config, tmp_path / 'run')
+  with pytest.raises(DataError, match='sources='):
+    open_images(result.config.data)
+
+
+@pytest.mark.parametrize(
+  'sources, expected',
+  [
+    ({'train_a': Squares(0)}, 'train_b'),
+    ({'train_a': Squares(0), 'train_b': Squares(0, 0)}, 'train_b'),
+    ({'a': Squares(0)}, "'a'"),
+    ({d: [np.zeros((8, 8))] for d in ('train_a', 'train_b')}, 'shape'),
+    ({d: [np.ones((8, 8, 3)) * 2] for d in ('train_a', 'train_b')}, 'float64'),
+    (
+      {d: [np.full((8, 8, 3), 9, np.float32)] for d in ('train_a', 'train_b')},
+      r'\[-1, 1\]',
+    ),
+  ],
+)
+def test_sequences_that_do_not_fit(sources, expected, tiny_config, tmp_path):
+  config = tiny_config.replace(num_devices=1)
+  with pytest.raises(UserError, match=expected):
+    cg.train(config, tmp_path / 'run', sources=sources)
+
+
+def test_the_command_line(plugin, trained_run, tmp_path, capsys):
+  argv = ['evaluate', str(trained_run), '--features', 'none']
+  argv += ['--to', str(tmp_path / 'scores.json'), '--plugin', str(plugin)]
+  assert cli.main(argv) == 0
+  assert '| change ' in capsys.readouterr().out
