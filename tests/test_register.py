@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -254,3 +255,30 @@ def test_the_command_line(plugin, trained_run, tmp_path, capsys):
   argv += ['--to', str(tmp_path / 'scores.json'), '--plugin', str(plugin)]
   assert cli.main(argv) == 0
   assert '| change ' in capsys.readouterr().out
+
+
+def code_blocks():
+  text = (pathlib.Path(__file__).parent.parent / 'docs/extend.md').read_text()
+  return re.findall(r'```python\n(.*?)```', text, re.S)
+
+
+def test_the_examples_of_the_docs_train(tiny_config, tmp_path):
+  blocks = code_blocks()
+  assert len(blocks) == 4
+  for index, block in enumerate(blocks):
+    assert block.count('\n') < 20
+    path = tmp_path / f'example_{index}.py'
+    path.write_text(block)
+    register.load_plugin(str(path))
+  config = tiny_config.replace(
+    data={'name': 'stripes'},
+    generator={'name': 'plain'},
+    loss={'adversarial': 'softplus', 'terms': 'total_variation=0.1'},
+    evaluation={'every_steps': 2},
+    num_devices=1,
+    steps=2,
+  )
+  cg.train(config, tmp_path / 'run')
+  last = (tmp_path / 'run/metrics.jsonl').read_text().splitlines()[-1]
+  names = json.loads(last)
+  assert {'generator/total_variation_ab', 'evaluation/ab/change'} <= set(names)
