@@ -301,7 +301,8 @@ def printed(config, tmp_path, start_step):
 def test_facts_are_printed_in_whole_lines(tmp_path):
   path = tmp_path / ('long name ' * 10).strip()
   text = printed(Config(seed=123), path, 0)
-  assert '\nseed: 123\n' in text
+  assert text.startswith('config.seed=123  (default 0)\n')
+  assert 'config.batch_size' not in text
   assert text.endswith(
     f'\nsteps            9\ntraining images  [bold]5 of a\nfolder           '
     f'{path}\n'

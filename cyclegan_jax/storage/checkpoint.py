@@ -416,8 +416,8 @@ def _load(path: pathlib.Path) -> Checkpoint:
     config = from_config_dict(record['config'])
   except ConfigError as error:
     raise WorkdirError(
-      f'{path} was written by another version of cyclegan_jax '
-      f'({record["versions"].get("cyclegan_jax")}): {error}'
+      f'{path} has options that this version of cyclegan_jax does not have '
+      f'({error}){_advise_versions(record["versions"])}'
     ) from error
   try:
     state = _read_state(path / 'state', config)
