@@ -1131,6 +1131,11 @@ def similar_options(path: str, *, cutoff: float = 0.0) -> list[str]:
   # The right name in the wrong group, an abbreviation, part of a name, ...
   return [
     *(each for each in known if each == path),
+    *(
+      f'config.{present}'
+      for former, present in _FORMER_NAMES.items()
+      if path == f'config.{former}'
+    ),
     *(each for each in known if names[each] == leaf),
     *(each for each in known if each == _OTHER_NAMES.get(leaf)),
     *(each for each in known if _initials(names[each]) == leaf),

@@ -53,7 +53,7 @@ class Networks(NamedTuple):
     facts = {'starts from': str(self)}
     if self.adopted:
       texts = [f'{path}={value!r}' for path, value in self.adopted.items()]
-      facts['as there'] = ', '.join(texts)
+      facts['taken from it'] = ', '.join(texts)
     return facts
 
 
