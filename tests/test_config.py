@@ -335,6 +335,27 @@ def test_what_is_left_out_has_its_default():
   assert config == Config().replace(loss={'r1': 1.0})
 
 
+def test_former_names_of_options():
+  old = {
+    'log': {'keep_checkpoints': 7, 'doctor': False},
+    'max_skipped_steps': 2,
+  }
+  expected = Config().replace(
+    checkpoint={'keep': 7},
+    diagnostics={'enabled': False},
+    faults={'max_skipped_steps': 2},
+  )
+  assert from_config_dict(old) == expected
+  values = to_config_dict(Config())
+  values.log.update(keep_checkpoints=7, doctor=False)
+  values.max_skipped_steps = 2
+  assert from_config_dict(values) == expected
+  assert old['max_skipped_steps'] == 2
+  assert 'is too small' in message_of(
+    from_config_dict, {'log': {'keep_checkpoints': 0}}
+  )
+
+
 def test_replace_edits_inside_a_group_and_leaves_the_old():
   old = Config()
   new = old.replace(seed=3, loss={'r1': 1.0})
