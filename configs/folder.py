@@ -15,7 +15,7 @@ def get_config():
   config.batch_size = 1
   config.epochs = 40
   config.pool_size = 50
-  config.data.update(name='folder', size=128, load_size=143)
+  config.data.update(name='folder', size=128)
   config.generator.update(name='resnet', filters=32, blocks=6, dropout=0.0)
   config.generator.update(norm='instance', affine=False, padding='reflect')
   config.generator.update(init='normal')
@@ -24,5 +24,5 @@ def get_config():
   config.loss.update(adversarial='lsgan', discriminator=0.5)
   config.loss.update(identity_a=5.0, identity_b=5.0)
   config.optimizer.learning_rate = 2e-4
-  config.schedule.update(name='linear', decay_epochs=20)
+  config.schedule.name = 'linear'
   return config

@@ -19,7 +19,6 @@ def get_config():
   config.data.name = 'tfds'
   config.data.dataset = 'cycle_gan/horse2zebra'
   config.data.size = 128
-  config.data.load_size = 143
   config.data.preprocess = 'resize_and_center_crop'
   config.data.interpolation = 'bilinear'
   config.generator.filters = 64

@@ -17,9 +17,7 @@ def get_config():
   config.data.name = 'tfds'
   config.data.dataset = 'cycle_gan/horse2zebra'
   config.data.size = 256
-  config.data.load_size = 286
   config.generator.filters = 64
   config.generator.blocks = 9
   config.discriminator.filters = 64
-  config.schedule.decay_epochs = 100
   return config

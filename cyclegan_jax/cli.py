@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.metadata
 import logging
 import signal
 import sys
@@ -32,7 +33,7 @@ cyclegan serve CHECKPOINT ... [--port 8000]
 cyclegan export CHECKPOINT --format onnx|stablehlo|pth|safetensors|web --to DIR
 cyclegan import WEIGHTS [WEIGHTS] --to FOLDER
 
-Each command has a --help of its own.
+Each command has a --help of its own; cyclegan --version prints the version.
 """
 
 
@@ -52,6 +53,9 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
   if not argv or argv[0] in ('-h', '--help'):
     print(USAGE)
     return 0 if argv else 2
+  if argv == ['--version']:
+    print(f'cyclegan_jax {version()}')
+    return 0
   command = load_command(argv)
   if command is None:
     print(f'error: {argv[0]!r} is not a command\n\n{USAGE}', file=sys.stderr)
@@ -72,6 +76,14 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
       print('stopped', file=sys.stderr)
       is_ctrl_c = not isinstance(stopped, TerminatedError)
       return 128 + (signal.SIGINT if is_ctrl_c else signal.SIGTERM)
+
+
+def version() -> str:
+  """The installed version."""
+  try:
+    return importlib.metadata.version('cyclegan_jax')
+  except importlib.metadata.PackageNotFoundError:
+    return 'run from its folder, without a version: pip install it'
 
 
 def load_command(argv: list[str]) -> Any:

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import ml_collections
@@ -31,6 +31,7 @@ def option(
   low: float | None = None,
   high: float | None = None,
   used_by: tuple[str, ...] = (),
+  needs: str = '',
   is_source: bool = False,
   is_path: bool = False,
   may_change: bool = False,
@@ -45,8 +46,9 @@ def option(
     part: kind of the parts in `register` that are also allowed.
     low: least allowed value.
     high: largest allowed value.
-    used_by: values of the section's `name` for which the option has an
-      effect; empty for all.
+    used_by: values of the section's selector, its `name`, for which the option
+      has an effect; empty for all.
+    needs: path of another option that must be set for an effect.
     is_source: whether it says where the images come from.
     is_path: whether it names a file or a folder.
     may_change: whether a run may be resumed with another value, since it has
@@ -62,6 +64,7 @@ def option(
       'low': low,
       'high': high,
       'used_by': used_by,
+      'needs': needs,
       'is_source': is_source,
       'is_path': is_path,
       'may_change': may_change,
@@ -75,6 +78,7 @@ class Section:
   """A group of options that checks itself when it is made."""
 
   _path: ClassVar[str] = 'config'
+  _selector: ClassVar[str] = 'name'
 
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):
@@ -199,7 +203,10 @@ class DataConfig(Section):
   )
   size: int = option(64, 'height and width that the networks see', low=8)
   load_size: int = option(
-    64, 'size before the crop; equal to size for no crop', low=8
+    0,
+    'size before the crop; equal to size for no crop; 0 takes size for '
+    "drawings, and for other images 143/128 of it, as the authors' code does",
+    low=0,
   )
   preprocess: str = option(
     'resize_and_crop',
@@ -225,6 +232,7 @@ class DataConfig(Section):
     low=0.001,
     high=1,
     used_by=('folder',),
+    needs='config.loss.paired_weight',
   )
   channels_a: int = option(3, "channels of a's images", low=1)
   channels_b: int = option(3, "channels of b's images", low=1)
@@ -293,6 +301,13 @@ class DataConfig(Section):
           f'config.data.low_{domain}={low} is not below config.data.'
           f'high_{domain}={high}: set both, or both to 0 for the full range'
         )
+
+  @property
+  def size_before_crop(self) -> int:
+    """Load_size, or what it is by default for this size."""
+    if self.load_size:
+      return self.load_size
+    return self.size if self.name == 'embedded' else self.size * 143 // 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,6 +411,7 @@ class DiscriminatorConfig(Section):
     'strided layers: max_layers in the Keras note, n_layers in the paper',
     low=1,
     high=16,
+    used_by=('keras_patchgan', 'patchgan'),
   )
   last_layers: str = option(
     'same',
@@ -435,6 +451,7 @@ class LossConfig(Section):
   """The objective; weights are absolute, not relative to each other."""
 
   _path: ClassVar[str] = 'config.loss'
+  _selector: ClassVar[str] = 'adversarial'
 
   adversarial: str = option(
     'vanilla',
@@ -453,7 +470,11 @@ class LossConfig(Section):
     high=1,
   )
   cycle_blur_sigma: float = option(
-    3.0, 'standard deviation of that blur, in pixels', low=0.1, high=1000
+    3.0,
+    'standard deviation of that blur, in pixels',
+    low=0.1,
+    high=1000,
+    needs='config.loss.cycle_blur',
   )
   identity_a: float = option(0.0, 'weight of |G_ba(a) - a|', low=0)
   identity_b: float = option(0.0, 'weight of |G_ab(b) - b|', low=0)
@@ -472,7 +493,7 @@ class LossConfig(Section):
     1.0, "weight of the discriminators' loss; the paper halves it", low=0
   )
   gradient_penalty: float = option(
-    10.0, 'with wgan_gp: weight of (|grad D| - 1)^2', low=0
+    10.0, 'weight of (|grad D| - 1)^2', low=0, used_by=('wgan_gp',)
   )
   r1: float = option(
     0.0,
@@ -527,10 +548,25 @@ class OptimizerConfig(Section):
     low=0,
   )
   b1: float = option(
-    0.5, 'decay of the first moment (sgd: momentum)', low=0, high=0.9999
+    0.5,
+    'decay of the first moment (sgd: momentum)',
+    low=0,
+    high=0.9999,
+    used_by=('adam', 'adamw', 'sgd'),
   )
-  b2: float = option(0.999, 'decay of the second moment', low=0, high=0.999999)
-  eps: float = option(1e-8, 'added to the denominator', low=1e-16)
+  b2: float = option(
+    0.999,
+    'decay of the second moment',
+    low=0,
+    high=0.999999,
+    used_by=('adam', 'adamw', 'rmsprop'),
+  )
+  eps: float = option(
+    1e-8,
+    'added to the denominator',
+    low=1e-16,
+    used_by=('adam', 'adamw', 'rmsprop'),
+  )
   weight_decay: float = option(
     0.0, 'decoupled weight decay', low=0, used_by=('adamw',)
   )
@@ -549,9 +585,10 @@ class ScheduleConfig(Section):
     choices=('constant', 'linear', 'cosine', 'step'),
   )
   decay_epochs: int = option(
-    100,
-    'epochs at the end of the run over which the rate falls',
-    low=0,
+    -1,
+    'epochs at the end of the run over which the rate falls; -1 takes the '
+    'second half of the run',
+    low=-1,
     used_by=('linear',),
   )
   step_epochs: int = option(
@@ -621,6 +658,7 @@ class CheckpointConfig(Section):
     'whether a lower or a higher value of best_metric is better; auto uses '
     'what is known about the metric',
     choices=('auto', 'min', 'max'),
+    needs='config.checkpoint.best_metric',
     may_change=True,
   )
 
@@ -644,10 +682,15 @@ class EvaluationConfig(Section):
     'kd_effnet; auto takes inception if its weights are found, else effnet if '
     'it is installed',
     choices=('none', 'auto', 'inception', 'effnet'),
+    needs='config.evaluation.every_steps',
     may_change=True,
   )
   max_images: int = option(
-    200, 'test images of each domain, at most', low=2, may_change=True
+    200,
+    'test images of each domain, at most',
+    low=2,
+    needs='config.evaluation.every_steps',
+    may_change=True,
   )
   pairs: str = option(
     'auto',
@@ -758,16 +801,20 @@ class Config(Section):
   init_from: str = option(
     '',
     'start from trained networks: a run, a checkpoint, or the output of '
-    "cyclegan import; '' starts from random weights",
+    "cyclegan import; '' starts from random weights; on the command line, "
+    'options of the networks that are not given are taken from there',
     is_path=True,
   )
   init_discriminators: bool = option(
-    True, 'with init_from: also start from its discriminators, if trained'
+    True,
+    'with init_from: also start from its discriminators, if trained',
+    needs='config.init_from',
   )
   init_sha256: str = option(
     '',
     'required checksum of the networks in init_from; recorded when the run '
     'begins',
+    needs='config.init_from',
   )
   warmup_steps: int = option(
     0,
@@ -849,7 +896,7 @@ class Config(Section):
 def _check_sizes(config: Config) -> None:
   """Raises ConfigError where image size, crop and networks don't fit."""
   data, gen = config.data, config.generator
-  if data.preprocess != 'crop' and data.load_size < data.size:
+  if data.preprocess != 'crop' and data.size_before_crop < data.size:
     raise ConfigError(
       f'config.data.load_size={data.load_size} is smaller than the crop '
       f'config.data.size={data.size}: raise one or lower the other'
@@ -911,6 +958,54 @@ def size_multiple(generator: GeneratorConfig) -> int:
   return known.get(generator.name) or register.size_multiple(generator.name)
 
 
+# Names that other trainers have for our options.
+_OTHER_NAMES = {
+  'batch': 'config.batch_size',
+  'n_epochs': 'config.epochs',
+  'num_epochs': 'config.epochs',
+  'max_steps': 'config.steps',
+  'dataroot': 'config.data.path',
+  'data_dir': 'config.data.path',
+  'data_path': 'config.data.path',
+  'image_size': 'config.data.size',
+  'img_size': 'config.data.size',
+  'crop_size': 'config.data.size',
+  'input_nc': 'config.data.channels_a',
+  'output_nc': 'config.data.channels_b',
+  'num_threads': 'config.data.num_workers',
+  'netG': 'config.generator.name',
+  'netD': 'config.discriminator.name',
+  'ngf': 'config.generator.filters',
+  'ndf': 'config.discriminator.filters',
+  'gan_mode': 'config.loss.adversarial',
+  'lambda_A': 'config.loss.cycle_a',
+  'lambda_B': 'config.loss.cycle_b',
+  'lambda_identity': 'config.loss.identity_a',
+  'beta1': 'config.optimizer.b1',
+  'beta2': 'config.optimizer.b2',
+  'lr_policy': 'config.schedule.name',
+  'n_epochs_decay': 'config.schedule.decay_epochs',
+  'save_epoch_freq': 'config.checkpoint.every_steps',
+  'gpus': 'config.num_devices',
+  'gpu_ids': 'config.num_devices',
+}
+
+# Options that have moved.
+_FORMER_NAMES = {
+  'log.checkpoint_every_steps': 'checkpoint.every_steps',
+  'log.keep_checkpoints': 'checkpoint.keep',
+  'log.best_metric': 'checkpoint.best_metric',
+  'log.best_mode': 'checkpoint.best_mode',
+  'log.evaluate_every_steps': 'evaluation.every_steps',
+  'log.evaluate_features': 'evaluation.features',
+  'log.evaluate_images': 'evaluation.max_images',
+  'log.evaluate_pairs': 'evaluation.pairs',
+  'log.evaluate_palette': 'evaluation.palette',
+  'log.doctor': 'diagnostics.enabled',
+  'log.on_save_error': 'faults.on_save_error',
+  'max_skipped_steps': 'faults.max_skipped_steps',
+}
+
 S = TypeVar('S', bound=Section)
 
 
@@ -922,14 +1017,36 @@ def to_config_dict(config: Section) -> ml_collections.ConfigDict:
 def from_config_dict(values: Mapping[str, Any]) -> Config:
   """The config of a ConfigDict or of nested dicts, as read from JSON.
 
-  Options that are left out have their defaults.
+  Options that are left out have their defaults. Former names are accepted, as
+  older runs and recipes have them.
 
   Raises:
     ConfigError: an option is unknown, of a wrong type or out of range; the
       message holds its dotted path.
   """
+  values = _with_present_names(values)
   _expect_parts(values)
   return _section_from(Config, values, 'config')
+
+
+def _with_present_names(values: Any) -> Any:
+  if not isinstance(values, Mapping | ml_collections.ConfigDict):
+    return values
+  values = {
+    name: dict(value)
+    if isinstance(value, Mapping | ml_collections.ConfigDict)
+    else value
+    for name, value in values.items()
+  }
+  for former, present in _FORMER_NAMES.items():
+    *group, name = former.split('.')
+    old = values.get(group[0]) if group else values
+    if isinstance(old, dict) and name in old:
+      section, new_name = present.split('.')
+      new = values.setdefault(section, {})
+      if isinstance(new, dict):
+        new[new_name] = old.pop(name)
+  return values
 
 
 def _expect_parts(values: Mapping[str, Any]) -> None:
@@ -1002,6 +1119,57 @@ def source_options() -> tuple[str, ...]:
   )
 
 
+def source_of(config: DataConfig) -> str:
+  """The data source for which the given source options have an effect.
+
+  Returns:
+    The source's name: 'folder' for a path, 'tfds' for a data set; that of the
+    config if nothing is given, or options that no source has in common.
+  """
+  sources = [
+    option_at(f'config.data.{name}').metadata['used_by']
+    for name in source_options()
+    if name != 'name' and getattr(config, name)
+  ]
+  common = [
+    name for name in sum(sources, ()) if all(name in s for s in sources)
+  ]
+  return common[0] if common else config.name
+
+
+def options_without_effect(
+  config: Config, paths: Iterable[str]
+) -> dict[str, str]:
+  """Finds options that have no effect because of the value of another.
+
+  Args:
+    config: the options.
+    paths: dotted paths of the options to check. An option that is '', 0 or
+      False is not expected to have an effect.
+
+  Returns:
+    By path, the option that would make it count, with its value.
+  """
+  remedies = {}
+  for path in paths:
+    field, group = option_at(path), path.rpartition('.')[0]
+    used_by, needs = field.metadata['used_by'], field.metadata['needs']
+    if not value_at(config, path):
+      continue
+    section: Section = value_at(config, group)
+    selector = f'{group}.{section._selector}'
+    chosen = value_at(config, selector)
+    # A registered part may use any option.
+    is_built_in = chosen in (option_at(selector).metadata['choices'] or ())
+    if used_by and is_built_in and chosen not in used_by:
+      remedies[path] = f'{selector}={" or ".join(used_by)}'
+    elif needs and not value_at(config, needs):
+      remedies[path] = needs
+    elif path == 'config.epochs' and config.steps:
+      remedies[path] = 'config.steps=0'
+  return remedies
+
+
 def same_shape_options(section: type[Section]) -> list[str]:
   """The options of a network that change it, but not its parameters' shapes."""
   return [
@@ -1022,20 +1190,38 @@ def option_at(path: str) -> dataclasses.Field[Any]:
 
 def unknown_option(path: str) -> str:
   """The message for an option that does not exist, with the nearest one."""
+  shown = path if path.isprintable() else repr(path)
+  return f'{shown} does not exist: did you mean {similar_options(path)[0]}?'
+
+
+def similar_options(path: str, *, cutoff: float = 0.0) -> list[str]:
+  """The options that a wrong path may stand for, the likeliest first.
+
+  Args:
+    path: dotted path, 'config.lr'.
+    cutoff: the least similarity, from 0 to 1, of an option that merely looks
+      alike; with 0, there is always one.
+  """
+  path = path.replace('-', '_')
   *_, group, leaf = path.split('.')
   known = option_paths()
   names = {each: each.split('.')[-1] for each in known}
   siblings = [each for each in known if each.split('.')[-2] == group]
   # The right name in the wrong group, an abbreviation, part of a name, ...
-  guesses = [
+  return [
+    *(each for each in known if each == path),
+    *(
+      f'config.{present}'
+      for former, present in _FORMER_NAMES.items()
+      if path == f'config.{former}'
+    ),
     *(each for each in known if names[each] == leaf),
+    *(each for each in known if each == _OTHER_NAMES.get(leaf)),
     *(each for each in known if _initials(names[each]) == leaf),
     *difflib.get_close_matches(path, siblings, n=1, cutoff=0.8),
     *(each for each in siblings if leaf in names[each]),
-    *difflib.get_close_matches(path, known, n=1, cutoff=0.0),
+    *difflib.get_close_matches(path, known, n=1, cutoff=cutoff),
   ]
-  shown = path if path.isprintable() else repr(path)
-  return f'{shown} does not exist: did you mean {guesses[0]}?'
 
 
 def _initials(name: str) -> str:

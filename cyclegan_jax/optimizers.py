@@ -75,7 +75,7 @@ def make_schedule(
   Returns:
     A function from an int32 step to a float32 rate. With e the epoch:
     constant: the rate; linear: rate * (1 - max(0, e + 1 - n) / (d + 1)) with
-    d decay epochs after n others, as the authors' code has it, and never
+    d = decay_epochs after n others, as the authors' code has it, and never
     below the last epoch's; cosine: half a cosine over the run, to zero;
     step: rate * factor^(e // step_epochs).
   """
@@ -85,7 +85,7 @@ def make_schedule(
     if config.name == 'constant':
       factor = jnp.ones(())
     elif config.name == 'linear':
-      decay = min(config.decay_epochs, epochs)
+      decay = min(decay_epochs(config, epochs), epochs)
       past = jnp.clip(epoch + 1 - (epochs - decay), 0, decay)
       factor = 1 - past / (decay + 1)
     elif config.name == 'cosine':
@@ -97,6 +97,11 @@ def make_schedule(
     return jnp.asarray(learning_rate * factor, jnp.float32)
 
   return schedule
+
+
+def decay_epochs(config: ScheduleConfig, epochs: int) -> int:
+  """Epochs of the linear schedule's fall: by default half of the run's."""
+  return epochs // 2 if config.decay_epochs < 0 else config.decay_epochs
 
 
 def cycle_factor(config: Config, step: Array) -> Array | float:

@@ -27,7 +27,7 @@ T = TypeVar('T')
 BUILT_IN = {
   'generator': ('keras_unet', 'resnet', 'torch_unet', 'vit_unet'),
   'discriminator': ('keras_patchgan', 'patchgan', 'pixelgan'),
-  'adversarial_loss': ('vanilla', 'minimax', 'lsgan', 'hinge', 'wgan_gp'),
+  'adversarial_loss': ('minimax', 'vanilla', 'lsgan', 'hinge', 'wgan_gp'),
   'loss_term': (),
   'source': ('embedded', 'folder', 'tfds', 'sequences'),
   'metric': (),

@@ -389,6 +389,12 @@ def test_a_network_that_this_version_does_not_have(folder):
     checkpoint.load(folder / '2')
   assert 'version of cyclegan_jax' in str(caught.value)
   assert 'jax 0.' not in str(caught.value)
+  # The installed version is not to blame, another one is.
+  assert 'install' not in str(caught.value)
+  versions = {'cyclegan_jax': '9.9', 'jax': '9.9'}
+  rewrite_record(folder / '2', config=config, versions=versions)
+  with pytest.raises(WorkdirError, match='install cyclegan_jax 9.9, which'):
+    checkpoint.load(folder / '2')
 
 
 # A disk that refuses.

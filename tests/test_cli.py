@@ -1,5 +1,6 @@
 """The command line: help, errors, exit statuses, and a run on bad images."""
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -63,6 +64,12 @@ def test_every_command_has_help_and_debug(command, capsys):
     assert '--debug' in capsys.readouterr().out
   with pytest.raises(ConfigError, match='--'):
     cli.main([command, '--nonsense', '--debug'])
+
+
+def test_the_version(capsys):
+  assert cli.main(['--version']) == 0
+  version = importlib.metadata.version('cyclegan_jax')
+  assert capsys.readouterr().out == f'cyclegan_jax {version}\n'
 
 
 def test_an_unknown_command(capsys):
@@ -162,6 +169,46 @@ def test_main_py_from_another_folder(tmp_path):
   assert done.stderr.count('\n') == 1
 
 
+# The three ways to start: `cyclegan` has no folder of its own on sys.path.
+WAYS = {
+  'cyclegan': (
+    '-P',
+    '-c',
+    'from cyclegan_jax.__main__ import run; run()',
+    'train',
+  ),
+  'module': ('-m', 'cyclegan_jax', 'train'),
+  'main.py': (str(ROOT / 'main.py'),),
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('way', list(WAYS))
+def test_a_config_file_beside_configs(way, tmp_path):
+  project, elsewhere = tmp_path / 'project', tmp_path / 'elsewhere'
+  for folder, devices in ((project, 98), (elsewhere, 99)):
+    (folder / 'configs').mkdir(parents=True)
+    (folder / 'configs' / 'base.py').write_text(
+      'from cyclegan_jax.config import Config, to_config_dict\n'
+      'def get_config():\n'
+      f'  return to_config_dict(Config(num_devices={devices}))\n'
+    )
+  (project / 'my.py').write_text(
+    'from configs import base\nget_config = base.get_config\n'
+  )
+  (tmp_path / 'lib').mkdir()
+  (tmp_path / 'lib' / 'cyclegan_jax').symlink_to(ROOT / 'cyclegan_jax')
+  for folder in (project, elsewhere):
+    done = run(
+      *WAYS[way],
+      f'--config={os.path.relpath(project / "my.py", folder)}',
+      cwd=folder,
+      env=os.environ | {'PYTHONPATH': str(tmp_path / 'lib')},
+    )
+    # The configs beside the file, not those of the current folder.
+    assert done.stderr.startswith('error: config.num_devices=98')
+
+
 @pytest.mark.process
 def test_the_module_and_its_traceback(tmp_path):
   done = run(
@@ -174,6 +221,46 @@ def test_the_module_and_its_traceback(tmp_path):
   last_line = done.stderr.splitlines()[-1]
   assert last_line.startswith('cyclegan_jax.errors.ConfigError: ')
   assert 'missing.py' in last_line
+
+
+# What a run prints first.
+
+
+@pytest.mark.slow
+def test_warnings_come_after_the_facts(tmp_path, capsys):
+  for name in ('trainA', 'trainB'):
+    (tmp_path / 'mine' / name).mkdir(parents=True)
+    Image.new('RGB', (20, 20)).save(tmp_path / 'mine' / name / '0.png')
+  status = cli.main(
+    [
+      'train',
+      TINY,
+      '--workdir=run',
+      '--config.data.path=mine',
+      '--config.steps=2',
+      '--config.epochs=3',
+      '--config.evaluation.every_steps=2',
+    ]
+  )
+  assert status == 0
+  out, err = capsys.readouterr()
+  lines = err.splitlines()
+  facts = next(i for i, x in enumerate(lines) if x.startswith('folder '))
+  warnings = [i for i, x in enumerate(lines) if x.startswith('warning: ')]
+  # Of the epochs, and of each folder of test images that is missing.
+  assert warnings == [facts + 1, facts + 2, facts + 3]
+  assert 'config.epochs=3' in err
+  assert 'config.steps=0' in err
+  # Options with other values than the defaults, without what is filled in.
+  assert lines[0].startswith('config.batch_size=2 ')
+  assert 'config.seed' not in err
+  assert 'config.steps_per_epoch' not in err
+  # Scores, when they are made and at the end.
+  line = next(x for x in lines if x.startswith('evaluation in '))
+  assert 'step 2: ab: l1 ' in line
+  assert line.split(' of ', 1)[1] in out
+  config = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert config['data']['name'] == 'folder'
 
 
 # A run on folders with images that can't be read.

@@ -73,7 +73,7 @@ def test_an_unknown_option(path, nearest):
 
 def test_an_unknown_group():
   assert message_of(from_config_dict, {'lossess': {'r1': 1.0}}) == (
-    'config.lossess does not exist: did you mean config.loss.r1?'
+    'config.lossess does not exist: did you mean config.loss.terms?'
   )
 
 
@@ -103,12 +103,14 @@ def test_a_wrong_type(path, value, expected):
     (
       'config.generator.name',
       'unet',
-      'is unknown: choose from keras_unet, resnet, torch_unet, vit_unet',
+      'is unknown: choose from keras_unet, resnet, torch_unet, vit_unet, or '
+      'pass the --plugin=FILE.py that registers it',
     ),
     (
       'config.loss.adversarial',
       'LSGAN',
-      'is unknown: choose from minimax, vanilla, lsgan, hinge, wgan_gp',
+      'is unknown: choose from minimax, vanilla, lsgan, hinge, wgan_gp, or '
+      'pass the --plugin=FILE.py that registers it',
     ),
     ('config.batch_size', 0, 'is too small: at least 1'),
     ('config.seed', -1, 'is too small: at least 0'),
@@ -333,6 +335,27 @@ def test_what_is_left_out_has_its_default():
   assert from_config_dict({}) == Config()
   config = from_config_dict({'loss': {'r1': 1.0}})
   assert config == Config().replace(loss={'r1': 1.0})
+
+
+def test_former_names_of_options():
+  old = {
+    'log': {'keep_checkpoints': 7, 'doctor': False},
+    'max_skipped_steps': 2,
+  }
+  expected = Config().replace(
+    checkpoint={'keep': 7},
+    diagnostics={'enabled': False},
+    faults={'max_skipped_steps': 2},
+  )
+  assert from_config_dict(old) == expected
+  values = to_config_dict(Config())
+  values.log.update(keep_checkpoints=7, doctor=False)
+  values.max_skipped_steps = 2
+  assert from_config_dict(values) == expected
+  assert old['max_skipped_steps'] == 2
+  assert 'is too small' in message_of(
+    from_config_dict, {'log': {'keep_checkpoints': 0}}
+  )
 
 
 def test_replace_edits_inside_a_group_and_leaves_the_old():

@@ -310,6 +310,15 @@ def run(*argv):
   return cli.main([str(each) for each in argv])
 
 
+def test_how_long_a_stablehlo_file_is_readable_is_printed(
+  runs, tmp_path, capsys
+):
+  to = tmp_path / 'ab.stablehlo'
+  command = ['export', runs['resnet'], '--format', 'stablehlo', '--to', to]
+  assert run(*command, '--direction', 'ab') == 0
+  assert 'jax.export' in capsys.readouterr().out
+
+
 def test_both_directions_into_a_folder(runs, tmp_path, capsys):
   to = tmp_path / 'out'
   command = ['export', runs['resnet'], '--format', 'onnx', '--to', to]

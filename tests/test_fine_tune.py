@@ -185,6 +185,57 @@ def test_networks_that_do_not_fit(options, texts, tuned, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_the_options_of_the_networks_are_taken_from_the_source(
+  tuned, source, load_preset
+):
+  other = load_preset('folder').replace(
+    init_from=tuned.init_from, generator={'dtype': 'bfloat16'}
+  )
+  with pytest.raises(ConfigError, match='does not fit'):
+    read_networks(other)
+  networks = read_networks(other, explicit=['config.init_from'])
+  config = networks.config
+  assert networks.sha256 == read_networks(tuned).sha256
+  assert config.generator.name == tuned.generator.name == 'keras_unet'
+  assert config.generator.filters == tuned.generator.filters
+  assert config.discriminator.filters == tuned.discriminator.filters
+  # The network takes one size only.
+  assert config.data.size == tuned.data.size != other.data.size
+  # How it computes is the run's own.
+  assert config.generator.dtype == 'bfloat16'
+  assert config.generator.init == other.generator.init
+  assert config.loss == other.loss
+  facts = ' '.join(networks.facts().values())
+  assert "config.generator.name='keras_unet'" in facts
+  assert 'config.data.size=16' in facts
+  # Fresh discriminators are those of the recipe.
+  fresh = other.replace(init_discriminators=False, discriminator={'layers': 1})
+  alone = read_networks(fresh, explicit=['config.init_from'])
+  assert alone.config.discriminator == fresh.discriminator
+  for option in ('generator.name', 'data.size'):
+    with pytest.raises(ConfigError, match='does not fit') as caught:
+      read_networks(other, explicit=[f'config.{option}'])
+    assert f'config.{option}' in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_run_with_taken_options_is_resumed(config, tuned, source, tmp_path):
+  moved = tmp_path / 'source'
+  shutil.copytree(source[0], moved)
+  other = config.replace(
+    init_from=str(moved),
+    generator={'filters': 3, 'norm': 'instance'},
+    discriminator={'filters': 4},
+  )
+  explicit = ['config.init_from']
+  train(other.replace(steps=2), tmp_path / 'run', explicit=explicit)
+  shutil.rmtree(moved)
+  result = train(other, tmp_path / 'run', explicit=explicit)
+  assert (result.start_step, int(result.state.step)) == (2, 4)
+  assert result.config.generator == config.generator
+  assert result.config.discriminator == config.discriminator
+
+
 def test_channels_that_do_not_fit(tuned):
   tuned = tuned.replace(data={'channels_b': 4})
   with pytest.raises(ConfigError) as caught:

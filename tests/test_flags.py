@@ -8,8 +8,15 @@ from cyclegan_jax.commands.train_flags import (
   options_help,
   parse_train_flags,
 )
-from cyclegan_jax.config import Config, from_config_dict, option_paths
+from cyclegan_jax.config import (
+  _FORMER_NAMES,
+  _OTHER_NAMES,
+  Config,
+  from_config_dict,
+  option_paths,
+)
 from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.storage.workdir import write_config
 
 DEFAULT = pathlib.Path(__file__).parent.parent / 'configs' / 'default.py'
 FILE = f'--config={DEFAULT}'
@@ -218,7 +225,8 @@ def test_a_file_is_run_afresh_each_time():
     (
       ['--config.generator.name=unet'],
       "config.generator.name='unet' is unknown: choose from keras_unet, "
-      'resnet, torch_unet, vit_unet',
+      'resnet, torch_unet, vit_unet, or pass the --plugin=FILE.py that '
+      'registers it',
     ),
     (['--config.batch_size=0'], 'config.batch_size=0 is too small: at least 1'),
     (
@@ -239,7 +247,7 @@ def test_a_file_is_run_afresh_each_time():
     # Flags that don't exist.
     (['--wrkdir=x'], '--wrkdir is not a flag: did you mean --workdir?'),
     (['--conf=x'], '--conf is not a flag: did you mean --config?'),
-    (['--flagfile=x'], '--flagfile is not a flag: did you mean --config?'),
+    (['--flagfile=x'], '--flagfile is not a flag: did you mean --plugin?'),
     (['--undefok=x', '--x'], '--undefok is not a flag: did you mean --debug?'),
     # Stray arguments.
     (
@@ -265,6 +273,100 @@ def test_a_file_is_run_afresh_each_time():
 )
 def test_a_wrong_flag(argv, expected):
   assert message_of(FILE, *argv) == expected
+
+
+@pytest.mark.parametrize(
+  'flag, expected',
+  [
+    ('batch_size', 'config.batch_size'),
+    ('batch-size', 'config.batch_size'),
+    ('bs', 'config.batch_size'),
+    ('epochs', 'config.epochs'),
+    ('n_epochs', 'config.epochs'),
+    ('data.path', 'config.data.path'),
+    ('dataroot', 'config.data.path'),
+    ('lr', 'config.optimizer.learning_rate'),
+    ('config.lr', 'config.optimizer.learning_rate'),
+    ('lr_policy', 'config.schedule.name'),
+    ('gpu_ids', 'config.num_devices'),
+    ('name', 'workdir'),
+    ('checkpoints_dir', 'workdir'),
+    ('config.log.keep_checkpoints', 'config.checkpoint.keep'),
+  ],
+)
+def test_names_of_other_trainers_and_of_older_versions(flag, expected):
+  message = message_of(f'--{flag}=4')
+  assert message.startswith((f'--{flag} ', f'{flag} '))
+  assert message.endswith(f' {expected}?') or message.endswith(
+    f' --{expected}?'
+  )
+
+
+def test_other_names_are_of_options():
+  known = {*option_paths()}
+  assert {*_OTHER_NAMES.values()} <= known
+  assert {f'config.{name}' for name in _FORMER_NAMES.values()} <= known
+
+
+# Options that follow from others.
+
+
+@pytest.mark.parametrize(
+  'flags, expected',
+  [
+    (['path=mine'], 'folder'),
+    (['train_a=x', 'train_b=y'], 'folder'),
+    (['test_a=x'], 'folder'),
+    (['path=mine', 'train_a=x'], 'folder'),
+    (['dataset=mnist'], 'tfds'),
+    (['dataset=mnist', 'path=downloads'], 'tfds'),
+    (['dataset_a=mnist', 'dataset_b=svhn'], 'tfds'),
+    (['path='], 'embedded'),
+    (['train_a=x', 'dataset=mnist'], 'embedded'),  # refused later
+    (['path=mine', 'name=embedded'], 'embedded'),
+    (['path=mine', 'name=tfds'], 'tfds'),
+  ],
+)
+def test_naming_images_chooses_their_source(flags, expected):
+  flags = [f'--config.data.{flag}' for flag in flags]
+  assert config_of(FILE, *flags).data.name == expected
+
+
+def test_a_recipe_that_names_images_chooses_their_source():
+  assert config_of(recipe('config.data.path = "mine"')).data.name == 'folder'
+
+
+def test_the_given_options_are_known():
+  argv = [FILE, '--config.seed', '1', '--noconfig.data.flip', '-config.steps=2']
+  expected = {'config.seed', 'config.data.flip', 'config.steps'}
+  assert parse_train_flags(argv).explicit == expected
+
+
+# A run's config.json.
+
+
+@pytest.fixture
+def recorded():
+  config = Config().replace(
+    seed=5, data={'size': 128}, generator={'isize': 128}
+  )
+  pathlib.Path('run').mkdir()
+  write_config(pathlib.Path('run'), config)
+  return config
+
+
+@pytest.mark.parametrize('path', ['run/config.json', 'run', 'run/'])
+def test_the_options_of_a_run(recorded, path):
+  assert config_of(f'--config={path}') == recorded
+  assert config_of(f'--config={path}', '--config.seed=6').seed == 6
+
+
+@pytest.mark.parametrize(
+  'text', ['', '{"seed": 1', '[1]', '{"sed": 1}', '{"seed": "x"}', '\udcff']
+)
+def test_a_damaged_config_of_a_run(text):
+  pathlib.Path('config.json').write_bytes(text.encode('utf-8', 'surrogatepass'))
+  assert 'config.json' in message_of('--config=config.json')
 
 
 # What is wrong with the file.

@@ -1,4 +1,6 @@
+import contextlib
 import io
+import logging
 
 import jax
 import numpy as np
@@ -90,6 +92,131 @@ def test_an_epoch_keeps_its_length_when_a_run_goes_on():
   asked = config.replace(steps_per_epoch=4)
   resolved = preflight.resolve(asked, images_of(44), saved=saved)
   assert resolved.steps_per_epoch == 4
+
+
+@pytest.mark.parametrize(
+  'data, expected',
+  [
+    ({}, 64),
+    ({'name': 'folder'}, 71),
+    ({'name': 'folder', 'size': 128}, 143),
+    ({'name': 'folder', 'size': 256}, 286),
+    ({'size': 128}, 128),
+    ({'name': 'folder', 'load_size': 64}, 64),
+  ],
+)
+def test_the_size_before_the_crop_follows(data, expected):
+  generator = {'fixed_input_size': False}
+  config = Config(num_devices=1).replace(data=data, generator=generator)
+  resolved = preflight.resolve(config, images_of(4))
+  assert resolved.data.load_size == expected
+
+
+@pytest.mark.parametrize(
+  'changes, expected',
+  [
+    ({'epochs': 40}, 20),
+    ({'epochs': 200}, 100),
+    ({'steps': 30}, 15),
+    ({'epochs': 1}, 0),
+    ({'epochs': 4, 'schedule': {'name': 'linear', 'decay_epochs': 3}}, 3),
+  ],
+)
+def test_the_decay_follows_the_length_of_the_run(changes, expected):
+  config = Config(num_devices=1).replace(schedule={'name': 'linear'})
+  resolved = preflight.resolve(config.replace(**changes), images_of(4))
+  assert resolved.schedule.decay_epochs == expected
+  # A run that recorded another default is resumed with it.
+  saved = resolved.replace(
+    schedule={'decay_epochs': 100}, data={'load_size': 70}
+  )
+  resumed = preflight.resolve(config, images_of(4), saved=saved)
+  assert resumed.schedule.decay_epochs == 100
+  assert resumed.data.load_size == 70
+
+
+# Options that have no effect.
+
+
+@pytest.mark.parametrize(
+  'changes, path, remedy',
+  [
+    ({'steps': 8}, 'config.epochs', 'config.steps=0'),
+    ({'epochs': 3}, 'config.epochs', ''),
+    ({}, 'config.schedule.step_epochs', 'config.schedule.name=step'),
+    ({'schedule': {'name': 'step'}}, 'config.schedule.step_epochs', ''),
+    ({}, 'config.generator.heads', 'config.generator.name=vit_unet'),
+    ({}, 'config.generator.isize', ''),
+    ({}, 'config.optimizer.weight_decay', ''),  # 0
+    (
+      {'optimizer': {'weight_decay': 0.1}},
+      'config.optimizer.weight_decay',
+      'config.optimizer.name=adamw',
+    ),
+    ({'data': {'name': 'folder'}}, 'config.data.num_train', 'embedded'),
+    ({}, 'config.loss.gradient_penalty', 'config.loss.adversarial=wgan_gp'),
+    ({}, 'config.loss.cycle_blur_sigma', 'config.loss.cycle_blur'),
+    ({'loss': {'cycle_blur': 0.1}}, 'config.loss.cycle_blur_sigma', ''),
+  ],
+)
+def test_a_given_option_without_an_effect(changes, path, remedy, caplog):
+  config = Config().replace(**changes)
+  preflight.check_effects(config, [], is_new=True)
+  assert not caplog.records
+  preflight.check_effects(config, [path], is_new=True)
+  assert len(caplog.records) == bool(remedy)
+  assert not remedy or f'{path}=' in caplog.text
+  assert remedy in caplog.text
+
+
+@pytest.mark.parametrize(
+  'data, explicit, remedy',
+  [
+    ({'path': 'mine'}, [], 'config.data.name=folder'),
+    ({'dataset': 'mnist'}, [], 'config.data.name=tfds'),
+    (
+      {'name': 'tfds', 'train_a': 'x'},
+      ['config.data.train_a'],
+      'config.data.name=folder',
+    ),
+    (
+      {'name': 'folder', 'dataset': 'mnist'},
+      ['config.data.dataset'],
+      'config.data.name=tfds',
+    ),
+  ],
+)
+def test_images_that_would_not_be_read(data, explicit, remedy, caplog):
+  config = Config().replace(data=data)
+  with pytest.raises(ConfigError, match=remedy):
+    preflight.check_effects(config, explicit, is_new=True)
+  # A run that has trained like that can be resumed.
+  preflight.check_effects(config, explicit, is_new=False)
+  assert remedy in caplog.text
+
+
+@pytest.mark.parametrize(
+  'name', ['default', 'folder', 'keras', 'paper', 'tiny', 'tpu']
+)
+def test_no_recipe_is_warned_of(name, load_preset, caplog):
+  config = load_preset(name)
+  preflight.check_effects(config, [], is_new=True)
+  # Nor is one with another source than its own.
+  folder = config.replace(data={'name': 'folder', 'path': 'mine'})
+  explicit = ['config.data.name', 'config.data.path']
+  preflight.check_effects(folder, explicit, is_new=True)
+  assert not caplog.records
+
+
+def test_warnings_are_held_back(caplog):
+  logger = logging.getLogger('cyclegan_jax')
+  with contextlib.suppress(KeyError), preflight.held_warnings():
+    logger.warning('one')
+    assert not caplog.records
+    raise KeyError
+  assert [record.message for record in caplog.records] == ['one']
+  logger.warning('two')
+  assert 'two' in caplog.text
 
 
 # Devices.
@@ -301,7 +428,8 @@ def printed(config, tmp_path, start_step):
 def test_facts_are_printed_in_whole_lines(tmp_path):
   path = tmp_path / ('long name ' * 10).strip()
   text = printed(Config(seed=123), path, 0)
-  assert '\nseed: 123\n' in text
+  assert text.startswith('config.seed=123  (default 0)\n')
+  assert 'config.batch_size' not in text
   assert text.endswith(
     f'\nsteps            9\ntraining images  [bold]5 of a\nfolder           '
     f'{path}\n'

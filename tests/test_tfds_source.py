@@ -47,6 +47,13 @@ def picture(name):
   return pixels.astype(np.uint8)
 
 
+def test_a_folder_of_images_is_not_for_tfds(tmp_path):
+  (tmp_path / 'trainA').mkdir()
+  config = DataConfig(name='tfds', dataset='mnist', path=str(tmp_path))
+  with pytest.raises(ConfigError, match='config.data.name=folder'):
+    open_images(config)
+
+
 def png(pixels):
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, 'PNG')

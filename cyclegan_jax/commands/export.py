@@ -190,6 +190,11 @@ def _print_usage(model: Model, format_name: str) -> None:
       f'{facts["output_channels"]} channels, {facts["range"]}; dropout: '
       f'{facts["dropout"]}'
     )
+  if format_name == 'stablehlo':
+    print(
+      '  runs with this version of JAX and, as jax.export promises, with those '
+      'of the next six months: export again after that'
+    )
 
 
 def _parser(program: str) -> Parser:

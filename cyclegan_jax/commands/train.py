@@ -25,7 +25,7 @@ def run(argv: list[str], program: str) -> int:
     )
   workdir = flags.workdir or make_workdir()
   try:
-    result = train(flags.config, workdir)
+    result = train(flags.config, workdir, explicit=flags.explicit)
   except BaseException:
     if not flags.workdir:
       with contextlib.suppress(OSError):  # something was written
@@ -50,6 +50,8 @@ def _print_summary(
     return
   if result.score:
     print(f'\n{result.score}')
+  if result.evaluation:
+    print(f'\nevaluation of {result.evaluation}')
   if result.start_step >= steps:
     print(
       f'\n{workdir} already has all of its {steps:,} steps. To train longer, '

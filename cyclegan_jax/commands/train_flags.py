@@ -6,6 +6,7 @@ one line.
 
 import dataclasses
 import difflib
+import json
 import pathlib
 import re
 import sys
@@ -16,26 +17,43 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from cyclegan_jax import register
 from cyclegan_jax.config import (
   Config,
   from_config_dict,
   option_at,
   option_paths,
+  similar_options,
+  source_of,
   to_config_dict,
   unknown_option,
   wrong_type,
 )
 from cyclegan_jax.errors import ConfigError
 
+# Names that other trainers have for the folder of a run.
+_OTHER_NAMES_OF_WORKDIR = (
+  'name',
+  'checkpoints_dir',
+  'output_dir',
+  'outdir',
+  'save_dir',
+  'logdir',
+  'resume',
+)
+
 USAGE = """\
 Trains two translators between two folders of images.
 
   python main.py --config=configs/default.py [--workdir=FOLDER]
-                 [--config.OPTION=VALUE ...] [--debug]
+                 [--config.OPTION=VALUE ...] [--plugin=FILE.py ...] [--debug]
 
---config    a recipe, as in configs/; a Python file, which is executed
+--config    a recipe, as in configs/: a Python file, which is executed; or the
+            config.json of a run, or its folder, for the same options
 --workdir   folder of the run; an existing run is resumed
             (default: the next free number under runs/)
+--plugin    Python file that registers own networks, losses, data sources or
+            metrics; it is executed. May be given several times
 --debug     show the traceback of an error
 """
 
@@ -46,6 +64,7 @@ class TrainFlags:
 
   config: Config
   workdir: pathlib.Path | None
+  explicit: frozenset[str]  # paths of the options among the flags
 
 
 def parse_train_flags(argv: list[str]) -> TrainFlags:
@@ -60,8 +79,9 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   Raises:
     ConfigError: a file, a flag, an option or a value is wrong.
   """
-  path, rest = _take_config_file(argv)
-  _check_options(rest)
+  rest = _load_plugins(argv)
+  path, rest = _take_config_file(rest)
+  explicit = _check_options(rest)
   options = to_config_dict(Config()) if path is None else _load(path)
   values = flags.FlagValues()
   stray = _parse(values, options, rest)
@@ -70,8 +90,11 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
       f'{stray[0]!r} is not a flag: options are given as --config.seed=1'
     )
   config = from_config_dict(values.config)
+  if config.data.name == 'embedded' and 'config.data.name' not in explicit:
+    # Who names images wants to train on them.
+    config = config.replace(data={'name': source_of(config.data)})
   workdir = pathlib.Path(values.workdir) if values.workdir else None
-  return TrainFlags(config, workdir)
+  return TrainFlags(config, workdir, explicit)
 
 
 def options_help() -> str:
@@ -117,7 +140,9 @@ def _parse(
 
 
 def _load(path: str) -> ml_collections.ConfigDict:
-  """Runs a config file, which is the user's own program."""
+  """Runs a config file, the user's own program, or reads a run's config."""
+  if path and (pathlib.Path(path) / 'config.json').is_file():
+    path = str(pathlib.Path(path) / 'config.json')
   if not path or pathlib.Path(path).is_dir():
     raise ConfigError(
       f'--config={path} is not a file: give one such as configs/default.py'
@@ -126,14 +151,21 @@ def _load(path: str) -> ml_collections.ConfigDict:
     raise ConfigError(
       f'config file {path} does not exist: give one such as configs/default.py'
     )
+  if path.endswith('.json'):
+    return _read_json(path)
   scope = {'__name__': 'config_file', '__file__': path}
-  # So that `from configs import default` works wherever one stands.
-  folder = str(pathlib.Path(path).absolute().parent.parent)
-  is_new = folder not in sys.path
-  if is_new:
-    sys.path.append(folder)
+  file = pathlib.Path(path).absolute()
+  # So that `from configs import default` works wherever one stands, whichever
+  # way the program was started: beside the file, in the current folder, and
+  # in that of this package.
+  before = [str(folder) for folder in (file.parent, file.parent.parent)]
+  package = pathlib.Path(__file__).absolute().parents[2]
+  after = [str(folder) for folder in (pathlib.Path.cwd(), package)]
+  old = sys.path.copy()
+  sys.path[:] = [*before, *old, *after]
   try:
-    exec(compile(pathlib.Path(path).read_bytes(), path, 'exec'), scope)
+    with register.registering(file):
+      exec(compile(file.read_bytes(), path, 'exec'), scope)
     get_config: Any = scope.get('get_config')
     if get_config is None:
       raise ConfigError(
@@ -146,14 +178,23 @@ def _load(path: str) -> ml_collections.ConfigDict:
   except (Exception, SystemExit) as error:
     raise ConfigError(_file_error(path, error)) from error
   finally:
-    if is_new:
-      sys.path.remove(folder)
+    sys.path[:] = old
   if not isinstance(options, ml_collections.ConfigDict):
     raise ConfigError(
       f'config file {path}: get_config() returned a '
       f'{type(options).__name__}, not a ConfigDict: see configs/default.py'
     )
   return options
+
+
+def _read_json(path: str) -> ml_collections.ConfigDict:
+  """Reads the options that a run has recorded."""
+  try:
+    text = pathlib.Path(path).read_text(encoding='utf-8')
+    return to_config_dict(from_config_dict(json.loads(text)))
+  except (OSError, ValueError, RecursionError, ConfigError) as error:
+    reason = getattr(error, 'strerror', None) or _one_line(error)
+    raise ConfigError(f'config file {path} cannot be read: {reason}') from error
 
 
 def _file_error(path: str, error: BaseException) -> str:
@@ -180,10 +221,31 @@ def _one_line(error: BaseException) -> str:
 
 
 def _unknown_flag(name: str) -> str:
-  known = ['config', 'workdir', 'debug']
-  nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+  known = ['config', 'workdir', 'plugin', 'debug']
+  guesses = [
+    *('workdir' for other in _OTHER_NAMES_OF_WORKDIR if other == name),
+    *difflib.get_close_matches(name, known, n=1, cutoff=0.7),
+    *similar_options(f'config.{name}', cutoff=0.8),
+    *difflib.get_close_matches(name, known, n=1, cutoff=0.0),
+  ]
   shown = name if name.isprintable() else repr(name)
-  return f'--{shown} is not a flag: did you mean --{nearest[0]}?'
+  return f'--{shown} is not a flag: did you mean --{guesses[0]}?'
+
+
+def _load_plugins(argv: list[str]) -> list[str]:
+  """Loads the plugins of a command line; returns the other arguments."""
+  rest = []
+  words = iter(argv)
+  for word in words:
+    found = re.fullmatch('--?plugin(=(.*))?', word, re.S)
+    if found is None:
+      rest.append(word)
+      continue
+    path = found[2] if found[1] else next(words, None)
+    if not path:
+      raise ConfigError('--plugin has no value: give --plugin=FILE.py')
+    register.load_plugin(path)
+  return rest
 
 
 def _take_config_file(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -204,9 +266,13 @@ def _take_config_file(argv: list[str]) -> tuple[str | None, list[str]]:
   return path, rest
 
 
-def _check_options(argv: list[str]) -> None:
-  """ml_collections would end in a traceback, naming no nearest option."""
+def _check_options(argv: list[str]) -> frozenset[str]:
+  """Checks and returns the paths of the options that are given.
+
+  ml_collections would end in a traceback, naming no nearest option.
+  """
   known = option_paths()
+  given = set()
   for each in argv:
     # Absl knows these two by itself: files of flags, and flags to overlook.
     if re.match('--?(flagfile|undefok)(=|$)', each):
@@ -220,6 +286,7 @@ def _check_options(argv: list[str]) -> None:
         raise ConfigError(
           f'--no{path}: {path} is not a bool: give --{path}=VALUE'
         )
+      given.add(path)
       continue
     inner = [each for each in known if each.startswith(path + '.')]
     if inner:
@@ -227,3 +294,4 @@ def _check_options(argv: list[str]) -> None:
         f'{path} is a group of options: give one of them, such as {inner[0]}'
       )
     raise ConfigError(unknown_option(path))
+  return frozenset(given)

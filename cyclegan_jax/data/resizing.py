@@ -29,12 +29,12 @@ def resize(
     [H, W, C] of the same dtype; H = W = size for a test image.
   """
   height, width = image.shape[:2]
-  target = config.size if is_test else config.load_size
+  target = config.size if is_test else config.size_before_crop
   match config.preprocess:
     case 'resize_and_crop':
       return resize_to(image, target, target, config)
     case 'resize_and_center_crop':
-      load = config.load_size
+      load = config.size_before_crop
       image = resize_to(image, load, load, config)
       # A copy, as a view would keep the whole image in the cache.
       return center_crop(image, config.size).copy()
@@ -58,13 +58,14 @@ def check_scaled(image: np.ndarray, name: str, config: DataConfig) -> None:
   if config.preprocess != 'scale_and_crop':
     return
   height, width = image.shape[:2]
-  scale = config.load_size / min(height, width)
+  shorter = config.size_before_crop
+  scale = shorter / min(height, width)
   count = round(height * scale) * round(width * scale)
   if count > max(config.max_pixels, height * width):
     raise ImageError(
       name,
-      f'{width} x {height}, with config.data.load_size={config.load_size} as '
-      f'its shorter side, is {count} pixels, more than '
+      f'{width} x {height}, with config.data.load_size={shorter} as its '
+      f'shorter side, is {count} pixels, more than '
       f'config.data.max_pixels={config.max_pixels}',
     )
 
@@ -72,7 +73,7 @@ def check_scaled(image: np.ndarray, name: str, config: DataConfig) -> None:
 def raw_size(config: DataConfig) -> tuple[int, int]:
   """Height and width of the images in a raw batch."""
   if config.preprocess == 'resize_and_crop':
-    return config.load_size, config.load_size
+    return config.size_before_crop, config.size_before_crop
   return config.size, config.size
 
 

@@ -98,7 +98,7 @@ def open_embedded(config: DataConfig) -> dict[str, Images]:
         f'config.data.{option}={getattr(config, option)} does not fit the '
         'embedded drawings, which have 3 channels'
       )
-  size = config.load_size
+  size = config.size_before_crop
   if size > drawings.MAX_SIZE:
     raise ConfigError(
       f'config.data.load_size={size} is too large for the embedded drawings: '

@@ -7,6 +7,7 @@ images. Each is prepared once, as ArrayRecord files, which are read by index.
 
 import io
 import logging
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,10 +50,15 @@ def open_tfds(config: DataConfig) -> dict[str, Images]:
 
   Raises:
     ConfigError: TFDS has no such data set, or it lacks the splits or the
-      channels.
+      channels, or the path is a folder of images.
     DataError: it cannot be downloaded, prepared or read, or has no images.
     UserError: tensorflow_datasets is not installed.
   """
+  if config.path and os.path.isdir(os.path.join(config.path, 'trainA')):
+    raise ConfigError(
+      f'config.data.path={config.path!r} holds a folder trainA, which '
+      "config.data.name='tfds' does not read: set config.data.name=folder"
+    )
   check_channels(config)
   choices = {domain: _choice(config, domain) for domain in ('a', 'b')}
   check_installed()

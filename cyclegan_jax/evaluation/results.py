@@ -65,6 +65,25 @@ class Row(NamedTuple):
   sources: str
 
 
+def scores_line(step: int, metrics: Mapping[str, float]) -> str:
+  """The scores among a run's metrics in a line; '' if there are none.
+
+  Args:
+    step: step of the metrics.
+    metrics: metrics by name, as of `Evaluation.metrics`.
+  """
+  texts = []
+  for direction in ('ab', 'ba'):
+    prefix = f'evaluation/{direction}/'
+    scores = [
+      f'{name.removeprefix(prefix)} {value:.4g}'
+      for name, value in metrics.items()
+      if name.startswith(prefix) and not name.endswith('_std')
+    ]
+    texts += [f'{direction}: {", ".join(scores)}'] if scores else []
+  return f'step {step:,}: {"; ".join(texts)}' if texts else ''
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
   """All scores of a checkpoint.

@@ -93,7 +93,7 @@ def true_translation(
 
 def _draw_test(config: DataConfig, direction: Direction, index: int) -> Drawing:
   return draw_with_truth(
-    index, size=config.load_size, domain=direction[0], split='test'
+    index, size=config.size_before_crop, domain=direction[0], split='test'
   )
 
 

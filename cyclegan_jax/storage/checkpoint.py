@@ -56,6 +56,7 @@ DIRECTIONS: tuple[Direction, Direction] = ('ab', 'ba')
 DOMAINS = ('a', 'b')
 
 _PACKAGES = ('cyclegan_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
+_NO_VERSION = 'not installed'
 _MAX_RETRIES = 5  # while a run deletes the checkpoints that are read
 _UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError)
 
@@ -417,8 +418,8 @@ def _load(path: pathlib.Path) -> Checkpoint:
     config = from_config_dict(record['config'])
   except ConfigError as error:
     raise WorkdirError(
-      f'{path} was written by another version of cyclegan_jax '
-      f'({record["versions"].get("cyclegan_jax")}): {error}'
+      f'{path} has options that this version of cyclegan_jax does not have '
+      f'({error}){_advise_versions(record["versions"], ("cyclegan_jax",))}'
     ) from error
   try:
     state = _read_state(path / 'state', config)
@@ -471,12 +472,15 @@ def _read_record(path: pathlib.Path) -> dict[str, Any]:
     raise DamagedError(f'{RECORD_FILE} is damaged') from error
 
 
-def _advise_versions(versions: Mapping[str, str]) -> str:
+def _advise_versions(
+  versions: Mapping[str, str], packages: tuple[str, ...] = _PACKAGES
+) -> str:
   """Names the libraries that differ from the installed ones, if any do."""
   changed = [
     f'{name} {versions[name]}'
-    for name in _PACKAGES
-    if versions.get(name, '') not in ('', _installed_version(name))
+    for name in packages
+    if versions.get(name, _NO_VERSION)
+    not in (_NO_VERSION, _installed_version(name))
   ]
   return f': install {", ".join(changed)}, which wrote it' if changed else ''
 
@@ -485,7 +489,7 @@ def _installed_version(package: str) -> str:
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:  # run from its folder
-    return 'not installed'
+    return _NO_VERSION
 
 
 def _to_host(x: jax.Array) -> np.ndarray:

@@ -1,16 +1,17 @@
 """Starting a run from the networks of another checkpoint."""
 
+import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax.config import Config, same_shape_options
+from cyclegan_jax.config import Config, differences, same_shape_options
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.nets import make_discriminator
 from cyclegan_jax.state import TrainState, abstract_train_state
@@ -18,6 +19,8 @@ from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.types import Params
 
 _SECTIONS = {'gen': 'generator', 'disc': 'discriminator'}
+# How networks are computed and begin, not which ones they are.
+_NOT_OF_NETWORKS = ('dtype', 'init')
 
 
 class Networks(NamedTuple):
@@ -28,12 +31,17 @@ class Networks(NamedTuple):
     gen: generators by direction; their running average, if there is one.
     disc: discriminators by domain.
     sha256: checksum of all parameters.
+    config: of the run that starts from them.
+    adopted: the values of its options that are those of the checkpoint, by
+      path.
   """
 
   path: pathlib.Path
   gen: dict[str, Params]
   disc: dict[str, Params]
   sha256: str
+  config: Config
+  adopted: dict[str, Any]
 
   def __str__(self) -> str:
     missing = [f'generator {d}' for d in ('ab', 'ba') if d not in self.gen]
@@ -41,13 +49,28 @@ class Networks(NamedTuple):
     untrained = f', with untrained {" and ".join(missing)}' if missing else ''
     return f'the networks of {self.path}{untrained}'
 
+  def facts(self) -> dict[str, str]:
+    """Rows for the table of facts of a run."""
+    facts = {'starts from': str(self)}
+    if self.adopted:
+      texts = [f'{path}={value!r}' for path, value in self.adopted.items()]
+      facts['taken from it'] = ', '.join(texts)
+    return facts
 
-def read_networks(config: Config, *, sha256: str = '') -> Networks:
+
+def read_networks(
+  config: Config,
+  *,
+  sha256: str = '',
+  explicit: Collection[str] | None = None,
+) -> Networks:
   """Reads the trained networks of config.init_from.
 
   Args:
     config: of the run that starts from them.
     sha256: the checksum that they must have; '' for any.
+    explicit: paths of the options that the user set; the other options of the
+      networks are taken from the checkpoint. None for all.
 
   Raises:
     ConfigError: the architectures differ, or the checksum does.
@@ -73,10 +96,17 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
     if not found.state.disc:  # left out without their plugin
       make_discriminator(found.config.discriminator)
     disc = {domain: found.state.disc[domain] for domain in found.discriminators}
+  given = config
+  if explicit is not None:
+    config = with_network_options(
+      config, found.config, explicit, discriminators=bool(disc)
+    )
+  adopted = {path: new for path, (_, new) in differences(given, config).items()}
   state = abstract_train_state(config)
   _check_fit('gen', gen, state.gen, found, config)
   _check_fit('disc', disc, state.disc, found, config)
-  networks = Networks(found.path, gen, disc, _checksum({**gen, **disc}))
+  checksum = _checksum({**gen, **disc})
+  networks = Networks(found.path, gen, disc, checksum, config, adopted)
   if sha256 and networks.sha256 != sha256:
     raise ConfigError(
       f'config.init_from={config.init_from!r} holds other networks than those '
@@ -85,6 +115,48 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
       '--workdir'
     )
   return networks
+
+
+def with_network_options(
+  config: Config,
+  source: Config,
+  explicit: Collection[str],
+  *,
+  discriminators: bool,
+) -> Config:
+  """Takes the options of the networks from the run that they come from.
+
+  The size of the images is also taken, where the networks do not take that of
+  the config.
+
+  Args:
+    config: of the run that starts from the networks, or is resumed.
+    source: the config of the networks.
+    explicit: paths of the options that stay as they are.
+    discriminators: whether the discriminators are taken, too.
+
+  Raises:
+    ConfigError: the networks do not take images of the explicit size.
+  """
+  changes: dict[str, dict[str, Any]] = {}
+  for section in ('generator', 'discriminator')[: 1 + discriminators]:
+    changes[section] = {
+      name: value
+      for name, value in dataclasses.asdict(getattr(source, section)).items()
+      if name not in _NOT_OF_NETWORKS
+      and f'config.{section}.{name}' not in explicit
+    }
+  try:
+    return config.replace(**changes)
+  except ConfigError as error:
+    if 'config.data.size' in explicit:
+      raise ConfigError(
+        f'config.init_from={config.init_from!r} does not fit this run: {error}'
+      ) from error
+  data = {'size': source.data.size}
+  if 'config.data.load_size' not in explicit:
+    data['load_size'] = 0
+  return config.replace(data=data, **changes)
 
 
 def with_networks(state: TrainState, networks: Networks) -> TrainState:

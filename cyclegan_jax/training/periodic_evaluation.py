@@ -9,7 +9,11 @@ from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.evaluation.evaluator import Evaluator
 from cyclegan_jax.evaluation.pretrained import choose_extractor
-from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, history_table
+from cyclegan_jax.evaluation.results import (
+  EVALUATION_FOLDER,
+  history_table,
+  scores_line,
+)
 from cyclegan_jax.metrics.label_maps import read_palette
 from cyclegan_jax.report.metric_writer import METRICS_FILE, read_metrics
 from cyclegan_jax.report.run_log import RunLog
@@ -50,6 +54,7 @@ class PeriodicEvaluation:
       pairs=options.pairs,
       palette=read_palette(options.palette),
     )
+    self.last = ''  # the newest scores, as a line
     self._features = 'none' if extractor is None else extractor.name
 
   @property
@@ -110,7 +115,8 @@ class PeriodicEvaluation:
       EVALUATION_FILE, '\n'.join([text, '## All steps', '', *history, ''])
     )
     seconds = time.monotonic() - began
-    run_log.print(f'evaluated step {step:,} in {seconds:.1f} s')
+    self.last = scores_line(step, scores)
+    run_log.print(f'evaluation in {seconds:.1f} s of {self.last}')
     return scores
 
 

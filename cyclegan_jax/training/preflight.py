@@ -1,7 +1,10 @@
 """Pre-flight checks: options and images, before the first step."""
 
+import contextlib
+import dataclasses
+import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +13,13 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from cyclegan_jax.config import Config, to_config_dict
+from cyclegan_jax.config import (
+  Config,
+  differences,
+  options_without_effect,
+  source_options,
+  value_at,
+)
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.ranges import resolve_values
@@ -20,6 +29,7 @@ from cyclegan_jax.media.value_range import (
   raw_dtype,
   values_of,
 )
+from cyclegan_jax.optimizers import decay_epochs
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.training import processes
@@ -40,8 +50,8 @@ def resolve(
   Args:
     config: as the user gave it.
     images: 'train_a' and 'train_b'.
-    saved: the resolved config of the run to resume, if there is one; the
-      length of an epoch and the range of values are taken from it.
+    saved: the resolved config of the run to resume, if there is one; what
+      the user left open is taken from it.
     init_sha256: checksum of the networks that a new run starts from.
 
   Returns:
@@ -79,6 +89,12 @@ def resolve(
   data = resolve_values(
     config.data, images, saved=saved.data if saved else None
   )
+  if not data.load_size:
+    same_size = saved is not None and saved.data.size == data.size
+    load_size = saved.data.load_size if saved and same_size else 0
+    data = dataclasses.replace(
+      data, load_size=load_size or data.size_before_crop
+    )
   larger = max(len(images['train_a']), len(images['train_b']))
   steps_per_epoch = config.steps_per_epoch or (
     saved.steps_per_epoch if saved else -(-larger // config.batch_size)
@@ -89,15 +105,23 @@ def resolve(
       f'config.warmup_steps={config.warmup_steps} leaves the generators none '
       f'of the {steps} steps: lower it, or raise config.epochs'
     )
+  epochs = -(-steps // steps_per_epoch)
+  schedule = config.schedule
+  if schedule.decay_epochs < 0 and (saved or schedule.name == 'linear'):
+    decay = (saved.schedule if saved else schedule).decay_epochs
+    if decay < 0 and schedule.name == 'linear':
+      decay = decay_epochs(schedule, epochs)
+    schedule = dataclasses.replace(schedule, decay_epochs=decay)
   return config.replace(
     data=data,
+    schedule=schedule,
     init_sha256=init_sha256
     or config.init_sha256
     or (saved.init_sha256 if saved else ''),
     num_devices=num_devices,
     steps_per_epoch=steps_per_epoch,
     steps=steps,
-    epochs=-(-steps // steps_per_epoch),
+    epochs=epochs,
     log={
       'samples_every_steps': config.log.samples_every_steps
       or max(1, steps // 16)
@@ -106,6 +130,52 @@ def resolve(
       'every_steps': config.checkpoint.every_steps or max(1, steps // 10)
     },
   )
+
+
+def check_effects(
+  config: Config, explicit: Collection[str], *, is_new: bool
+) -> None:
+  """Warns of options that have no effect beside the others.
+
+  Args:
+    config: as the user gave it.
+    explicit: paths of the options that the user set for this run; those of a
+      recipe may be meant for other values of other options.
+    is_new: whether the run is not a resumed one.
+
+  Raises:
+    ConfigError: a new run would not read the images that the user named.
+  """
+  paths = dict.fromkeys(explicit)
+  sources = [f'config.data.{name}' for name in source_options()]
+  if config.data.name == 'embedded':
+    # No recipe names images and does not use them.
+    paths |= dict.fromkeys(sources)
+  for path, remedy in options_without_effect(config, paths).items():
+    text = f'{path}={value_at(config, path)!r} has no effect'
+    if path in sources and is_new:
+      raise ConfigError(
+        f'{text} with config.data.name={config.data.name!r}: set {remedy}'
+      )
+    logging.getLogger('cyclegan_jax').warning('%s: it needs %s', text, remedy)
+
+
+@contextlib.contextmanager
+def held_warnings() -> Iterator[None]:
+  """Holds back the warnings of the package, and logs them at the end."""
+  logger, records = logging.getLogger('cyclegan_jax'), []
+
+  def hold(record: logging.LogRecord) -> bool:
+    records.append(record)
+    return False
+
+  logger.addFilter(hold)
+  try:
+    yield
+  finally:
+    logger.removeFilter(hold)
+    for record in records:
+      logger.handle(record)
 
 
 def check_images(config: Config, images: Mapping[str, Images]) -> None:
@@ -275,12 +345,25 @@ def print_facts(
   start_step: int,
   console: rich.console.Console,
 ) -> None:
-  """Prints the resolved config and the facts of a run."""
+  """Prints the options that differ from the defaults, and facts of a run.
+
+  Args:
+    config: as the user gave it, so that counts of 0 are not printed.
+    facts: texts by name.
+    workdir: the run's folder.
+    start_step: the step from which a run is resumed; 0 for a new run.
+    console: destination.
+  """
+  changed = differences(Config(), config)
+  lines = [
+    f'{path}={value!r}  (default {default!r})'
+    for path, (default, value) in changed.items()
+  ]
   width = max(len(name) for name in facts) + 2
   rows = {**facts, 'folder': str(workdir)}
-  lines = [f'{name:{width}}{text}' for name, text in rows.items()]
+  lines += [f'{name:{width}}{text}' for name, text in rows.items()]
   if start_step:
     lines.append(f'resuming from step {start_step:,}')
-  for line in (str(to_config_dict(config)), *lines):
+  for line in lines:
     # Soft wrap keeps paths in one piece.
     console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from cyclegan_jax.data.own_source import ArraySequence, images_of_sequences
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
 from cyclegan_jax.errors import DataError
+from cyclegan_jax.evaluation.results import scores_line
 from cyclegan_jax.evaluation.synthetic_scores import (
   DrawingScores,
   score_drawings,
@@ -60,6 +61,7 @@ from cyclegan_jax.training.compiled_step import (
 from cyclegan_jax.training.fine_tune import (
   Networks,
   read_networks,
+  with_network_options,
   with_networks,
 )
 from cyclegan_jax.training.loop import Evaluate, Loop, raise_save_error
@@ -83,6 +85,8 @@ class TrainResult(NamedTuple):
     start_step: the step from which this call trained.
     signal: the signal that ended the run early, or None.
     score: of the synthetic data, where the truth is known; else None.
+    evaluation: the scores of the newest evaluation and its step, as a line; ''
+      if there is none.
   """
 
   state: TrainState
@@ -90,12 +94,14 @@ class TrainResult(NamedTuple):
   start_step: int
   signal: int | None
   score: DrawingScores | None
+  evaluation: str
 
 
 class _Setup(NamedTuple):
   """Everything that is known before the training step is compiled."""
 
   config: Config  # resolved
+  given: Config  # before counts were filled in
   images: Mapping[str, Images]  # by split: 'train_a', ...
   state: TrainState
   resumed: checkpoint.Checkpoint | None
@@ -109,6 +115,7 @@ def train(
   config: Config,
   workdir: pathlib.Path,
   *,
+  explicit: Collection[str] | None = None,
   sources: Mapping[str, ArraySequence] | None = None,
 ) -> TrainResult:
   """Trains a new run, or resumes the run in the folder.
@@ -118,6 +125,10 @@ def train(
     workdir: folder of the run: config.json, metrics.jsonl, tensorboard/,
       evaluation.md, samples/, checkpoints/, index.html, lock, and
       skipped.jsonl if steps were skipped.
+    explicit: dotted paths of the options that the user set for this run, as
+      opposed to those of a recipe: a warning is logged for those that have no
+      effect, and init_from replaces no others. None if that is not known:
+      init_from then replaces none.
     sources: images in place of those of config.data: 'train_a', 'train_b', and
       optionally 'test_a' and 'test_b', each a sequence (`__len__` and
       `__getitem__`, as in Grain) of arrays [h, w, C], uint8, or float32 in
@@ -137,10 +148,13 @@ def train(
       config = config.replace(data={'name': 'sequences'})
     is_first = processes.is_first()  # only the first process writes
     console = stderr_console(quiet=not is_first)
+    # They are logged after the facts, where they are seen.
+    held = stack.enter_context(contextlib.ExitStack())
+    held.enter_context(preflight.held_warnings())
     if is_first:
       stack.enter_context(lock_workdir(workdir))
     setup = stop.call(
-      functools.partial(_set_up, config, workdir, sources),
+      functools.partial(_set_up, config, workdir, explicit, sources),
       patience=_SETUP_PATIENCE_SECONDS,
     )
     config, state = setup.config, setup.state
@@ -150,8 +164,9 @@ def train(
       write_config(workdir, config)
     facts = preflight.describe(config, setup.images, state)
     if setup.networks:
-      facts['starts from'] = str(setup.networks)
-    preflight.print_facts(config, facts, workdir, start_step, console)
+      facts |= setup.networks.facts()
+    preflight.print_facts(setup.given, facts, workdir, start_step, console)
+    held.close()
     saver = stack.enter_context(
       checkpoint.Saver(
         workdir / 'checkpoints',
@@ -167,8 +182,8 @@ def train(
       # checkpoint to return to.
       saver.save(state)
     is_missing = is_evaluation_missing(config, setup.resumed)
+    evaluation = None
     try:
-      evaluation = None
       if is_first and (start_step < config.steps or is_missing):
         evaluation = stop.call(lambda: _open_evaluation(config, setup.images))
       if evaluation is not None:
@@ -229,14 +244,18 @@ def train(
       saver.wait()
       if failure := saver.take_failure():
         raise_save_error(workdir, failure)
-      return TrainResult(state, config, start_step, stop.received, None)
+      return TrainResult(state, config, start_step, stop.received, None, '')
     signal = None if is_done else stop.received
-    return TrainResult(state, config, start_step, signal, score)
+    summary = evaluation.last if evaluation is not None else ''
+    if not summary and setup.resumed:
+      summary = scores_line(start_step, setup.resumed.metrics)
+    return TrainResult(state, config, start_step, signal, score, summary)
 
 
 def _set_up(
   config: Config,
   workdir: pathlib.Path,
+  explicit: Collection[str] | None,
   sources: Mapping[str, ArraySequence] | None,
 ) -> _Setup:
   """Reads, resolves and checks everything that a run needs.
@@ -251,7 +270,17 @@ def _set_up(
     saved = resumed.config if resumed else read_config(workdir)
     if config.init_from and resumed is None:
       sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
-      networks = read_networks(config, sha256=sha256)
+      networks = read_networks(config, sha256=sha256, explicit=explicit)
+      config = networks.config
+    elif config.init_from and saved is not None and explicit is not None:
+      config = with_network_options(
+        config, saved, explicit, discriminators=config.init_discriminators
+      )
+    preflight.check_effects(config, explicit or (), is_new=saved is None)
+  if config.init_from and explicit is not None:
+    adapted = processes.from_first(lambda: dataclasses.asdict(config))
+    config = from_config_dict(adapted)
+  given = config
   if sources is None:
     stored = open_stored_images(config.data)
   else:
@@ -276,7 +305,7 @@ def _set_up(
   state = processes.tree_from_first(lambda: state, abstract_train_state(config))
   samples = sample_images(config, images)
   return _Setup(
-    config, images, state, resumed, networks, samples, data, image_list
+    config, given, images, state, resumed, networks, samples, data, image_list
   )
 
 
