@@ -29,6 +29,7 @@ from cyclegan_jax.media.frames import (
 from cyclegan_jax.media.header_limits import (
   check_header,
   check_size,
+  without_bad_metadata,
 )
 from cyclegan_jax.media.listing import open_file
 from cyclegan_jax.media.metadata import (
@@ -288,6 +289,7 @@ def _opened(
     if not is_gif:
       check_header(file, max_pixels=max_pixels)
       metadata = read_metadata(file, str(path), max_pixels=max_pixels)
+      file, _ = without_bad_metadata(file)
     formats = list(_FORMATS.values())
     file.seek(0)
     with Image.open(file, formats=formats) as image:

@@ -7,7 +7,9 @@ files the rest is read by `tiff_reader`, of PNG files by imagecodecs (the extra
 """
 
 import contextlib
+import importlib.util
 import io
+import logging
 import struct
 import threading
 from collections.abc import Iterator
@@ -16,11 +18,13 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from cyclegan_jax.errors import ImageError, UserError, one_line
+from cyclegan_jax.errors import ImageError, UserError, one_line, printable
 from cyclegan_jax.media.header_limits import (
   check_header,
   check_size,
   read_directory,
+  stored_orientation,
+  without_bad_metadata,
 )
 from cyclegan_jax.media.tiff_reader import (
   ASSOCIATED_ALPHA,
@@ -36,9 +40,16 @@ from cyclegan_jax.media.tiff_reader import (
 from cyclegan_jax.media.value_range import FULL, Values, rescaled
 
 # Pillow has about forty more decoders: what nobody needs isn't exposed to
-# files of unknown origin.
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF')
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+# files of unknown origin. Those before 11.3 have no AVIF.
+_HAS_AVIF = importlib.util.find_spec('PIL.AvifImagePlugin') is not None
+FORMATS = (
+  *('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM'),
+  *(('AVIF',) if _HAS_AVIF else ()),
+)
+EXTENSIONS = (
+  *('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jpe', '.jpeg'),
+  *('.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
+)
 CHANNELS = {1: 'gray', 2: 'gray and alpha', 3: 'RGB', 4: 'RGBA'}
 # By EXIF orientation.
 TURNS = {
@@ -59,6 +70,8 @@ _ARRAY_TURNS = {
   7: lambda x: x.swapaxes(0, 1)[::-1, ::-1],
   8: lambda x: x.swapaxes(0, 1)[::-1],
 }
+_NAMES = ('JPEG', 'PNG', 'WebP', 'BMP', 'TIFF', 'GIF', 'PPM', 'AVIF', 'HEIC')
+_HEIF_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1')
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, as Pillow has it
 _ORIENTATION = 0x0112  # EXIF tag
@@ -188,7 +201,7 @@ def decoded_shape(
       tiff = TiffImage(file, max_pixels=max_pixels)
       height, width, orientation = tiff.height, tiff.width, tiff.orientation
     else:
-      with opened_image(file, name, max_pixels) as image:
+      with opened_image(file, name, max_pixels, header_only=True) as image:
         width, height = image.size
         orientation = orientation_of(image)
   # The others lie on their sides.
@@ -197,14 +210,48 @@ def decoded_shape(
 
 @contextlib.contextmanager
 def opened_image(
-  file: BinaryIO, name: str, max_pixels: int
+  file: BinaryIO, name: str, max_pixels: int, *, header_only: bool = False
 ) -> Iterator[Image.Image]:
-  """Opens an image by Pillow; errors inside become ImageError."""
+  """Opens an image by Pillow; errors inside become ImageError.
+
+  Args:
+    file: open for reading, seekable.
+    name: path or id, for messages.
+    max_pixels: limit on the pixels of the image.
+    header_only: whether the pixels will not be read.
+  """
   with explained(file, name):
     check_header(file, max_pixels=max_pixels)
-    with _NO_LIMIT, Image.open(file, formats=FORMATS) as image:
+    sound, damaged = without_bad_metadata(file, header_only=header_only)
+    if damaged:
+      report_damage(name, damaged)
+    formats = (*FORMATS, 'HEIF') if _is_heif(file) else FORMATS
+    with _NO_LIMIT, Image.open(sound, formats=formats) as image:
       check_size(image.width, image.height, max_pixels=max_pixels)
       yield image
+
+
+def report_damage(name: str, damaged: str) -> None:
+  """Warns once in a process that metadata are left out.
+
+  Args:
+    name: path or id of the image.
+    damaged: what is left out.
+  """
+  if not _has_reported_damage():
+    logging.getLogger('cyclegan_jax').warning(
+      '%s: its %s is damaged and left out, its pixels are used (other such '
+      'images are not reported)',
+      printable(name),
+      damaged,
+    )
+
+
+_reported = threading.Lock()  # acquired for good by the first report
+
+
+def _has_reported_damage() -> bool:
+  return not _reported.acquire(blocking=False)
 
 
 @contextlib.contextmanager
@@ -222,8 +269,41 @@ def _reason(file: BinaryIO, error: Exception) -> str:
   if isinstance(error, Image.UnidentifiedImageError):
     if not file.seek(0, io.SEEK_END):
       return 'the file is empty'
-    return 'not a JPEG, PNG, WebP, BMP or TIFF image'
+    if is_tiff(file):
+      return 'it is damaged, or a kind of TIFF image that is not read'
+    if not _HAS_AVIF and _brand(file) == b'avif':
+      return 'AVIF images need Pillow 11.3 or later: pip install -U pillow'
+    return f'not a {", ".join(_NAMES[:-1])} or {_NAMES[-1]} image'
   return one_line(error)
+
+
+def _brand(file: BinaryIO) -> bytes:
+  """The kind of an AVIF or HEIF file; leaves the file at 0."""
+  file.seek(0)
+  start = file.read(64)
+  file.seek(0)
+  if start[4:8] != b'ftyp':
+    return b''
+  # Either may name itself a general HEIF file.
+  return b'avif' if b'avif' in start[8:] else start[8:12]
+
+
+def _is_heif(file: BinaryIO) -> bool:
+  """Whether pillow-heif reads the file, which it then registers with Pillow.
+
+  Raises:
+    ValueError: the package is not installed.
+  """
+  if _brand(file) not in _HEIF_BRANDS:
+    return False
+  try:
+    import pillow_heif
+  except ImportError as error:
+    raise ValueError(
+      'HEIC images need the package pillow-heif: pip install pillow-heif'
+    ) from error
+  pillow_heif.register_heif_opener()
+  return True
 
 
 class _PillowLimit:
@@ -257,7 +337,10 @@ _NO_LIMIT = _PillowLimit()
 def orientation_of(image: Image.Image) -> int:
   """Reads the EXIF orientation from the header, 1 (upright) to 8."""
   try:
-    read_directory(io.BytesIO(exif_of(image)))
+    exif = exif_of(image)
+    if orientation := stored_orientation(exif):
+      return orientation
+    read_directory(io.BytesIO(exif))
     # PngImageFile's own getexif decodes the pixels in search of late tags.
     orientation = int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     return orientation if 1 <= orientation <= 8 else 1

@@ -49,7 +49,7 @@ class Photo(NamedTuple):
     exif: EXIF data with its prefix, the orientation set to upright; None for
       none.
     icc: the color profile; None for none.
-    format: 'JPEG', 'PNG', 'WEBP', 'BMP' or 'TIFF'.
+    format: Pillow's name of the file's format.
     tags: as in `Metadata`; none where the pixels were turned.
     num_frames: frames of an animation, or pages of the first one's size;
       `pixels` are those of the first.

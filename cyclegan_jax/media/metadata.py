@@ -6,7 +6,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
-from cyclegan_jax.media.decoding import exif_of, opened_image
+from cyclegan_jax.media.decoding import (
+  exif_of,
+  opened_image,
+  report_damage,
+)
 from cyclegan_jax.media.header_limits import read_directory
 from cyclegan_jax.media.tiff_reader import (
   Tag,
@@ -32,7 +36,7 @@ class Metadata(NamedTuple):
   Attributes:
     exif: EXIF data with its prefix, for upright pixels; None for none.
     icc: the color profile; None for none.
-    format: 'JPEG', 'PNG', 'WEBP', 'BMP' or 'TIFF'.
+    format: Pillow's name of the file's format.
     tags: georeference of a TIFF file, and GDAL's value of pixels without data.
   """
 
@@ -58,13 +62,14 @@ def read_metadata(file: BinaryIO, name: str, *, max_pixels: int) -> Metadata:
       icc, tags = read_tags(file)
     except Exception:  # damaged tags end in nearly any of them
       icc, tags = None, ()
-    return Metadata(_tiff_exif(file), icc, 'TIFF', tags)
-  with opened_image(file, name, max_pixels) as image:
+      report_damage(name, 'georeference or color profile')
+    return Metadata(_tiff_exif(file, name), icc, 'TIFF', tags)
+  with opened_image(file, name, max_pixels, header_only=True) as image:
     icc = image.info.get('icc_profile')
-    return Metadata(_exif(image), icc or None, str(image.format))
+    return Metadata(_exif(image, name), icc or None, str(image.format))
 
 
-def _exif(image: Image.Image) -> bytes | None:
+def _exif(image: Image.Image, name: str) -> bytes | None:
   try:
     raw = exif_of(image)
     if not raw:
@@ -79,10 +84,11 @@ def _exif(image: Image.Image) -> bytes | None:
       exif[_ORIENTATION] = 1
     return exif.tobytes()
   except Exception:  # damaged tags end in nearly any of them
+    report_damage(name, 'EXIF data')
     return None
 
 
-def _tiff_exif(file: BinaryIO) -> bytes | None:
+def _tiff_exif(file: BinaryIO, name: str) -> bytes | None:
   try:
     _check(file)
     file.seek(0)
@@ -100,6 +106,7 @@ def _tiff_exif(file: BinaryIO) -> bytes | None:
         exif[tag] = dict(stored.get_ifd(tag)) if leads_on else stored[tag]
     return exif.tobytes() if len(exif) else None
   except Exception:  # damaged tags end in nearly any of them
+    report_damage(name, 'EXIF data')
     return None
 
 
@@ -167,7 +174,7 @@ def count_frames(
     is_animated = start[12:16] == b'VP8X' and start[20] & _WEBP_IS_ANIMATED
     if not is_animated:
       return 1
-  elif not start.startswith(b'\x89PNG'):
+  elif not start.startswith((b'\x89PNG', b'GIF8')):
     return 1  # a JPEG file's further images are made from the first
-  with opened_image(file, name, max_pixels) as image:
+  with opened_image(file, name, max_pixels, header_only=True) as image:
     return max(1, getattr(image, 'n_frames', 1))
