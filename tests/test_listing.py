@@ -64,7 +64,7 @@ def test_hidden_and_other_files_are_skipped(tmp_path):
   os.mkfifo(tmp_path / 'pipe.png')
   listing = list_images(str(tmp_path))
   assert listing.images == [str(tmp_path / 'a.png')]
-  assert listing.num_other_files == 3
+  assert listing.other_files == {'.txt': 1, '': 1, '.png': 1}
 
 
 def test_links_are_followed_once_and_loops_end(tmp_path):

@@ -175,16 +175,31 @@ def decode_opaque(
   )
 
 
-def stored_dtype(file: BinaryIO, name: str, *, max_pixels: int) -> str:
-  """Reads from the header of which type `decode_stored` returns pixels.
+def stored_kind(
+  file: BinaryIO, name: str, *, max_pixels: int
+) -> tuple[str, int]:
+  """Reads from the header the type and number of channels, without alpha.
+
+  Returns:
+    The type of pixels that `decode_stored` returns; and the channels that the
+    file has, 3 for colors of any kind.
 
   Raises:
     ImageError: the header can't be read or claims too much.
   """
   with explained(file, name):
     if is_tiff(file):
-      return _stored_as(_known_tiff(file, max_pixels).dtype)
-    return 'uint16' if _is_deep_png(file) else 'uint8'
+      tiff = _known_tiff(file, max_pixels)
+      is_plain = tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
+      colors = tiff.samples - bool(tiff.alpha) if is_plain else 3
+      return _stored_as(tiff.dtype), colors
+    with opened_image(file, name, max_pixels, header_only=True) as image:
+      is_gray = image.mode[0] in '1LIF'
+      colors = 1 if is_gray else 3
+      if image.mode == 'F':
+        return 'float32', colors
+      is_deep = image.mode[0] == 'I' or _is_deep_png(file)
+      return 'uint16' if is_deep else 'uint8', colors
 
 
 def decoded_shape(

@@ -17,7 +17,7 @@ from cyclegan_jax.media.decoding import decode_stored
 from cyclegan_jax.media.listing import open_file
 from cyclegan_jax.media.metadata import (
   Metadata,
-  count_frames,
+  read_header,
   read_metadata,
 )
 from cyclegan_jax.media.tiff_reader import (
@@ -53,6 +53,7 @@ class Photo(NamedTuple):
     tags: as in `Metadata`; none where the pixels were turned.
     num_frames: frames of an animation, or pages of the first one's size;
       `pixels` are those of the first.
+    colors: channels in the file, without alpha.
   """
 
   pixels: np.ndarray
@@ -62,6 +63,7 @@ class Photo(NamedTuple):
   format: str = ''
   tags: tuple[Tag, ...] = ()
   num_frames: int = 1
+  colors: int = 0
 
 
 class _Picture(NamedTuple):
@@ -93,13 +95,11 @@ def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
       file, path, channels=channels, max_pixels=max_pixels
     )
     metadata = read_metadata(file, path, max_pixels=max_pixels)
-    num_frames = count_frames(
-      file, path, channels=channels, max_pixels=max_pixels
-    )
+    header = read_header(file, path, channels=channels, max_pixels=max_pixels)
   if alpha is not None and (alpha == 0).any():
     pixels = pixels.copy()
     pixels[alpha == 0] = FULL.get(str(pixels.dtype), 1)
-  return Photo(pixels, alpha, *metadata, num_frames)
+  return Photo(pixels, alpha, *metadata, header.num_frames, header.colors)
 
 
 def read_metadata_for(path: str, *, channels: int, max_pixels: int) -> Metadata:

@@ -10,6 +10,7 @@ from cyclegan_jax.media.decoding import (
   exif_of,
   opened_image,
   report_damage,
+  stored_kind,
 )
 from cyclegan_jax.media.header_limits import read_directory
 from cyclegan_jax.media.tiff_reader import (
@@ -44,6 +45,47 @@ class Metadata(NamedTuple):
   icc: bytes | None
   format: str
   tags: tuple[Tag, ...] = ()
+
+
+class Header(NamedTuple):
+  """What the header of an image file says about its pixels.
+
+  Attributes:
+    dtype: 'uint8', 'uint16', 'int16' or 'float32'.
+    colors: channels without alpha.
+    num_frames: frames of an animation, or pages of the first one's size.
+    is_tiff: whether these are pages.
+  """
+
+  dtype: str
+  colors: int
+  num_frames: int
+  is_tiff: bool
+
+
+def read_header(
+  file: BinaryIO, name: str, *, channels: int, max_pixels: int
+) -> Header:
+  """Reads a file's header.
+
+  Args:
+    file: open for reading, seekable.
+    name: path or id, for messages.
+    channels: channels that the pixels are read with.
+    max_pixels: limit on the pixels of the image.
+
+  Raises:
+    ImageError: the header can't be read or claims too much.
+  """
+  dtype, colors = stored_kind(file, name, max_pixels=max_pixels)
+  num_frames = count_frames(
+    file, name, channels=channels, max_pixels=max_pixels
+  )
+  is_of_pages = is_tiff(file)
+  if is_of_pages and colors == 1 and num_frames == 1:
+    tiff = TiffImage(file, max_pixels=max_pixels)
+    colors = channels if tiff.has_pages_as_channels(channels) else 1
+  return Header(dtype, colors, num_frames, is_of_pages)
 
 
 def read_metadata(file: BinaryIO, name: str, *, max_pixels: int) -> Metadata:

@@ -79,6 +79,7 @@ def translate_stills(
         on_animation(job)
         continue
       work.note_pages(job, photo.num_frames)
+      work.note_conversion(job, str(photo.pixels.dtype), photo.colors)
       group = groups[photo.pixels.shape, photo.pixels.dtype.str, job.sample]
       group.append((job, photo))
       if len(group) == size:
