@@ -14,7 +14,7 @@ from cyclegan_jax.media.decoding import (
   decode,
   decode_stored,
   decoded_shape,
-  stored_dtype,
+  stored_kind,
 )
 from cyclegan_jax.media.image_files import Photo, read_photo, write_photo
 from cyclegan_jax.media.metadata import read_metadata, resized_tags
@@ -98,7 +98,8 @@ def test_layouts(dtype, channels, options):
   assert got.pixels.dtype == dtype
   np.testing.assert_array_equal(got.pixels, pixels)
   file = io.BytesIO(data)
-  assert stored_dtype(file, 'x', max_pixels=MAX_PIXELS) == dtype
+  kind = stored_kind(file, 'x', max_pixels=MAX_PIXELS)
+  assert kind[0] == dtype
   assert decoded_shape(file, 'x', max_pixels=MAX_PIXELS) == (40, 24)
 
 
@@ -178,6 +179,22 @@ def test_pixels_without_data():
     tags = [(NODATA, 's', 0, text, True)]
     got = stored(tiff(pixels, extratags=tags), 1).pixels[..., 0]
     np.testing.assert_array_equal(got, pixels)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_where_there_are_no_data(dtype, channels):
+  pixels = noise((6, 7, channels), np.dtype(dtype)) // 2 + 1
+  expected = np.zeros((6, 7), bool)
+  expected[0, :3] = True
+  pixels[expected] = 0
+  pixels[3, 3, 0], expected[3, 3] = 0, channels == 1  # of one channel alone
+  data = tiff(
+    pixels if channels == 3 else pixels[..., 0],
+    photometric='rgb' if channels == 3 else 'minisblack',
+    extratags=[(NODATA, 's', 0, '0', True)],
+  )
+  np.testing.assert_array_equal(stored(data, channels).missing, expected)
 
 
 def test_rgb_becomes_gray_as_pillow_has_it():

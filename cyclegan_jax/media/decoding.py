@@ -37,7 +37,13 @@ from cyclegan_jax.media.tiff_reader import (
   is_tiff,
   needs_imagecodecs,
 )
-from cyclegan_jax.media.value_range import FULL, Values, rescaled
+from cyclegan_jax.media.value_range import (
+  FULL,
+  Values,
+  is_missing,
+  rescaled,
+  without_missing,
+)
 
 # Pillow has about forty more decoders: what nobody needs isn't exposed to
 # files of unknown origin. Those before 11.3 have no AVIF.
@@ -73,6 +79,7 @@ _ARRAY_TURNS = {
 _NAMES = ('JPEG', 'PNG', 'WebP', 'BMP', 'TIFF', 'GIF', 'PPM', 'AVIF', 'HEIC')
 _HEIF_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1')
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+_COLORS = {'L': 1, 'LA': 1, 'RGB': 3, 'RGBX': 3, 'RGBA': 3}  # by mode
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, as Pillow has it
 _ORIENTATION = 0x0112  # EXIF tag
 _PNG_START = b'\x89PNG\r\n\x1a\n'
@@ -88,10 +95,13 @@ class Decoded(NamedTuple):
     pixels: uint8, uint16, int16 or float32 [h, w, C].
     alpha: [h, w] of the same type, 1 or the largest integer where opaque;
       None where the image has none, or it is among the channels.
+    missing: bool [h, w], where a TIFF file has no data by GDAL's tag; None
+      where it has no such tag.
   """
 
   pixels: np.ndarray
   alpha: np.ndarray | None
+  missing: np.ndarray | None = None
 
 
 def decode(
@@ -419,7 +429,12 @@ def _decode_tiff(
     if tiff.is_big_endian_bigtiff:
       raise ValueError('its kind of pixels is not read from big-endian BigTIFF')
     with opened_image(file, name, max_pixels) as image:
-      return _decode_by_pillow(image, channels)
+      decoded = _decode_by_pillow(image, channels)
+      if tiff.nodata is None or image.mode not in _COLORS:
+        return decoded
+      stored = np.asarray(image).reshape(image.height, image.width, -1)
+      colors = stored[..., : _COLORS[image.mode]]
+      return decoded._replace(missing=is_missing(colors, tiff.nodata))
   # Before it is decoded, so that nothing larger than was asked for is.
   num_samples = tiff.samples * num_pages
   fitting = (channels, channels + bool(tiff.alpha))
@@ -427,11 +442,20 @@ def _decode_tiff(
     raise _wrong_channels(num_samples, channels)
   pixels = tiff.decode(name, num_pages=num_pages)
   dtype = _stored_as(tiff.dtype)
+  missing: np.ndarray | None = None
+  if tiff.nodata is not None:
+    num_colors = pixels.shape[-1] - bool(tiff.alpha)
+    missing = is_missing(pixels[..., :num_colors], tiff.nodata)
+    missing = _turned(missing, tiff.orientation)
   if dtype not in FULL:
-    pixels = _without_missing(pixels, tiff.nodata).astype(dtype, copy=False)
+    if tiff.nodata is not None:
+      pixels = without_missing(pixels, tiff.nodata)
+    pixels = pixels.astype(dtype, copy=False)
   elif tiff.photometric == WHITE_IS_ZERO and tiff.samples == 1:
     pixels = np.array(FULL[dtype], dtype) - pixels
-  return _with_channels(_turned(pixels, tiff.orientation), tiff.alpha, channels)
+  pixels = _turned(pixels, tiff.orientation)
+  decoded = _with_channels(pixels, tiff.alpha, channels)
+  return decoded._replace(missing=missing)
 
 
 def _stored_as(dtype: str) -> str:
@@ -454,19 +478,6 @@ def _is_exact_in_pillow(tiff: TiffImage, channels: int) -> bool:
   if tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
     return tiff.samples == 1
   return True  # palettes, CMYK and so on, which it converts
-
-
-def _without_missing(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
-  """The pixels, those without data as `decode_stored` says."""
-  if nodata is None:
-    return pixels
-  if pixels.dtype.kind == 'f':
-    with np.errstate(over='ignore'):
-      missing = pixels == pixels.dtype.type(nodata)
-    return np.where(missing, np.nan, pixels)
-  missing = pixels == np.float64(nodata)
-  known = pixels[~missing]
-  return np.where(missing, known.min() if known.size else 0, pixels)
 
 
 def _is_deep_png(file: BinaryIO) -> bool:
@@ -522,7 +533,7 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _opaque(decoded: Decoded) -> np.ndarray:
   """The pixels, with alpha laid onto white where their type has a white."""
-  pixels, alpha = decoded
+  pixels, alpha = decoded.pixels, decoded.alpha
   full = FULL.get(str(pixels.dtype))
   if alpha is None or full is None:
     return pixels

@@ -17,6 +17,7 @@ from cyclegan_jax.media.decoding import decode_stored
 from cyclegan_jax.media.listing import open_file
 from cyclegan_jax.media.metadata import (
   Metadata,
+  nodata_of,
   read_header,
   read_metadata,
 )
@@ -31,6 +32,7 @@ from cyclegan_jax.media.value_range import (
   Values,
   rescaled,
   values_of,
+  with_missing,
 )
 from cyclegan_jax.storage.atomic import replacing
 
@@ -54,6 +56,7 @@ class Photo(NamedTuple):
     num_frames: frames of an animation, or pages of the first one's size;
       `pixels` are those of the first.
     colors: channels in the file, without alpha.
+    missing: as in `Decoded`; they are marked in `write_photo`'s file, too.
   """
 
   pixels: np.ndarray
@@ -64,6 +67,7 @@ class Photo(NamedTuple):
   tags: tuple[Tag, ...] = ()
   num_frames: int = 1
   colors: int = 0
+  missing: np.ndarray | None = None
 
 
 class _Picture(NamedTuple):
@@ -91,7 +95,7 @@ def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
     UserError: it takes a package that is not installed.
   """
   with open_file(path) as file:
-    pixels, alpha = decode_stored(
+    pixels, alpha, missing = decode_stored(
       file, path, channels=channels, max_pixels=max_pixels
     )
     metadata = read_metadata(file, path, max_pixels=max_pixels)
@@ -99,7 +103,9 @@ def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
   if alpha is not None and (alpha == 0).any():
     pixels = pixels.copy()
     pixels[alpha == 0] = FULL.get(str(pixels.dtype), 1)
-  return Photo(pixels, alpha, *metadata, header.num_frames, header.colors)
+  return Photo(
+    pixels, alpha, *metadata, header.num_frames, header.colors, missing
+  )
 
 
 def read_metadata_for(path: str, *, channels: int, max_pixels: int) -> Metadata:
@@ -190,6 +196,9 @@ def _picture(pixels: np.ndarray, like: Photo | None) -> _Picture:
   has_alpha = colors != channels
   if like is None:
     return _Picture(pixels, has_alpha)
+  nodata = nodata_of(like.tags)
+  if like.missing is not None and nodata is not None:
+    pixels = with_missing(pixels, like.missing, nodata)
   if like.alpha is not None and not has_alpha:
     alpha = rescaled(like.alpha, str(pixels.dtype))
     pixels = np.concatenate([pixels, alpha[..., None]], axis=-1)

@@ -1,5 +1,6 @@
 """What image files hold beside pixels: EXIF, profile, georeference, pages."""
 
+import contextlib
 import io
 import itertools
 from typing import Any, BinaryIO, NamedTuple
@@ -28,6 +29,7 @@ _RESOLUTION = (282, 283, 296)
 _UNIT = 296
 _CAMERA = (271, 272, *_RESOLUTION, 305, 306, 315, 316, 33432, _EXIF, _GPS)
 _PIXEL_SCALE, _TIE_POINTS, _MATRIX = 33550, 33922, 34264  # of GeoTIFF
+_NODATA = 42113  # GDAL's tag
 _WEBP_IS_ANIMATED = 0x02
 
 
@@ -179,6 +181,16 @@ def resized_tags(
       values = tuple(value * next(cycle) for value in values)
     resized.append((code, kind, count, values, is_once))
   return tuple(resized)
+
+
+def nodata_of(tags: tuple[Tag, ...]) -> float | None:
+  """GDAL's value of pixels without data; None for none."""
+  for code, _, _, value, _ in tags:
+    if code == _NODATA:
+      with contextlib.suppress(ValueError, TypeError):
+        # tifffile copies strings as bytes that end with a zero.
+        return float(value.rstrip(b'\0') if type(value) is bytes else value)
+  return None
 
 
 def count_frames(

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from cyclegan_jax.errors import UserError, printable
 from cyclegan_jax.media.image_files import (
@@ -135,7 +136,13 @@ def _read(work: Work, job: Job) -> Photo:
   alpha = photo.alpha
   if alpha is not None:
     alpha = work.resize(alpha[..., None], height, width)[..., 0]
+  missing = photo.missing
+  if missing is not None:
+    image = Image.fromarray(missing.astype(np.uint8))
+    nearest = image.resize((width, height), Image.Resampling.NEAREST)
+    missing = np.asarray(nearest) > 0
   return photo._replace(
+    missing=missing,
     pixels=work.resize(photo.pixels, height, width),
     alpha=alpha,
     tags=resized_tags(photo.tags, width / old_width, height / old_height),
