@@ -294,8 +294,6 @@ def _reason(file: BinaryIO, error: Exception) -> str:
   if isinstance(error, Image.UnidentifiedImageError):
     if not file.seek(0, io.SEEK_END):
       return 'the file is empty'
-    if is_tiff(file):
-      return 'it is damaged, or a kind of TIFF image that is not read'
     if not _HAS_AVIF and _brand(file) == b'avif':
       return 'AVIF images need Pillow 11.3 or later: pip install -U pillow'
     return f'not a {", ".join(_NAMES[:-1])} or {_NAMES[-1]} image'
@@ -428,13 +426,17 @@ def _decode_tiff(
   if num_pages == 1 and _is_exact_in_pillow(tiff, channels):
     if tiff.is_big_endian_bigtiff:
       raise ValueError('its kind of pixels is not read from big-endian BigTIFF')
-    with opened_image(file, name, max_pixels) as image:
-      decoded = _decode_by_pillow(image, channels)
-      if tiff.nodata is None or image.mode not in _COLORS:
-        return decoded
-      stored = np.asarray(image).reshape(image.height, image.width, -1)
-      colors = stored[..., : _COLORS[image.mode]]
-      return decoded._replace(missing=is_missing(colors, tiff.nodata))
+    try:
+      return _decode_tiff_by_pillow(file, name, channels, max_pixels, tiff)
+    except ImageError as error:
+      # One broken tag is enough for that; tifffile says what it does not read.
+      if not isinstance(error.__cause__, Image.UnidentifiedImageError):
+        raise
+      if tiff.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+        raise ValueError(
+          'its tags are damaged, or Pillow does not read its kind of colors '
+          f'(photometric {tiff.photometric})'
+        ) from error
   # Before it is decoded, so that nothing larger than was asked for is.
   num_samples = tiff.samples * num_pages
   fitting = (channels, channels + bool(tiff.alpha))
@@ -456,6 +458,18 @@ def _decode_tiff(
   pixels = _turned(pixels, tiff.orientation)
   decoded = _with_channels(pixels, tiff.alpha, channels)
   return decoded._replace(missing=missing)
+
+
+def _decode_tiff_by_pillow(
+  file: BinaryIO, name: str, channels: int, max_pixels: int, tiff: TiffImage
+) -> Decoded:
+  with opened_image(file, name, max_pixels) as image:
+    decoded = _decode_by_pillow(image, channels)
+    if tiff.nodata is None or image.mode not in _COLORS:
+      return decoded
+    stored = np.asarray(image).reshape(image.height, image.width, -1)
+    colors = stored[..., : _COLORS[image.mode]]
+    return decoded._replace(missing=is_missing(colors, tiff.nodata))
 
 
 def _stored_as(dtype: str) -> str:
