@@ -11,7 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from cyclegan_jax import (
   cli,
@@ -713,6 +713,19 @@ def test_further_endings_are_translated(resnet, tmp_path, capfd):
   assert call(resnet, source, '--to', tmp_path / 'out') == 0
   assert files_in(tmp_path / 'out') == ['a.png', 'b.png', 'c.png']
   assert '1 .txt' in capfd.readouterr().err
+
+
+def test_the_first_frame_of_an_animated_avif_file(resnet, tmp_path):
+  if not features.check('avif'):
+    pytest.skip('Pillow was built without AVIF')
+  frames = [Image.fromarray(noise(16, 16, 3, seed=i)) for i in range(3)]
+  path = tmp_path / 'a.avif'
+  frames[0].save(path, save_all=True, append_images=frames[1:])
+  outcome = translate_files(resnet, [path], tmp_path / 'out')
+  assert not outcome.failed
+  assert files_in(tmp_path / 'out') == ['a.png']
+  (note,) = outcome.notes
+  assert '3 ' in note
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.tif', 'a.png', 'a.webp'])

@@ -45,6 +45,7 @@ MAX_ANIMATION_PIXELS = 500_000_000
 
 _FORMATS = {'.gif': 'GIF', '.png': 'PNG', '.webp': 'WEBP'}
 EXTENSIONS = tuple(_FORMATS)
+ANIMATED = tuple(_FORMATS.values())  # in Pillow's names
 
 _COLOR_SPACES = {1: b'GRAY', 2: b'GRAY', 3: b'RGB ', 4: b'RGB '}
 _WEBP_HAS_ALPHA = 0x10  # a bit of byte 20

@@ -373,9 +373,9 @@ def orientation_of(image: Image.Image) -> int:
 
 def exif_of(image: Image.Image) -> bytes:
   """The EXIF data that Pillow would parse, without its prefix."""
-  if 'exif' in image.info:
+  if exif := image.info.get('exif'):
     # Some writers put the prefix twice.
-    exif = image.info['exif'].removeprefix(b'Exif\0\0')
+    exif = exif.removeprefix(b'Exif\0\0')
     return exif.removeprefix(b'Exif\0\0')
   # ImageMagick's way to put it into a PNG file, as text.
   lines = image.info.get('Raw profile type exif', '').split('\n')

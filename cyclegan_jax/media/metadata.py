@@ -228,7 +228,9 @@ def count_frames(
     is_animated = start[12:16] == b'VP8X' and start[20] & _WEBP_IS_ANIMATED
     if not is_animated:
       return 1
-  elif not start.startswith((b'\x89PNG', b'GIF8')):
+  elif not (
+    start.startswith((b'\x89PNG', b'GIF8')) or start[4:12] == b'ftypavis'
+  ):
     return 1  # a JPEG file's further images are made from the first
   with opened_image(file, name, max_pixels, header_only=True) as image:
     return max(1, getattr(image, 'n_frames', 1))

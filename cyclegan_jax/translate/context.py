@@ -140,11 +140,11 @@ class Work:
     return resize_to(pixels, height, width, self.config.data)
 
   def note_pages(self, job: Job, num_pages: int) -> None:
-    """Notes that further pages of a TIFF file are skipped."""
+    """Notes that further pages, or frames of an AVIF file, are skipped."""
     if num_pages > 1:
       self.notes.append(
-        f'{printable(str(job.source))} has {num_pages} pages: only the first '
-        'is translated'
+        f'{printable(str(job.source))} has {num_pages} pages or frames: only '
+        'the first is translated'
       )
 
   def note_conversion(self, job: Job, dtype: str, colors: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_jax.errors import UserError, printable
+from cyclegan_jax.media.animations import ANIMATED
 from cyclegan_jax.media.image_files import (
   Photo,
   read_photo,
@@ -76,7 +77,7 @@ def translate_stills(
       except UserError as error:
         yield str(error)
         continue
-      if photo.num_frames > 1 and photo.format != 'TIFF':
+      if photo.num_frames > 1 and photo.format in ANIMATED:
         on_animation(job)
         continue
       work.note_pages(job, photo.num_frames)
