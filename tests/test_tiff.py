@@ -467,6 +467,10 @@ def test_a_georeference_of_another_size():
   assert values[SCALE] == (20, 10, 0)
   assert values[33922] == (0.5, 4, 0, 5e5, 4.6e6, 0)
   assert values[KEYS] == (1, 1, 0, 0)
+  # x = 10 column + 3 row + 500, y = 2 column - 10 row + 900.
+  matrix = (10.0, 3.0, 0.0, 500.0, 2.0, -10.0, 0.0, 900.0, *[0.0] * 7, 1.0)
+  ((*_, resized, _),) = resized_tags(((34264, 12, 16, matrix, True),), 0.5, 2)
+  assert resized[:8] == (20, 1.5, 0, 500, 4, -5, 0, 900)
 
 
 # By windows.
