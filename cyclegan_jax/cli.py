@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,9 +108,15 @@ class _StderrHandler(logging.Handler):
 @contextlib.contextmanager
 def _log_to_stderr() -> Iterator[None]:
   """Replaces the handlers of the root logger, which Orbax sets up."""
-  root = logging.getLogger()
+  root, pillow = logging.getLogger(), logging.getLogger('PIL')
   handlers, root.handlers = root.handlers, [_StderrHandler(logging.WARNING)]
+  # Pillow's warnings name no file; what becomes of its files is reported.
+  level = pillow.level
+  pillow.setLevel(logging.CRITICAL)
   try:
-    yield
+    with warnings.catch_warnings():
+      warnings.filterwarnings('ignore', module=r'PIL\.')
+      yield
   finally:
     root.handlers = handlers
+    pillow.setLevel(level)

@@ -270,7 +270,7 @@ def test_the_last_entry_of_a_name_counts(tmp_path):
   (image,) = opened.images
   assert image.filename == 'a/x.png'
   assert opened.read(image) == png(1)
-  assert opened.num_other_files == 0
+  assert not opened.other_files
 
 
 def test_a_name_of_a_number_of_any_length(tmp_path):

@@ -1,6 +1,7 @@
 """Decoding of image files to arrays."""
 
 import concurrent.futures
+import importlib.util
 import io
 import pickle
 import struct
@@ -8,10 +9,17 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, features
 
 from cyclegan_jax.errors import DataError
-from cyclegan_jax.media.decoding import ImageError, decode, decoded_shape
+from cyclegan_jax.media.decoding import (
+  ImageError,
+  decode,
+  decode_stored,
+  decoded_shape,
+  stored_kind,
+)
 
 
 def noise(*shape):
@@ -239,7 +247,7 @@ def test_the_limit_of_pillow_does_not_matter(kind, monkeypatch):
 @pytest.mark.parametrize('function', [decoded, header_shape])
 @pytest.mark.parametrize(
   'data',
-  [b'', b'not an image', encoded(noise(4, 4), 'GIF'), b'%!PS-Adobe'],
+  [b'', b'not an image', encoded(noise(4, 4), 'TGA'), b'%!PS-Adobe'],
 )
 def test_files_of_other_formats(function, data):
   with pytest.raises(ImageError, match='^x '):
@@ -278,3 +286,49 @@ def test_image_errors_can_be_pickled_and_have_one_line():
   assert (error.name, error.reason) == ('a\nb.png', 'it is empty')
   assert str(error).startswith("'a\\nb.png' ")
   assert isinstance(error, DataError)
+
+
+# Further formats.
+
+
+@pytest.mark.parametrize('kind', ['PPM', 'GIF', 'AVIF'])
+def test_further_formats(kind):
+  if kind == 'AVIF' and not features.check('avif'):
+    pytest.skip('Pillow was built without AVIF')
+  image = Image.new('RGB', (6, 4), (200, 100, 50))
+  file = io.BytesIO()
+  options = {'save_all': True, 'append_images': [image.rotate(180)]}
+  image.save(file, kind, **({} if kind == 'PPM' else options))
+  pixels = decode(file, 'x', channels=3, max_pixels=24)
+  assert pixels.shape == (4, 6, 3)
+  assert np.abs(pixels - [200.0, 100.0, 50.0]).max() < 8
+  assert stored_kind(file, 'x', max_pixels=24) == ('uint8', 3)
+  with pytest.raises(ImageError, match='max_pixels'):
+    decode(file, 'x', channels=3, max_pixels=23)
+
+
+def test_gray_of_16_bits_in_pgm():
+  pixels = np.random.default_rng(0).integers(0, 65536, (3, 5), np.uint16)
+  data = b'P5 5 3 65535 ' + pixels.astype('>u2').tobytes()
+  stored = decode_stored(io.BytesIO(data), 'x', channels=1, max_pixels=99)
+  np.testing.assert_array_equal(stored.pixels[..., 0], pixels)
+  assert stored_kind(io.BytesIO(data), 'x', max_pixels=99) == ('uint16', 1)
+
+
+def test_a_heic_file_names_the_package():
+  if importlib.util.find_spec('pillow_heif'):
+    pytest.skip('pillow-heif is installed')
+  data = b'\0\0\0\x18ftypheic' + bytes(50)
+  with pytest.raises(ImageError, match='pillow-heif'):
+    decode(io.BytesIO(data), 'x', channels=3, max_pixels=99)
+
+
+def test_a_tiff_file_that_is_not_read_is_not_called_another_format():
+  file = io.BytesIO()
+  tifffile.imwrite(file, np.zeros((8, 8, 3), np.uint8), photometric='rgb')
+  data = file.getvalue().replace(
+    struct.pack('<HHII', 259, 3, 1, 1), struct.pack('<HHII', 259, 3, 1, 99)
+  )
+  with pytest.raises(ImageError, match='compression 99') as caught:
+    decode(io.BytesIO(data), 'x', channels=3, max_pixels=99)
+  assert 'not a JPEG' not in caught.value.reason

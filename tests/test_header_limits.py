@@ -4,13 +4,15 @@ import io
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from cyclegan_jax.data.file_images import images_of_files
+from cyclegan_jax.media import decoding
 from cyclegan_jax.media.decoding import (
   ImageError,
   decode,
@@ -20,6 +22,7 @@ from cyclegan_jax.media.header_limits import (
   MAX_SIDE,
   read_directory,
 )
+from cyclegan_jax.media.metadata import read_metadata
 
 MAX_PIXELS = 100_000_000
 BYTE, SHORT, LONG = 7, 3, 4
@@ -111,10 +114,6 @@ FEW_TAGS = overlapping_tags(2_000, 40_000)
 HOSTILE = {
   'png sides': (png(2**31 - 1, 2**31 - 1), '2147483647 x 2147483647'),
   'png line': (png(MAX_SIDE + 1, 1), 'more than 65535'),
-  'png text': (
-    png(1, 1, chunk(b'zTXt', b'x\0\0' + zlib.compress(bytes(2**26)))),
-    'ecompressed data too large',
-  ),
   'bmp sides': (bmp(2**31 - 1, 2**30), LIMIT),
   'bmp line': (bmp(1, 70_000), 'more than 65535'),
   'webp canvas': (webp_canvas(2**24, 255), LIMIT),
@@ -150,12 +149,40 @@ HOSTILE = {
     'claims 1152921504606846976 tags',
   ),
   'jpeg sides': (jpeg(width=65_535, height=65_535), LIMIT),
-  'jpeg exif': (jpeg_exif(TAGS), f'bytes of a file of {len(TAGS)}'),
+  'jpeg scans': (jpeg() + b'\xff\xda' * 600, '601 scans'),
+}
+
+# The pixels are sound, and used without the metadata; shapes by name.
+ODD_METADATA = {
+  'png text': (
+    png(2, 1, chunk(b'zTXt', b'x\0\0' + zlib.compress(bytes(2**26)))),
+    (1, 2),
+  ),
+  'png orientation': (
+    png(
+      2,
+      1,
+      chunk(
+        b'iTXt',
+        b'XML:com.adobe.xmp\0\1\0\0\0' + zlib.compress(bytes(2**26)),
+      ),
+    ),
+    (1, 2),
+  ),
+  'png profile': (
+    png(2, 1, chunk(b'iCCP', b'x\0\0' + zlib.compress(bytes(2**26)))),
+    (1, 2),
+  ),
+  'png checksum': (png(2, 1, b'\0\0\0\2eXIfMM\0\0\0\0'), (1, 2)),
+  'png pixels per meter': (png(2, 1, chunk(b'pHYs', b'\0')), (1, 2)),
+  'jpeg exif': (jpeg_exif(TAGS), (8, 8)),
+  'jpeg garbage': (jpeg(segment(0xE1, b'Exif\0\0garbage')), (8, 8)),
   'jpeg pictures': (
     jpeg(segment(0xE2, b'MPF\0' + FEW_TAGS[:65_000])),
-    '80000000 bytes of a file of 64014',
+    (8, 8),
   ),
-  'jpeg scans': (jpeg() + b'\xff\xda' * 600, '601 scans'),
+  'jpeg profile': (jpeg(segment(0xE2, b'ICC_PROFILE\0')), (8, 8)),
+  'jpeg start': (jpeg(segment(0xE0, b'JFIF')), (8, 8)),
 }
 
 
@@ -178,7 +205,8 @@ for path in sys.argv[1:]:
       lambda: decoded_shape(file, 'x', max_pixels=100_000_000),
     ):
       try:
-        print(read())
+        value = read()
+        print(getattr(value, 'shape', value))
       except ImageError as error:
         print(error.reason)
 """
@@ -186,11 +214,12 @@ for path in sys.argv[1:]:
 
 @pytest.mark.process
 def test_hostile_headers_take_no_memory(tmp_path):
-  for name, (data, _) in HOSTILE.items():
+  files = HOSTILE | ODD_METADATA
+  for name, (data, _) in files.items():
     (tmp_path / name).write_bytes(data)
   done = subprocess.run(
     [sys.executable, '-c', IN_LITTLE_MEMORY]
-    + [str(tmp_path / name) for name in HOSTILE],
+    + [str(tmp_path / name) for name in files],
     capture_output=True,
     text=True,
     timeout=60,
@@ -199,6 +228,8 @@ def test_hostile_headers_take_no_memory(tmp_path):
   limited, *reasons = done.stdout.splitlines()
   assert limited == 'limited'
   expected = [reason for _, reason in HOSTILE.values() for _ in range(2)]
+  for _, shape in ODD_METADATA.values():
+    expected += [str((*shape, 3)), str(shape)]
   for reason, part in zip(reasons, expected, strict=True):
     assert part in reason
 
@@ -208,6 +239,50 @@ def test_reason_of_a_hostile_header(data, reason):
   with pytest.raises(ImageError) as caught:
     decode(io.BytesIO(data), 'x', channels=1, max_pixels=MAX_PIXELS)
   assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize('data, shape', ODD_METADATA.values(), ids=ODD_METADATA)
+def test_odd_metadata_leave_the_pixels(data, shape):
+  options = {'max_pixels': MAX_PIXELS}
+  image = decode(io.BytesIO(data), 'x', channels=1, **options)
+  assert image.shape == (*shape, 1)
+  assert decoded_shape(io.BytesIO(data), 'x', **options) == shape
+  metadata = read_metadata(io.BytesIO(data), 'x', **options)
+  assert metadata.exif is None
+  assert metadata.icc is None
+
+
+def test_the_orientation_is_read_beside_a_broken_tag():
+  tags = tiff((0x0112, SHORT, 1, 6), (1000, BYTE, 19_660_800, 0))
+  for data in (jpeg_exif(tags), png(8, 4, chunk(b'eXIf', tags))):
+    file = io.BytesIO(data)
+    shape = decoded_shape(file, 'x', max_pixels=MAX_PIXELS)
+    image = decode(file, 'x', channels=1, max_pixels=MAX_PIXELS)
+    assert image.shape[:2] == shape
+    assert shape in ((8, 8), (8, 4))
+
+
+def test_damaged_metadata_are_reported_once(monkeypatch, caplog):
+  monkeypatch.setattr(decoding, '_reported', threading.Lock())
+  for name in ('first.jpg', 'second.jpg'):
+    data = io.BytesIO(jpeg_exif(TAGS))
+    decode(data, name, channels=1, max_pixels=MAX_PIXELS)
+  (record,) = caplog.records
+  assert 'first.jpg' in record.getMessage()
+  assert 'EXIF' in record.getMessage()
+
+
+def test_sound_metadata_stay():
+  exif = Image.Exif()
+  exif[0x010E] = 'a zebra'
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  for kind in ('JPEG', 'PNG', 'WEBP'):
+    file = io.BytesIO()
+    image = Image.new('RGB', (4, 4))
+    image.save(file, kind, exif=exif, icc_profile=profile)
+    metadata = read_metadata(file, 'x', max_pixels=MAX_PIXELS)
+    assert b'a zebra' in metadata.exif
+    assert metadata.icc == profile
 
 
 def test_hostile_exif_leaves_the_pixels_as_they_are():

@@ -503,3 +503,32 @@ def test_a_large_number_of_pages_is_counted_fast(tmp_path):
   start = time.perf_counter()
   assert read(path, 1).num_frames == 3000
   assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+  'dtype, nodata, is_marked',
+  [
+    ('float32', '-9999', True),
+    ('float32', 'nan', True),
+    ('int16', '-32768', True),
+    ('uint8', '0', True),
+    ('uint8', '-9999', False),  # which it has not
+    ('uint8', 'nan', False),
+    ('uint8', '0.5', False),
+  ],
+)
+def test_pixels_without_data_stay_so(dtype, nodata, is_marked, tmp_path):
+  source = np.full((4, 5), 7, np.float32)
+  source[1, 2] = float(nodata)
+  tags = [(42113, 's', 0, nodata, True)]
+  tifffile.imwrite(tmp_path / 'in.tif', source, extratags=tags)
+  photo = read_photo(str(tmp_path / 'in.tif'), channels=1, max_pixels=99)
+  translated = np.full((4, 5, 3), 9, dtype)
+  write_photo(str(tmp_path / 'out.tif'), translated, like=photo)
+  with tifffile.TiffFile(tmp_path / 'out.tif') as file:
+    made = file.asarray()
+    assert file.pages[0].tags[42113].value == nodata
+  expected = translated.copy()
+  if is_marked:
+    expected[1, 2] = float(nodata)
+  np.testing.assert_array_equal(made, expected)

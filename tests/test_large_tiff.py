@@ -15,24 +15,29 @@ from cyclegan_jax.translate.translator import load_translator
 tifffile = pytest.importorskip('tifffile')
 
 
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-  config = Config().replace(
-    data={'size': 16, 'load_size': 16, 'dtype_a': 'uint16', 'high_a': 4095.0},
-    generator={
-      'name': 'resnet',
-      'filters': 2,
-      'blocks': 1,
-      'dropout': 0.0,
-      'norm': 'instance',
-    },
-    discriminator={'filters': 2, 'layers': 1},
-  )
+CONFIG = Config().replace(
+  data={'size': 16, 'load_size': 16, 'dtype_a': 'uint16', 'high_a': 4095.0},
+  generator={
+    'name': 'resnet',
+    'filters': 2,
+    'blocks': 1,
+    'dropout': 0.0,
+    'norm': 'instance',
+  },
+  discriminator={'filters': 2, 'layers': 1},
+)
+
+
+def save_run(folder, config):
   state = create_train_state(config, jax.random.key(0))
-  folder = tmp_path_factory.mktemp('run')
   with checkpoint.Saver(folder / 'checkpoints', config) as saver:
     saver.save(state)
   return folder
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  return save_run(tmp_path_factory.mktemp('run'), CONFIG)
 
 
 @pytest.fixture
@@ -98,3 +103,33 @@ def test_a_file_that_is_damaged(run, tmp_path, everything_is_large):
   assert str(path) in message
   written = [entry.name for entry in (tmp_path / 'out').iterdir()]
   assert written == [RECORD_FILE]
+
+
+@pytest.mark.parametrize(
+  'dtype, nodata', [('uint16', '0'), ('float32', '1e30')]
+)
+def test_pixels_without_data_stay_so(
+  tmp_path, monkeypatch, dtype, nodata, everything_is_large
+):
+  """The same as those of an image that is translated as a whole."""
+  config = CONFIG.replace(
+    data={'dtype_a': dtype, 'low_a': 0.0, 'high_a': 4095.0}
+    | {'dtype_b': dtype, 'low_b': 0.0, 'high_b': 4095.0}
+  )
+  run = save_run(tmp_path / 'run', config)
+  image = np.random.default_rng(0).integers(1, 4096, (96, 80, 3))
+  image = image.astype(dtype)
+  image[:40, :30] = float(nodata)
+  tags = [(42113, 2, 0, nodata, True)]
+  path = tmp_path / 'in.tif'
+  tifffile.imwrite(path, image, photometric='rgb', extratags=tags)
+  assert not translate_files(run, [path], tmp_path / 'tiles').failed
+  monkeypatch.setattr('cyclegan_jax.translate.files.is_large', lambda *_: False)
+  assert not translate_files(run, [path], tmp_path / 'whole').failed
+  tiles, whole = (
+    tifffile.imread(tmp_path / folder / 'in.tif')
+    for folder in ('tiles', 'whole')
+  )
+  assert (whole[:40, :30] == np.dtype(dtype).type(nodata)).all()
+  assert (whole[40:] != np.dtype(dtype).type(nodata)).all()
+  np.testing.assert_allclose(tiles, whole, rtol=1e-3, atol=1)

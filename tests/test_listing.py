@@ -10,7 +10,11 @@ import pytest
 from cyclegan_jax.data.file_images import images_of_files
 from cyclegan_jax.errors import DataError
 from cyclegan_jax.media.decoding import ImageError
-from cyclegan_jax.media.listing import list_images, natural
+from cyclegan_jax.media.listing import (
+  describe_others,
+  list_images,
+  natural,
+)
 
 
 def put(path):
@@ -64,7 +68,7 @@ def test_hidden_and_other_files_are_skipped(tmp_path):
   os.mkfifo(tmp_path / 'pipe.png')
   listing = list_images(str(tmp_path))
   assert listing.images == [str(tmp_path / 'a.png')]
-  assert listing.num_other_files == 3
+  assert listing.other_files == {'.txt': 1, '': 1, '.png': 1}
 
 
 def test_links_are_followed_once_and_loops_end(tmp_path):
@@ -123,12 +127,29 @@ def test_a_folder_without_permission():
     os.chmod(root, 0o755)
     closed = os.path.join(root, 'closed')
     os.mkdir(closed, 0o000)
+    image = os.path.join(root, 'open', 'a.png')
+    os.mkdir(os.path.dirname(image))
+    open(image, 'wb').close()
     is_root = os.geteuid() == 0
     if is_root:
       os.seteuid(65534)
     try:
-      with pytest.raises(DataError, match=f'^{closed} '):
-        list_images(root)
+      with pytest.raises(DataError, match=f'^{closed}'):
+        list_images(closed)
+      listing = list_images(root)
     finally:
       if is_root:
         os.seteuid(0)
+    assert listing.images == [image]
+    (message,) = listing.unlisted
+    assert message.startswith(f'{closed} ')
+
+
+def test_others_are_described_by_ending():
+  others = {'.txt': 2, '': 1, '.\udcff': 1}
+  text = describe_others(others)
+  assert text.startswith('4 other files')
+  assert text.isprintable()
+  assert '2 .txt' in text
+  many = {f'.{i}': 1 for i in range(100)}
+  assert len(describe_others(many)) < 100

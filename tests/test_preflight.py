@@ -6,11 +6,16 @@ import jax
 import numpy as np
 import pytest
 import rich.console
+import tifffile
 from PIL import Image
 
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.folder_source import images_of_files
-from cyclegan_jax.data.sources import Images, open_images
+from cyclegan_jax.data.sources import (
+  Images,
+  open_images,
+  open_stored_images,
+)
 from cyclegan_jax.errors import ConfigError, DataError
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.training import preflight
@@ -438,3 +443,98 @@ def test_facts_are_printed_in_whole_lines(tmp_path):
 
 def test_the_step_of_a_resumed_run_is_printed(tmp_path):
   assert '12,345' in printed(Config(), tmp_path, 12_345)
+
+
+# What is left out or converted.
+
+
+def folder_config(folder, **data):
+  return Config().replace(data={'name': 'folder', 'path': str(folder), **data})
+
+
+def resolved(config):
+  images = open_stored_images(config.data)
+  return preflight.resolve(config.replace(num_devices=1), images), images
+
+
+@pytest.fixture
+def mixed(tmp_path):
+  for name in ('trainA', 'trainB', 'testA', 'testB'):
+    (tmp_path / name).mkdir()
+    for i in range(2):
+      pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+      Image.fromarray(pixels).save(tmp_path / name / f'{i}.png')
+  return tmp_path
+
+
+def test_what_is_left_out_of_folders_is_counted(mixed):
+  config, images = resolved(folder_config(mixed))
+  assert preflight.survey(config, images) == {}
+  (mixed / 'trainA' / 'notes.TXT').touch()
+  (mixed / 'trainA' / 'clip.mp4').touch()
+  (mixed / 'testB' / 'x').touch()
+  frames = [Image.new('L', (8, 8), 50 * i) for i in range(5)]
+  frames[0].save(
+    mixed / 'trainB' / 'x.gif', save_all=True, append_images=frames[1:]
+  )
+  pages = np.zeros((3, 8, 8), np.uint8)
+  tifffile.imwrite(mixed / 'trainB' / 'x.tif', pages, photometric='minisblack')
+  (mixed / 'trainB' / 'damaged.png').write_bytes(b'no image')
+  config, images = resolved(folder_config(mixed))
+  assert len(images['train_b']) == 5
+  facts = preflight.survey(config, images)
+  text = facts['left out']
+  for part in ('1 .mp4', '1 .txt', 'train_a', 'test_b', '4 frames', '2 pages'):
+    assert part in text
+
+
+def test_files_that_are_converted_are_counted(mixed):
+  Image.new('L', (8, 8), 200).save(mixed / 'trainA' / 'gray.jpg')
+  deep = np.zeros((8, 8, 3), np.uint16)
+  tifffile.imwrite(mixed / 'trainA' / 'z.tif', deep, photometric='rgb')
+  config, images = resolved(folder_config(mixed, channels_b=1))
+  text = preflight.survey(config, images)['converted']
+  assert '1 gray' in text
+  assert '1 of uint16' in text
+  assert '2 colored' in text
+  for domain in 'ab':
+    assert f'config.data.channels_{domain}=' in text
+
+
+@pytest.mark.parametrize(
+  'dtype, low, high, is_narrow',
+  [
+    ('uint16', 24, 4095, True),
+    ('uint16', 0, 9000, False),
+    ('uint8', 3, 20, True),
+    ('uint8', 0, 40, False),
+    ('uint8', 7, 7, False),  # of one shade
+    ('int16', -1000, 2000, False),  # whose range is measured
+  ],
+)
+def test_values_in_a_small_part_of_their_range(
+  dtype, low, high, is_narrow, tmp_path, caplog
+):
+  pixels = np.full((8, 8), low, dtype)
+  pixels[0, 0] = high
+  for name in ('trainA', 'trainB'):
+    (tmp_path / name).mkdir()
+    tifffile.imwrite(tmp_path / name / '0.tif', pixels)
+  config = folder_config(tmp_path, channels_a=1, channels_b=1)
+  config = config.replace(data={'low_b': float(low), 'high_b': high + 1.0})
+  config, images = resolved(config)
+  warnings = [each for each in caplog.messages if 'low_' in each]
+  assert len(warnings) == is_narrow
+  if not is_narrow:
+    return
+  assert f'config.data.low_a={low} ' in warnings[0]
+  assert f'config.data.high_a={high},' in warnings[0]
+  # A run that is resumed has been warned.
+  caplog.clear()
+  open_config = folder_config(tmp_path, channels_a=1, channels_b=1)
+  preflight.resolve(
+    open_config.replace(num_devices=1, data={'dtype_b': dtype}),
+    images,
+    saved=config,
+  )
+  assert not [each for each in caplog.messages if 'low_' in each]

@@ -254,7 +254,7 @@ def png_of_size(side):
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 BAD_IMAGES = {
   'svg': (SVG, 415),
-  'gif': (pages.encode(PIXELS, 'GIF'), 415),
+  'tga': (pages.encode(PIXELS, 'TGA'), 415),
   'empty': (b'', 415),
   'cut': (IMAGE[:-300], 422),
   'cut_jpeg': (pages.encode(PIXELS, 'JPEG')[:200], 422),

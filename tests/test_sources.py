@@ -98,7 +98,7 @@ def test_folders_of_any_name(folders):
 def test_folder_errors(options, expected, folders):
   (folders / 'empty').mkdir()
   (folders / 'up' / 'data').mkdir(parents=True)
-  for name in [*(f'{i}.txt' for i in range(6)), 'new\nline', 'zz.gif']:
+  for name in [*(f'{i}.txt' for i in range(6)), 'new\nline', 'zz.mp4']:
     (folders / 'up' / name).touch()
   options = {
     name: value.format(folders) if isinstance(value, str) else value

@@ -14,7 +14,7 @@ from cyclegan_jax.media.decoding import (
   decode,
   decode_stored,
   decoded_shape,
-  stored_dtype,
+  stored_kind,
 )
 from cyclegan_jax.media.image_files import Photo, read_photo, write_photo
 from cyclegan_jax.media.metadata import read_metadata, resized_tags
@@ -98,7 +98,8 @@ def test_layouts(dtype, channels, options):
   assert got.pixels.dtype == dtype
   np.testing.assert_array_equal(got.pixels, pixels)
   file = io.BytesIO(data)
-  assert stored_dtype(file, 'x', max_pixels=MAX_PIXELS) == dtype
+  kind = stored_kind(file, 'x', max_pixels=MAX_PIXELS)
+  assert kind[0] == dtype
   assert decoded_shape(file, 'x', max_pixels=MAX_PIXELS) == (40, 24)
 
 
@@ -178,6 +179,22 @@ def test_pixels_without_data():
     tags = [(NODATA, 's', 0, text, True)]
     got = stored(tiff(pixels, extratags=tags), 1).pixels[..., 0]
     np.testing.assert_array_equal(got, pixels)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_where_there_are_no_data(dtype, channels):
+  pixels = noise((6, 7, channels), np.dtype(dtype)) // 2 + 1
+  expected = np.zeros((6, 7), bool)
+  expected[0, :3] = True
+  pixels[expected] = 0
+  pixels[3, 3, 0], expected[3, 3] = 0, channels == 1  # of one channel alone
+  data = tiff(
+    pixels if channels == 3 else pixels[..., 0],
+    photometric='rgb' if channels == 3 else 'minisblack',
+    extratags=[(NODATA, 's', 0, '0', True)],
+  )
+  np.testing.assert_array_equal(stored(data, channels).missing, expected)
 
 
 def test_rgb_becomes_gray_as_pillow_has_it():
@@ -450,6 +467,10 @@ def test_a_georeference_of_another_size():
   assert values[SCALE] == (20, 10, 0)
   assert values[33922] == (0.5, 4, 0, 5e5, 4.6e6, 0)
   assert values[KEYS] == (1, 1, 0, 0)
+  # x = 10 column + 3 row + 500, y = 2 column - 10 row + 900.
+  matrix = (10.0, 3.0, 0.0, 500.0, 2.0, -10.0, 0.0, 900.0, *[0.0] * 7, 1.0)
+  ((*_, resized, _),) = resized_tags(((34264, 12, 16, matrix, True),), 0.5, 2)
+  assert resized[:8] == (20, 1.5, 0, 500, 4, -5, 0, 900)
 
 
 # By windows.

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from cyclegan_jax import (
   cli,
@@ -684,3 +685,66 @@ def test_invalid_options(option, words, capsys):
   assert error.startswith('error: ')
   assert option in error
   assert error.count('\n') == 1
+
+
+# Files that are unlike those of the training.
+
+
+def test_what_happens_to_unlike_files_is_noted_once(resnet, tmp_path):
+  for i in range(2):
+    Image.new('L', (16, 16), 99).save(put(tmp_path / 'in' / f'{i}.png'))
+    deep = np.full((16, 16), 999, np.uint16)
+    Image.fromarray(deep).save(tmp_path / 'in' / f'deep{i}.png')
+  put(tmp_path / 'in' / 'like.jpe.jpg')
+  outcome = translate_files(resnet, [tmp_path / 'in'], tmp_path / 'out')
+  assert not outcome.failed
+  gray, of_16_bits = sorted(outcome.notes, key=lambda note: 'uint16' in note)
+  assert '3 channels' in gray
+  assert '65535' in of_16_bits
+
+
+def test_further_endings_are_translated(resnet, tmp_path, capfd):
+  source = tmp_path / 'in'
+  image = Image.fromarray(noise(16, 16, 3))
+  source.mkdir()
+  for name, kind in (('a.jfif', 'JPEG'), ('b.jpe', 'JPEG'), ('c.ppm', 'PPM')):
+    image.save(source / name, kind)
+  (source / 'x.txt').touch()
+  assert call(resnet, source, '--to', tmp_path / 'out') == 0
+  assert files_in(tmp_path / 'out') == ['a.png', 'b.png', 'c.png']
+  assert '1 .txt' in capfd.readouterr().err
+
+
+def test_the_first_frame_of_an_animated_avif_file(resnet, tmp_path):
+  if not features.check('avif'):
+    pytest.skip('Pillow was built without AVIF')
+  frames = [Image.fromarray(noise(16, 16, 3, seed=i)) for i in range(3)]
+  path = tmp_path / 'a.avif'
+  frames[0].save(path, save_all=True, append_images=frames[1:])
+  outcome = translate_files(resnet, [path], tmp_path / 'out')
+  assert not outcome.failed
+  assert files_in(tmp_path / 'out') == ['a.png']
+  (note,) = outcome.notes
+  assert '3 ' in note
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.tif', 'a.png', 'a.webp'])
+def test_no_warning_of_pillow_is_printed(
+  resnet, tmp_path, name, recwarn, capfd
+):
+  exif = Image.Exif()
+  exif[0x010E] = 'zebra' * 9
+  image = Image.fromarray(noise(16, 16, 3))
+  (tmp_path / 'in').mkdir()
+  path = tmp_path / 'in' / name
+  image.save(path, exif=exif)
+  # The tag claims to lie beyond the end of the file.
+  data = path.read_bytes()
+  order = '<' if b'II*\0' in data else '>'
+  start = struct.pack(order + 'HHI', 0x010E, 2, 46)
+  at = data.index(start) + len(start)
+  broken = data[:at] + struct.pack(order + 'I', 99_999) + data[at + 4 :]
+  path.write_bytes(broken)
+  assert call(resnet, tmp_path / 'in', '--to', tmp_path / 'out') == 0
+  assert 'PIL' not in capfd.readouterr().err
+  assert not recwarn.list

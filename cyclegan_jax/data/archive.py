@@ -70,7 +70,7 @@ class Archive:
     path: of the archive.
     images: its entries with names of images, in the archive's order. Their
       `filename` is normalized: 'horses/trainA/1.png'.
-    num_other_files: number of other entries, without hidden files.
+    other_files: names of other entries, without hidden files.
     stamp: identifies the version of the archive that was opened.
   """
 
@@ -114,7 +114,7 @@ class Archive:
       else:
         other_files.add(name)
     self.images = list(images.values())
-    self.num_other_files = len(other_files)
+    self.other_files = frozenset(other_files)
     total = sum(image.file_size for image in self.images)
     if total > max(MAX_BYTES_OF_ANY_RATIO, MAX_RATIO * status.st_size):
       self._refuse(

@@ -12,7 +12,6 @@ from cyclegan_jax.media.decoding import (
   decode,
   decode_opaque,
   decoded_shape,
-  stored_dtype,
 )
 from cyclegan_jax.media.listing import (
   Stamp,
@@ -20,6 +19,7 @@ from cyclegan_jax.media.listing import (
   natural,
   open_file,
 )
+from cyclegan_jax.media.metadata import read_header
 
 _Opener = Callable[[int], BinaryIO]
 
@@ -69,7 +69,7 @@ def _readers(
     'read': reader(decode, **options),
     'shape_of': reader(decoded_shape, max_pixels=max_pixels),
     'stored': reader(decode_opaque, **options),
-    'dtype_of': reader(stored_dtype, max_pixels=max_pixels),
+    'header_of': reader(read_header, **options),
   }
 
 

@@ -4,11 +4,13 @@ A zip archive may take the place of any folder: its images are the same, in
 the same order, as if it were unpacked.
 """
 
+import dataclasses
 import functools
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cyclegan_jax.config import DataConfig
@@ -22,7 +24,7 @@ from cyclegan_jax.errors import (
   printable,
 )
 from cyclegan_jax.media.decoding import EXTENSIONS
-from cyclegan_jax.media.listing import list_images
+from cyclegan_jax.media.listing import describe_others, ending_of, list_images
 from cyclegan_jax.media.tiff_reader import MAX_CHANNELS
 
 _NUM_LISTED = 8  # entries of a folder that a message shows
@@ -179,7 +181,11 @@ def _entries(folder: _Folder) -> str:
 def _images_in(folder: _Folder, config: DataConfig, domain: str) -> Images:
   channels = getattr(config, f'channels_{domain}')
   if folder.archive:
-    num_others = folder.archive.num_other_files
+    other_files: Mapping[str, int] = Counter(
+      ending_of(name)
+      for name in folder.archive.other_files
+      if name.startswith(folder.inner)
+    )
     images = images_of_members(
       folder.archive,
       folder.inner,
@@ -187,7 +193,9 @@ def _images_in(folder: _Folder, config: DataConfig, domain: str) -> Images:
       max_pixels=config.max_pixels,
     )
   else:
-    paths, num_others, stamps = list_images(folder.path)
+    paths, other_files, stamps, unlisted = list_images(folder.path)
+    for message in unlisted:
+      logging.getLogger('cyclegan_jax').warning('%s', message)
     images = images_of_files(
       paths,
       channels=channels,
@@ -197,7 +205,7 @@ def _images_in(folder: _Folder, config: DataConfig, domain: str) -> Images:
     )
   if not len(images):
     raise DataError(
-      f'{printable(folder.path)} holds no images ({", ".join(EXTENSIONS)}) and '
-      f'{num_others} other file{"s" if num_others != 1 else ""}'
+      f'{printable(folder.path)} holds no images ({", ".join(EXTENSIONS)})'
+      + (f' and {describe_others(other_files)}' if other_files else '')
     )
-  return images
+  return dataclasses.replace(images, other_files=other_files)

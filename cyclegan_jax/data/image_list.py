@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.errors import ConfigError
 from cyclegan_jax.media.decoding import CHANNELS
+from cyclegan_jax.media.metadata import Header
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Images:
       ''; None where files cannot change unnoticed.
     stored: index -> [h, w, C] of the type that the file has: uint8, uint16,
       int16 or float32; None where all have 8 bits.
-    dtype_of: index -> the name of that type, from the header alone, raising
-      ImageError; None likewise.
+    header_of: index -> type, channels and frames of the file, from the header
+      alone, raising ImageError; None likewise.
+    other_files: number of files beside the images, by ending.
   """
 
   names: Sequence[str]
@@ -41,7 +43,8 @@ class Images:
   version: str = ''
   changed: Callable[[int], str] | None = None
   stored: Callable[[int], np.ndarray] | None = None
-  dtype_of: Callable[[int], str] | None = None
+  header_of: Callable[[int], Header] | None = None
+  other_files: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.names)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,11 @@ from cyclegan_jax.terminal import stderr_console
 
 # Larger values are not measurements: the largest floats mark missing pixels.
 _MAX_VALUE = 1e30
+_MEASURED = ('int16', 'float32')
+# Images of full range whose values are looked at, and the share of the range,
+# one of so many, below which a warning says how to set it.
+_MAX_SAMPLED = 32
+_NARROW = 8
 
 
 def resolve_values(
@@ -50,7 +56,7 @@ def resolve_values(
     train = images[f'train_{domain}']
     known = values_of(saved, domain) if saved else None
     dtype = dtype or (known.dtype if known else _first_dtype(train))
-    if train.dtype_of is None and dtype != 'uint8':
+    if train.header_of is None and dtype != 'uint8':
       raise ConfigError(
         f'config.data.dtype_{domain}={dtype!r} does not fit the images of '
         f'config.data.name={config.name!r}, which have 8 bits'
@@ -60,6 +66,8 @@ def resolve_values(
         low, high = known.low, known.high
       elif dtype in FULL:
         low, high = 0.0, FULL[dtype]
+        if train.stored:
+          _warn_of_narrow_range(config, train, domain, dtype)
       else:
         low, high = _measured_range(config, train, domain)
     changes |= {f'dtype_{domain}': dtype}
@@ -103,10 +111,10 @@ def _read_scaled(images: Images, values: Values, index: int) -> np.ndarray:
 
 def _first_dtype(images: Images) -> str:
   """Type of the first image with a readable header."""
-  for index in range(len(images) if images.dtype_of else 0):
-    assert images.dtype_of
+  for index in range(len(images) if images.header_of else 0):
+    assert images.header_of
     try:
-      return images.dtype_of(index)
+      return images.header_of(index).dtype
     except ImageError:
       continue  # the decoder will count it
   return 'uint8'
@@ -116,26 +124,12 @@ def _measured_range(
   config: DataConfig, images: Images, domain: str
 ) -> tuple[float, float]:
   """The least and the largest value of the images of floats or int16."""
-  lows, highs = [], []
-  threads = ThreadPoolExecutor(max(1, config.num_workers))
-  try:
-    for extent in rich.progress.track(
-      threads.map(functools.partial(_min_and_max, images), range(len(images))),
-      f'measuring the values of train_{domain}',
-      len(images),
-      transient=True,
-      console=stderr_console(),
-    ):
-      if extent:
-        lows.append(extent[0])
-        highs.append(extent[1])
-  finally:  # without waiting for a disk that hangs
-    threads.shutdown(wait=False, cancel_futures=True)
   trouble = (
     f'none of the {len(images)} images of train_{domain} holds floats or int16'
   )
-  if lows:
-    low, high = min(lows), max(highs)
+  extent = _extent(config, images, domain, range(len(images)), _MEASURED)
+  if extent:
+    low, high = extent
     if low < high and max(-low, high) <= _MAX_VALUE:
       return low, high
     trouble = (
@@ -147,7 +141,56 @@ def _measured_range(
   )
 
 
-def _min_and_max(images: Images, index: int) -> tuple[float, float] | None:
+def _warn_of_narrow_range(
+  config: DataConfig, images: Images, domain: str, dtype: str
+) -> None:
+  """Warns of values in a small part of their type's range, such as 12 bits."""
+  step = -(-len(images) // _MAX_SAMPLED)
+  indices = range(0, len(images), step)
+  extent = _extent(config, images, domain, indices, (dtype,))
+  if extent is None:
+    return
+  low, high = extent
+  if 0 < high - low < FULL[dtype] / _NARROW:
+    logging.getLogger('cyclegan_jax').warning(
+      'the values of train_%s reach from %g to %g (of %s images), a small part '
+      'of the range 0 to %g of %s that the networks see: set '
+      'config.data.low_%s=%g and config.data.high_%s=%g, or a range that holds '
+      'all values',
+      *(domain, low, high, f'{len(indices):,}', FULL[dtype], dtype),
+      *(domain, low, domain, high),
+    )
+
+
+def _extent(
+  config: DataConfig,
+  images: Images,
+  domain: str,
+  indices: range,
+  dtypes: tuple[str, ...],
+) -> tuple[float, float] | None:
+  """The least and the largest value of images of some types."""
+  lows, highs = [], []
+  threads = ThreadPoolExecutor(max(1, config.num_workers))
+  try:
+    for extent in rich.progress.track(
+      threads.map(functools.partial(_min_and_max, images, dtypes), indices),
+      f'measuring the values of train_{domain}',
+      len(indices),
+      transient=True,
+      console=stderr_console(),
+    ):
+      if extent:
+        lows.append(extent[0])
+        highs.append(extent[1])
+  finally:  # without waiting for a disk that hangs
+    threads.shutdown(wait=False, cancel_futures=True)
+  return (min(lows), max(highs)) if lows else None
+
+
+def _min_and_max(
+  images: Images, dtypes: tuple[str, ...], index: int
+) -> tuple[float, float] | None:
   """Least and largest finite value of an image; None if it has none."""
   assert images.stored
   try:
@@ -155,6 +198,6 @@ def _min_and_max(images: Images, index: int) -> tuple[float, float] | None:
   except ImageError:
     return None  # the decoder will count it
   finite = pixels[np.isfinite(pixels)]
-  if str(pixels.dtype) in FULL or not finite.size:
+  if str(pixels.dtype) not in dtypes or not finite.size:
     return None
   return float(finite.min()), float(finite.max())

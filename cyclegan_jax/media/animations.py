@@ -29,6 +29,7 @@ from cyclegan_jax.media.frames import (
 from cyclegan_jax.media.header_limits import (
   check_header,
   check_size,
+  without_bad_metadata,
 )
 from cyclegan_jax.media.listing import open_file
 from cyclegan_jax.media.metadata import (
@@ -44,6 +45,7 @@ MAX_ANIMATION_PIXELS = 500_000_000
 
 _FORMATS = {'.gif': 'GIF', '.png': 'PNG', '.webp': 'WEBP'}
 EXTENSIONS = tuple(_FORMATS)
+ANIMATED = tuple(_FORMATS.values())  # in Pillow's names
 
 _COLOR_SPACES = {1: b'GRAY', 2: b'GRAY', 3: b'RGB ', 4: b'RGB '}
 _WEBP_HAS_ALPHA = 0x10  # a bit of byte 20
@@ -288,6 +290,7 @@ def _opened(
     if not is_gif:
       check_header(file, max_pixels=max_pixels)
       metadata = read_metadata(file, str(path), max_pixels=max_pixels)
+      file, _ = without_bad_metadata(file)
     formats = list(_FORMATS.values())
     file.seek(0)
     with Image.open(file, formats=formats) as image:

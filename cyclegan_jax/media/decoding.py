@@ -7,7 +7,9 @@ files the rest is read by `tiff_reader`, of PNG files by imagecodecs (the extra
 """
 
 import contextlib
+import importlib.util
 import io
+import logging
 import struct
 import threading
 from collections.abc import Iterator
@@ -16,11 +18,13 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from cyclegan_jax.errors import ImageError, UserError, one_line
+from cyclegan_jax.errors import ImageError, UserError, one_line, printable
 from cyclegan_jax.media.header_limits import (
   check_header,
   check_size,
   read_directory,
+  stored_orientation,
+  without_bad_metadata,
 )
 from cyclegan_jax.media.tiff_reader import (
   ASSOCIATED_ALPHA,
@@ -33,12 +37,25 @@ from cyclegan_jax.media.tiff_reader import (
   is_tiff,
   needs_imagecodecs,
 )
-from cyclegan_jax.media.value_range import FULL, Values, rescaled
+from cyclegan_jax.media.value_range import (
+  FULL,
+  Values,
+  is_missing,
+  rescaled,
+  without_missing,
+)
 
 # Pillow has about forty more decoders: what nobody needs isn't exposed to
-# files of unknown origin.
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF')
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+# files of unknown origin. Those before 11.3 have no AVIF.
+_HAS_AVIF = importlib.util.find_spec('PIL.AvifImagePlugin') is not None
+FORMATS = (
+  *('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM'),
+  *(('AVIF',) if _HAS_AVIF else ()),
+)
+EXTENSIONS = (
+  *('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jpe', '.jpeg'),
+  *('.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
+)
 CHANNELS = {1: 'gray', 2: 'gray and alpha', 3: 'RGB', 4: 'RGBA'}
 # By EXIF orientation.
 TURNS = {
@@ -59,7 +76,10 @@ _ARRAY_TURNS = {
   7: lambda x: x.swapaxes(0, 1)[::-1, ::-1],
   8: lambda x: x.swapaxes(0, 1)[::-1],
 }
+_NAMES = ('JPEG', 'PNG', 'WebP', 'BMP', 'TIFF', 'GIF', 'PPM', 'AVIF', 'HEIC')
+_HEIF_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1')
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+_COLORS = {'L': 1, 'LA': 1, 'RGB': 3, 'RGBX': 3, 'RGBA': 3}  # by mode
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, as Pillow has it
 _ORIENTATION = 0x0112  # EXIF tag
 _PNG_START = b'\x89PNG\r\n\x1a\n'
@@ -75,10 +95,13 @@ class Decoded(NamedTuple):
     pixels: uint8, uint16, int16 or float32 [h, w, C].
     alpha: [h, w] of the same type, 1 or the largest integer where opaque;
       None where the image has none, or it is among the channels.
+    missing: bool [h, w], where a TIFF file has no data by GDAL's tag; None
+      where it has no such tag.
   """
 
   pixels: np.ndarray
   alpha: np.ndarray | None
+  missing: np.ndarray | None = None
 
 
 def decode(
@@ -162,16 +185,31 @@ def decode_opaque(
   )
 
 
-def stored_dtype(file: BinaryIO, name: str, *, max_pixels: int) -> str:
-  """Reads from the header of which type `decode_stored` returns pixels.
+def stored_kind(
+  file: BinaryIO, name: str, *, max_pixels: int
+) -> tuple[str, int]:
+  """Reads from the header the type and number of channels, without alpha.
+
+  Returns:
+    The type of pixels that `decode_stored` returns; and the channels that the
+    file has, 3 for colors of any kind.
 
   Raises:
     ImageError: the header can't be read or claims too much.
   """
   with explained(file, name):
     if is_tiff(file):
-      return _stored_as(_known_tiff(file, max_pixels).dtype)
-    return 'uint16' if _is_deep_png(file) else 'uint8'
+      tiff = _known_tiff(file, max_pixels)
+      is_plain = tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
+      colors = tiff.samples - bool(tiff.alpha) if is_plain else 3
+      return _stored_as(tiff.dtype), colors
+    with opened_image(file, name, max_pixels, header_only=True) as image:
+      is_gray = image.mode[0] in '1LIF'
+      colors = 1 if is_gray else 3
+      if image.mode == 'F':
+        return 'float32', colors
+      is_deep = image.mode[0] == 'I' or _is_deep_png(file)
+      return 'uint16' if is_deep else 'uint8', colors
 
 
 def decoded_shape(
@@ -188,7 +226,7 @@ def decoded_shape(
       tiff = TiffImage(file, max_pixels=max_pixels)
       height, width, orientation = tiff.height, tiff.width, tiff.orientation
     else:
-      with opened_image(file, name, max_pixels) as image:
+      with opened_image(file, name, max_pixels, header_only=True) as image:
         width, height = image.size
         orientation = orientation_of(image)
   # The others lie on their sides.
@@ -197,14 +235,48 @@ def decoded_shape(
 
 @contextlib.contextmanager
 def opened_image(
-  file: BinaryIO, name: str, max_pixels: int
+  file: BinaryIO, name: str, max_pixels: int, *, header_only: bool = False
 ) -> Iterator[Image.Image]:
-  """Opens an image by Pillow; errors inside become ImageError."""
+  """Opens an image by Pillow; errors inside become ImageError.
+
+  Args:
+    file: open for reading, seekable.
+    name: path or id, for messages.
+    max_pixels: limit on the pixels of the image.
+    header_only: whether the pixels will not be read.
+  """
   with explained(file, name):
     check_header(file, max_pixels=max_pixels)
-    with _NO_LIMIT, Image.open(file, formats=FORMATS) as image:
+    sound, damaged = without_bad_metadata(file, header_only=header_only)
+    if damaged:
+      report_damage(name, damaged)
+    formats = (*FORMATS, 'HEIF') if _is_heif(file) else FORMATS
+    with _NO_LIMIT, Image.open(sound, formats=formats) as image:
       check_size(image.width, image.height, max_pixels=max_pixels)
       yield image
+
+
+def report_damage(name: str, damaged: str) -> None:
+  """Warns once in a process that metadata are left out.
+
+  Args:
+    name: path or id of the image.
+    damaged: what is left out.
+  """
+  if not _has_reported_damage():
+    logging.getLogger('cyclegan_jax').warning(
+      '%s: its %s is damaged and left out, its pixels are used (other such '
+      'images are not reported)',
+      printable(name),
+      damaged,
+    )
+
+
+_reported = threading.Lock()  # acquired for good by the first report
+
+
+def _has_reported_damage() -> bool:
+  return not _reported.acquire(blocking=False)
 
 
 @contextlib.contextmanager
@@ -222,8 +294,39 @@ def _reason(file: BinaryIO, error: Exception) -> str:
   if isinstance(error, Image.UnidentifiedImageError):
     if not file.seek(0, io.SEEK_END):
       return 'the file is empty'
-    return 'not a JPEG, PNG, WebP, BMP or TIFF image'
+    if not _HAS_AVIF and _brand(file) == b'avif':
+      return 'AVIF images need Pillow 11.3 or later: pip install -U pillow'
+    return f'not a {", ".join(_NAMES[:-1])} or {_NAMES[-1]} image'
   return one_line(error)
+
+
+def _brand(file: BinaryIO) -> bytes:
+  """The kind of an AVIF or HEIF file; leaves the file at 0."""
+  file.seek(0)
+  start = file.read(64)
+  file.seek(0)
+  if start[4:8] != b'ftyp':
+    return b''
+  # Either may name itself a general HEIF file.
+  return b'avif' if b'avif' in start[8:] else start[8:12]
+
+
+def _is_heif(file: BinaryIO) -> bool:
+  """Whether pillow-heif reads the file, which it then registers with Pillow.
+
+  Raises:
+    ValueError: the package is not installed.
+  """
+  if _brand(file) not in _HEIF_BRANDS:
+    return False
+  try:
+    import pillow_heif
+  except ImportError as error:
+    raise ValueError(
+      'HEIC images need the package pillow-heif: pip install pillow-heif'
+    ) from error
+  pillow_heif.register_heif_opener()
+  return True
 
 
 class _PillowLimit:
@@ -257,7 +360,10 @@ _NO_LIMIT = _PillowLimit()
 def orientation_of(image: Image.Image) -> int:
   """Reads the EXIF orientation from the header, 1 (upright) to 8."""
   try:
-    read_directory(io.BytesIO(exif_of(image)))
+    exif = exif_of(image)
+    if orientation := stored_orientation(exif):
+      return orientation
+    read_directory(io.BytesIO(exif))
     # PngImageFile's own getexif decodes the pixels in search of late tags.
     orientation = int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     return orientation if 1 <= orientation <= 8 else 1
@@ -267,9 +373,9 @@ def orientation_of(image: Image.Image) -> int:
 
 def exif_of(image: Image.Image) -> bytes:
   """The EXIF data that Pillow would parse, without its prefix."""
-  if 'exif' in image.info:
+  if exif := image.info.get('exif'):
     # Some writers put the prefix twice.
-    exif = image.info['exif'].removeprefix(b'Exif\0\0')
+    exif = exif.removeprefix(b'Exif\0\0')
     return exif.removeprefix(b'Exif\0\0')
   # ImageMagick's way to put it into a PNG file, as text.
   lines = image.info.get('Raw profile type exif', '').split('\n')
@@ -320,8 +426,17 @@ def _decode_tiff(
   if num_pages == 1 and _is_exact_in_pillow(tiff, channels):
     if tiff.is_big_endian_bigtiff:
       raise ValueError('its kind of pixels is not read from big-endian BigTIFF')
-    with opened_image(file, name, max_pixels) as image:
-      return _decode_by_pillow(image, channels)
+    try:
+      return _decode_tiff_by_pillow(file, name, channels, max_pixels, tiff)
+    except ImageError as error:
+      # One broken tag is enough for that; tifffile says what it does not read.
+      if not isinstance(error.__cause__, Image.UnidentifiedImageError):
+        raise
+      if tiff.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+        raise ValueError(
+          'its tags are damaged, or Pillow does not read its kind of colors '
+          f'(photometric {tiff.photometric})'
+        ) from error
   # Before it is decoded, so that nothing larger than was asked for is.
   num_samples = tiff.samples * num_pages
   fitting = (channels, channels + bool(tiff.alpha))
@@ -329,11 +444,32 @@ def _decode_tiff(
     raise _wrong_channels(num_samples, channels)
   pixels = tiff.decode(name, num_pages=num_pages)
   dtype = _stored_as(tiff.dtype)
+  missing: np.ndarray | None = None
+  if tiff.nodata is not None:
+    num_colors = pixels.shape[-1] - bool(tiff.alpha)
+    missing = is_missing(pixels[..., :num_colors], tiff.nodata)
+    missing = _turned(missing, tiff.orientation)
   if dtype not in FULL:
-    pixels = _without_missing(pixels, tiff.nodata).astype(dtype, copy=False)
+    if tiff.nodata is not None:
+      pixels = without_missing(pixels, tiff.nodata)
+    pixels = pixels.astype(dtype, copy=False)
   elif tiff.photometric == WHITE_IS_ZERO and tiff.samples == 1:
     pixels = np.array(FULL[dtype], dtype) - pixels
-  return _with_channels(_turned(pixels, tiff.orientation), tiff.alpha, channels)
+  pixels = _turned(pixels, tiff.orientation)
+  decoded = _with_channels(pixels, tiff.alpha, channels)
+  return decoded._replace(missing=missing)
+
+
+def _decode_tiff_by_pillow(
+  file: BinaryIO, name: str, channels: int, max_pixels: int, tiff: TiffImage
+) -> Decoded:
+  with opened_image(file, name, max_pixels) as image:
+    decoded = _decode_by_pillow(image, channels)
+    if tiff.nodata is None or image.mode not in _COLORS:
+      return decoded
+    stored = np.asarray(image).reshape(image.height, image.width, -1)
+    colors = stored[..., : _COLORS[image.mode]]
+    return decoded._replace(missing=is_missing(colors, tiff.nodata))
 
 
 def _stored_as(dtype: str) -> str:
@@ -356,19 +492,6 @@ def _is_exact_in_pillow(tiff: TiffImage, channels: int) -> bool:
   if tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
     return tiff.samples == 1
   return True  # palettes, CMYK and so on, which it converts
-
-
-def _without_missing(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
-  """The pixels, those without data as `decode_stored` says."""
-  if nodata is None:
-    return pixels
-  if pixels.dtype.kind == 'f':
-    with np.errstate(over='ignore'):
-      missing = pixels == pixels.dtype.type(nodata)
-    return np.where(missing, np.nan, pixels)
-  missing = pixels == np.float64(nodata)
-  known = pixels[~missing]
-  return np.where(missing, known.min() if known.size else 0, pixels)
 
 
 def _is_deep_png(file: BinaryIO) -> bool:
@@ -424,7 +547,7 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _opaque(decoded: Decoded) -> np.ndarray:
   """The pixels, with alpha laid onto white where their type has a white."""
-  pixels, alpha = decoded
+  pixels, alpha = decoded.pixels, decoded.alpha
   full = FULL.get(str(pixels.dtype))
   if alpha is None or full is None:
     return pixels

@@ -1,13 +1,17 @@
 """Limits that the header of an image file must keep before it is decoded.
 
 Decoders allocate what a header asks for, so that a file of a kilobyte can take
-all memory.
+all memory. Where the metadata alone ask for too much, they are left out.
 """
 
 import io
+import re
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
+
+from PIL import Image
 
 # What JPEG can hold. Resizing takes memory by the side, not by the area, and
 # an image that is longer is no photograph.
@@ -42,6 +46,15 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _SHARED_BYTES = 2**16  # tags may share values, such as a resolution
 
 _EXIF, _MULTI_PICTURE = b'Exif\0\0', b'MPF\0'
+_PROFILE, _JFIF = b'ICC_PROFILE\0', b'JFIF'
+_JFIF_BYTES = 12
+_ORIENTATION = 0x0112  # EXIF tag
+_PNG_START = b'\x89PNG\r\n\x1a\n'
+# Chunks that the pixels and the frames are made of.
+_PNG_PIXELS = re.compile(b'IHDR|PLTE|tRNS|IDAT|IEND|acTL|fcTL|fdAT')
+# Of the texts, those that may hold an orientation.
+_PNG_TEXTS = re.compile(b'(Raw profile type exif|XML:com.adobe.xmp)\0')
+_MAX_UNPACKED = 2**20  # Pillow's limit on a text or a profile
 # These markers stand alone, as Pillow's reader sees it.
 _BARE_MARKERS = (0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
 
@@ -80,7 +93,10 @@ def check_header(file: BinaryIO, *, max_pixels: int, channels: int = 4) -> None:
     _check_tiles(read_directory(file).numbers, max_pixels)
   elif start[:2] == b'\xff\xd8':
     file.seek(0)
-    _check_jpeg(file.read())
+    # The compressed pixels have no such pair of bytes.
+    scans = file.read().count(b'\xff\xda')
+    if scans > _MAX_SCANS:
+      raise ValueError(f'{scans} scans, more than {_MAX_SCANS}')
   file.seek(0)
 
 
@@ -111,7 +127,9 @@ class Directory(NamedTuple):
   next_offset: int
 
 
-def read_directory(file: BinaryIO, offset: int | None = None) -> Directory:
+def read_directory(
+  file: BinaryIO, offset: int | None = None, *, is_strict: bool = True
+) -> Directory:
   """Reads a directory and checks how much memory its tags would take.
 
   Tags may all point at the same bytes, of which a decoder makes copies.
@@ -119,6 +137,7 @@ def read_directory(file: BinaryIO, offset: int | None = None) -> Directory:
   Args:
     file: with the TIFF header at position 0.
     offset: of the directory; None for the first.
+    is_strict: whether to check; if not, decoders must not get the file.
 
   Returns:
     The directory; an empty one where the file is damaged.
@@ -151,7 +170,7 @@ def read_directory(file: BinaryIO, offset: int | None = None) -> Directory:
     size = count * _BYTES_OF_TYPE.get(kind, 0)
     limit = _MAX_NUMBERS_BY_TAG.get(tag, _MAX_NUMBERS)
     is_bytes = kind in _BYTE_STRINGS and limit == _MAX_NUMBERS
-    if count > limit and size and not is_bytes:
+    if count > limit and size and not is_bytes and is_strict:
       raise ValueError(
         f'its tag {tag} claims {count} numbers, more than {limit}'
       )
@@ -161,7 +180,7 @@ def read_directory(file: BinaryIO, offset: int | None = None) -> Directory:
       code = order + _WHOLE_NUMBERS[kind]
       (numbers[tag],) = struct.unpack_from(code, value)
   num_bytes = file.seek(0, io.SEEK_END)
-  if claimed > num_bytes + _SHARED_BYTES:
+  if claimed > num_bytes + _SHARED_BYTES and is_strict:
     raise ValueError(f'its tags claim {claimed} bytes of a file of {num_bytes}')
   is_whole = len(after) == struct.calcsize(order + at)
   (following,) = struct.unpack(order + at, after) if is_whole else (0,)
@@ -210,37 +229,167 @@ def _check_webp(start: bytes, max_pixels: int) -> None:
   check_size(width, height, max_pixels=max_pixels)
 
 
-def _check_jpeg(data: bytes) -> None:
-  """Checks the tags that are read on opening, and the number of scans."""
-  # The compressed pixels have no such pair of bytes.
-  scans = data.count(b'\xff\xda')
-  if scans > _MAX_SCANS:
-    raise ValueError(f'{scans} scans, more than {_MAX_SCANS}')
-  exif, multi_picture = bytearray(), b''
-  for marker, segment in _segments(data):
-    if marker == 0xE1 and segment.startswith(_EXIF):
-      exif += segment[len(_EXIF) :]
-    elif marker == 0xE2 and segment.startswith(_MULTI_PICTURE):
-      multi_picture = segment[len(_MULTI_PICTURE) :]
-  for tags in (bytes(exif), multi_picture):
+def without_bad_metadata(
+  file: BinaryIO, *, header_only: bool = False
+) -> tuple[BinaryIO, str]:
+  """Leaves out metadata at which a decoder would fail, or run out of memory.
+
+  Of damaged EXIF data the orientation stays.
+
+  Args:
+    file: seekable image file that `check_header` passed; it is left at 0.
+    header_only: whether the pixels of a PNG file are left out, too.
+
+  Returns:
+    The file, or a copy in memory; and what of the metadata is damaged that a
+    translation would keep: 'EXIF data', 'color profile', or '' for none.
+  """
+  file.seek(0)
+  start = file.read(len(_PNG_START))
+  data, damaged = None, ''
+  if start == _PNG_START:
+    data, damaged = _clean_png(file, header_only=header_only)
+  elif start[:2] == b'\xff\xd8':
+    file.seek(0)
+    data, damaged = _clean_jpeg(file.read())
+  file.seek(0)
+  return file if data is None else io.BytesIO(data), damaged
+
+
+def _clean_png(
+  file: BinaryIO, *, header_only: bool
+) -> tuple[bytes | None, str]:
+  """Leaves out all chunks but pixels, EXIF data, a profile and orientations."""
+  parts, damaged, seen = [_PNG_START], '', set[bytes]()
+  while len(start := file.read(8)) == 8:
+    size, kind = struct.unpack('>I4s', start)
+    if header_only and kind == b'IDAT':
+      parts.append(start)
+      break
+    chunk = start + file.read(size + 4)
+    if _PNG_PIXELS.fullmatch(kind):
+      parts.append(chunk)
+      continue
+    content = chunk[8:-4]
+    if kind in (b'tEXt', b'zTXt', b'iTXt'):
+      keyword = _PNG_TEXTS.match(content)
+      if not keyword or keyword[1] in seen:
+        continue
+      seen.add(keyword[1])
+    elif kind not in (b'iCCP', b'eXIf'):
+      continue
+    if _is_sound(kind, content, chunk[-4:]):
+      parts.append(chunk)
+    elif kind == b'iCCP':
+      damaged = 'color profile'
+    else:
+      damaged = 'EXIF data'
+  return b''.join(parts), damaged
+
+
+def _is_sound(kind: bytes, content: bytes, checksum: bytes) -> bool:
+  """Whether a chunk is whole, and unpacks to no more than Pillow allows."""
+  if checksum != struct.pack('>I', zlib.crc32(kind + content)):
+    return False
+  _, _, packed = content.partition(b'\0')
+  if kind == b'iTXt' and packed[:1] == b'\1':
+    packed = b'\0' + packed[2:].split(b'\0', 2)[-1]
+  elif kind not in (b'zTXt', b'iCCP'):
+    return True
+  try:
+    # The first byte is the method.
+    text = zlib.decompressobj().decompress(packed[1:], _MAX_UNPACKED + 1)
+  except zlib.error:
+    return False
+  return 0 < len(text) <= _MAX_UNPACKED
+
+
+def _clean_jpeg(data: bytes) -> tuple[bytes | None, str]:
+  """Leaves out damaged EXIF data and profiles, and lists of other images."""
+  exif, profile = list[_Segment](), list[_Segment]()
+  bad = list[_Segment]()
+  for segment in _segments(data):
+    marker, content, _, _ = segment
+    if marker == 0xE1 and content.startswith(_EXIF):
+      exif.append(segment)
+    elif marker == 0xE2 and content.startswith(_PROFILE):
+      profile.append(segment)
+    elif marker == 0xE2 and content.startswith(_MULTI_PICTURE):
+      bad.append(segment)  # they are not read
+    elif marker == 0xE0 and content.startswith(_JFIF):
+      bad += [segment] * (len(content) < _JFIF_BYTES)
+  damaged, instead = '', b''
+  tags = b''.join(segment.content[len(_EXIF) :] for segment in exif)
+  if exif and not _is_exif(tags):
+    damaged, bad = 'EXIF data', bad + exif
+    instead = _exif_segment(stored_orientation(tags))
+  # Each part has its number and the number of parts.
+  numbers = [segment.content[len(_PROFILE) :][:2] for segment in profile]
+  total = len(profile)
+  if sorted(numbers) != [bytes((i + 1, total)) for i in range(total)]:
+    damaged, bad = 'color profile', bad + profile
+  if not bad:
+    return None, ''
+  parts, at = [data[:2], instead], 2
+  for segment in sorted(bad, key=lambda segment: segment.start):
+    parts.append(data[at : segment.start])
+    at = segment.end
+  return b''.join((*parts, data[at:])), damaged
+
+
+def _is_exif(tags: bytes) -> bool:
+  """Whether Pillow can read EXIF data, and in little memory."""
+  try:
     read_directory(io.BytesIO(tags))
+    Image.Exif().load(tags)
+  except Exception:  # damaged tags end in nearly any of them
+    return False
+  return True
 
 
-def _segments(data: bytes) -> list[tuple[int, bytes]]:
-  """Returns (marker, content) of the segments before a JPEG's first scan."""
+def stored_orientation(tags: bytes) -> int | None:
+  """Orientation in EXIF data, 1 to 8, even if other tags are damaged."""
+  numbers = read_directory(io.BytesIO(tags), is_strict=False).numbers
+  orientation = numbers.get(_ORIENTATION, 0)
+  return orientation if 1 <= orientation <= 8 else None
+
+
+def _exif_segment(orientation: int | None) -> bytes:
+  """A JPEG file's EXIF data of one tag; b'' for none."""
+  if orientation is None:
+    return b''
+  entry = struct.pack('>HHIHH', _ORIENTATION, 3, 1, orientation, 0)
+  tags = b'MM\0*' + struct.pack('>IH', 8, 1) + entry + bytes(4)
+  size = struct.pack('>H', 2 + len(_EXIF) + len(tags))
+  return b'\xff\xe1' + size + _EXIF + tags
+
+
+class _Segment(NamedTuple):
+  """A segment before a JPEG's first scan, from its marker on."""
+
+  marker: int
+  content: bytes
+  start: int
+  end: int
+
+
+def _segments(data: bytes) -> list[_Segment]:
+  """The segments before a JPEG's first scan."""
   segments = []
   at = 0
   while True:
     at = data.find(b'\xff', at) + 1
     if not 0 < at < len(data) or data[at] == 0xDA:
       break
-    marker = data[at]
+    marker, start = data[at], at - 1
     if marker == 0xFF:  # padding
       continue
     at += 1
     if marker < 0xC0 or marker in _BARE_MARKERS:
       continue
-    length = int.from_bytes(data[at : at + 2], 'big')
-    segments.append((marker, data[at + 2 : at + length]))
-    at += max(length, 2)
+    length = max(int.from_bytes(data[at : at + 2], 'big'), 2)
+    segments.append(
+      _Segment(marker, data[at + 2 : at + length], start, at + length)
+    )
+    at += length
   return segments

@@ -17,7 +17,8 @@ from cyclegan_jax.media.decoding import decode_stored
 from cyclegan_jax.media.listing import open_file
 from cyclegan_jax.media.metadata import (
   Metadata,
-  count_frames,
+  nodata_of,
+  read_header,
   read_metadata,
 )
 from cyclegan_jax.media.tiff_reader import (
@@ -31,6 +32,7 @@ from cyclegan_jax.media.value_range import (
   Values,
   rescaled,
   values_of,
+  with_missing,
 )
 from cyclegan_jax.storage.atomic import replacing
 
@@ -49,10 +51,12 @@ class Photo(NamedTuple):
     exif: EXIF data with its prefix, the orientation set to upright; None for
       none.
     icc: the color profile; None for none.
-    format: 'JPEG', 'PNG', 'WEBP', 'BMP' or 'TIFF'.
+    format: Pillow's name of the file's format.
     tags: as in `Metadata`; none where the pixels were turned.
     num_frames: frames of an animation, or pages of the first one's size;
       `pixels` are those of the first.
+    colors: channels in the file, without alpha.
+    missing: as in `Decoded`; they are marked in `write_photo`'s file, too.
   """
 
   pixels: np.ndarray
@@ -62,6 +66,8 @@ class Photo(NamedTuple):
   format: str = ''
   tags: tuple[Tag, ...] = ()
   num_frames: int = 1
+  colors: int = 0
+  missing: np.ndarray | None = None
 
 
 class _Picture(NamedTuple):
@@ -89,17 +95,17 @@ def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
     UserError: it takes a package that is not installed.
   """
   with open_file(path) as file:
-    pixels, alpha = decode_stored(
+    pixels, alpha, missing = decode_stored(
       file, path, channels=channels, max_pixels=max_pixels
     )
     metadata = read_metadata(file, path, max_pixels=max_pixels)
-    num_frames = count_frames(
-      file, path, channels=channels, max_pixels=max_pixels
-    )
+    header = read_header(file, path, channels=channels, max_pixels=max_pixels)
   if alpha is not None and (alpha == 0).any():
     pixels = pixels.copy()
     pixels[alpha == 0] = FULL.get(str(pixels.dtype), 1)
-  return Photo(pixels, alpha, *metadata, num_frames)
+  return Photo(
+    pixels, alpha, *metadata, header.num_frames, header.colors, missing
+  )
 
 
 def read_metadata_for(path: str, *, channels: int, max_pixels: int) -> Metadata:
@@ -190,6 +196,9 @@ def _picture(pixels: np.ndarray, like: Photo | None) -> _Picture:
   has_alpha = colors != channels
   if like is None:
     return _Picture(pixels, has_alpha)
+  nodata = nodata_of(like.tags)
+  if like.missing is not None and nodata is not None:
+    pixels = with_missing(pixels, like.missing, nodata)
   if like.alpha is not None and not has_alpha:
     alpha = rescaled(like.alpha, str(pixels.dtype))
     pixels = np.concatenate([pixels, alpha[..., None]], axis=-1)

@@ -3,7 +3,8 @@
 import os
 import re
 import stat
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
 from cyclegan_jax.errors import (
@@ -22,6 +23,8 @@ _FLAGS = (
   | getattr(os, 'O_BINARY', 0)  # Windows
 )
 
+_NUM_ENDINGS = 8  # that a message names
+
 
 class Stamp(NamedTuple):
   """Size in bytes and time of change, which identify a listed file."""
@@ -35,13 +38,15 @@ class Listing(NamedTuple):
 
   Attributes:
     images: paths in order.
-    num_other_files: number of files that are no images.
+    other_files: number of files that are no images, by ending in lower case.
     stamps: stamp of each image; None for a link that leads nowhere.
+    unlisted: a message for each folder that cannot be listed.
   """
 
   images: list[str]
-  num_other_files: int
+  other_files: Mapping[str, int]
   stamps: list[Stamp | None]
+  unlisted: list[str]
 
 
 def list_images(
@@ -54,10 +59,11 @@ def list_images(
   that leads nowhere is listed, so that it is missed when it is read.
 
   Raises:
-    DataError: a folder can't be listed.
+    DataError: the folder can't be listed.
   """
   stamps: dict[str, Stamp | None] = {}
-  num_others = 0
+  other_files = Counter[str]()
+  unlisted = list[str]()
   seen = set()
   # Links to folders wait for all true folders, to leave those their names.
   waiting, linked = deque(['']), deque[str]()
@@ -72,9 +78,11 @@ def list_images(
       with os.scandir(path) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-      raise DataError(
-        f"{printable(path)} can't be listed: {one_line(error)}"
-      ) from error
+      message = f"{printable(path)} can't be listed: {one_line(error)}"
+      if not inner:
+        raise DataError(message) from error
+      unlisted.append(message)
+      continue
     for entry in ordered:
       name = f'{inner}/{entry.name}' if inner else entry.name
       if entry.name.startswith('.'):
@@ -84,13 +92,36 @@ def list_images(
       elif _is_image(entry, extensions):
         stamps[name] = _stamp(entry)
       else:
-        num_others += 1
+        other_files[ending_of(name)] += 1
   names = sorted(stamps, key=natural)
   return Listing(
     [os.path.join(folder, name) for name in names],
-    num_others,
+    other_files,
     [stamps[name] for name in names],
+    unlisted,
   )
+
+
+def ending_of(name: str) -> str:
+  """The ending of a file's name in lower case, such as '.txt'; '' for none."""
+  return os.path.splitext(name)[1].lower()
+
+
+def describe_others(other_files: Mapping[str, int]) -> str:
+  """Describes files that are no images, such as '3 other files (2 .txt, 1 .c)'.
+
+  Args:
+    other_files: numbers by ending; not empty.
+  """
+  total = sum(other_files.values())
+  counts = sorted(other_files.items(), key=lambda each: (-each[1], each[0]))
+  shown = [
+    f'{count:,} {printable(ending) or "without an ending"}'
+    for ending, count in counts[:_NUM_ENDINGS]
+  ]
+  more = ['...'] * (len(counts) > _NUM_ENDINGS)
+  plural = 's' if total != 1 else ''
+  return f'{total:,} other file{plural} ({", ".join(shown + more)})'
 
 
 def _is_image(entry: os.DirEntry[str], extensions: tuple[str, ...]) -> bool:

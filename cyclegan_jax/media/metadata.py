@@ -1,12 +1,18 @@
 """What image files hold beside pixels: EXIF, profile, georeference, pages."""
 
+import contextlib
 import io
 import itertools
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
-from cyclegan_jax.media.decoding import exif_of, opened_image
+from cyclegan_jax.media.decoding import (
+  exif_of,
+  opened_image,
+  report_damage,
+  stored_kind,
+)
 from cyclegan_jax.media.header_limits import read_directory
 from cyclegan_jax.media.tiff_reader import (
   Tag,
@@ -23,6 +29,7 @@ _RESOLUTION = (282, 283, 296)
 _UNIT = 296
 _CAMERA = (271, 272, *_RESOLUTION, 305, 306, 315, 316, 33432, _EXIF, _GPS)
 _PIXEL_SCALE, _TIE_POINTS, _MATRIX = 33550, 33922, 34264  # of GeoTIFF
+_NODATA = 42113  # GDAL's tag
 _WEBP_IS_ANIMATED = 0x02
 
 
@@ -32,7 +39,7 @@ class Metadata(NamedTuple):
   Attributes:
     exif: EXIF data with its prefix, for upright pixels; None for none.
     icc: the color profile; None for none.
-    format: 'JPEG', 'PNG', 'WEBP', 'BMP' or 'TIFF'.
+    format: Pillow's name of the file's format.
     tags: georeference of a TIFF file, and GDAL's value of pixels without data.
   """
 
@@ -40,6 +47,47 @@ class Metadata(NamedTuple):
   icc: bytes | None
   format: str
   tags: tuple[Tag, ...] = ()
+
+
+class Header(NamedTuple):
+  """What the header of an image file says about its pixels.
+
+  Attributes:
+    dtype: 'uint8', 'uint16', 'int16' or 'float32'.
+    colors: channels without alpha.
+    num_frames: frames of an animation, or pages of the first one's size.
+    is_tiff: whether these are pages.
+  """
+
+  dtype: str
+  colors: int
+  num_frames: int
+  is_tiff: bool
+
+
+def read_header(
+  file: BinaryIO, name: str, *, channels: int, max_pixels: int
+) -> Header:
+  """Reads a file's header.
+
+  Args:
+    file: open for reading, seekable.
+    name: path or id, for messages.
+    channels: channels that the pixels are read with.
+    max_pixels: limit on the pixels of the image.
+
+  Raises:
+    ImageError: the header can't be read or claims too much.
+  """
+  dtype, colors = stored_kind(file, name, max_pixels=max_pixels)
+  num_frames = count_frames(
+    file, name, channels=channels, max_pixels=max_pixels
+  )
+  is_of_pages = is_tiff(file)
+  if is_of_pages and colors == 1 and num_frames == 1:
+    tiff = TiffImage(file, max_pixels=max_pixels)
+    colors = channels if tiff.has_pages_as_channels(channels) else 1
+  return Header(dtype, colors, num_frames, is_of_pages)
 
 
 def read_metadata(file: BinaryIO, name: str, *, max_pixels: int) -> Metadata:
@@ -58,13 +106,14 @@ def read_metadata(file: BinaryIO, name: str, *, max_pixels: int) -> Metadata:
       icc, tags = read_tags(file)
     except Exception:  # damaged tags end in nearly any of them
       icc, tags = None, ()
-    return Metadata(_tiff_exif(file), icc, 'TIFF', tags)
-  with opened_image(file, name, max_pixels) as image:
+      report_damage(name, 'georeference or color profile')
+    return Metadata(_tiff_exif(file, name), icc, 'TIFF', tags)
+  with opened_image(file, name, max_pixels, header_only=True) as image:
     icc = image.info.get('icc_profile')
-    return Metadata(_exif(image), icc or None, str(image.format))
+    return Metadata(_exif(image, name), icc or None, str(image.format))
 
 
-def _exif(image: Image.Image) -> bytes | None:
+def _exif(image: Image.Image, name: str) -> bytes | None:
   try:
     raw = exif_of(image)
     if not raw:
@@ -79,10 +128,11 @@ def _exif(image: Image.Image) -> bytes | None:
       exif[_ORIENTATION] = 1
     return exif.tobytes()
   except Exception:  # damaged tags end in nearly any of them
+    report_damage(name, 'EXIF data')
     return None
 
 
-def _tiff_exif(file: BinaryIO) -> bytes | None:
+def _tiff_exif(file: BinaryIO, name: str) -> bytes | None:
   try:
     _check(file)
     file.seek(0)
@@ -100,6 +150,7 @@ def _tiff_exif(file: BinaryIO) -> bytes | None:
         exif[tag] = dict(stored.get_ifd(tag)) if leads_on else stored[tag]
     return exif.tobytes() if len(exif) else None
   except Exception:  # damaged tags end in nearly any of them
+    report_damage(name, 'EXIF data')
     return None
 
 
@@ -130,6 +181,16 @@ def resized_tags(
       values = tuple(value * next(cycle) for value in values)
     resized.append((code, kind, count, values, is_once))
   return tuple(resized)
+
+
+def nodata_of(tags: tuple[Tag, ...]) -> float | None:
+  """GDAL's value of pixels without data; None for none."""
+  for code, _, _, value, _ in tags:
+    if code == _NODATA:
+      with contextlib.suppress(ValueError, TypeError):
+        # tifffile copies strings as bytes that end with a zero.
+        return float(value.rstrip(b'\0') if type(value) is bytes else value)
+  return None
 
 
 def count_frames(
@@ -167,7 +228,9 @@ def count_frames(
     is_animated = start[12:16] == b'VP8X' and start[20] & _WEBP_IS_ANIMATED
     if not is_animated:
       return 1
-  elif not start.startswith(b'\x89PNG'):
+  elif not (
+    start.startswith((b'\x89PNG', b'GIF8')) or start[4:12] == b'ftypavis'
+  ):
     return 1  # a JPEG file's further images are made from the first
-  with opened_image(file, name, max_pixels) as image:
+  with opened_image(file, name, max_pixels, header_only=True) as image:
     return max(1, getattr(image, 'n_frames', 1))

@@ -436,6 +436,7 @@ class TiffWindows:
   Attributes:
     shape: (height, width, channels).
     dtype: 'uint8', 'uint16', 'int16' or 'float32'.
+    nodata: value of pixels without data; None for none.
     is_by_rows: whether `read` works: the image is uncompressed and in strips.
       Otherwise `read_segments` gives it strip by strip or tile by tile.
   """
@@ -481,6 +482,7 @@ class TiffWindows:
       raise ImageError(name, one_line(error)) from error
     self.shape = (image.height, image.width, image.samples)
     self.dtype = image.dtype
+    self.nodata = image.nodata
     self.is_by_rows = rows is not None
     self._rows = rows
     self._stored = np.dtype(image.byte_order + np.dtype(image.dtype).str[1:])

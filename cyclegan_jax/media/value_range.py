@@ -130,6 +130,67 @@ def raw_dtype(config: DataConfig, domain: str) -> type[np.generic]:
   return np.uint8 if values_of(config, domain).is_plain else np.float32
 
 
+def is_missing(pixels: np.ndarray, nodata: float) -> np.ndarray:
+  """Finds pixels that are without data in all channels.
+
+  Args:
+    pixels: [h, w, C].
+    nodata: the value that marks them; NaN is one, too.
+
+  Returns:
+    bool [h, w].
+  """
+  return np.all(_equals(pixels, nodata), axis=-1)
+
+
+def with_missing(
+  pixels: np.ndarray, missing: np.ndarray, nodata: float
+) -> np.ndarray:
+  """Marks pixels as without data, if their type holds the mark.
+
+  Args:
+    pixels: [h, w, C].
+    missing: bool [h, w].
+    nodata: the value that marks them.
+  """
+  if pixels.dtype.kind != 'f':
+    limits = np.iinfo(pixels.dtype)
+    # NaN and infinity are not between them.
+    if not limits.min <= nodata <= limits.max or nodata % 1:
+      return pixels
+  with np.errstate(over='ignore'):
+    return np.where(missing[..., None], pixels.dtype.type(nodata), pixels)
+
+
+def without_missing(
+  pixels: np.ndarray, nodata: float, instead: float | None = None
+) -> np.ndarray:
+  """Replaces values that mark pixels as without data.
+
+  Args:
+    pixels: floats or integers, of any shape.
+    nodata: the value that marks them.
+    instead: the integer in their place; None for the least other value.
+      Floats become NaN.
+  """
+  missing = _equals(pixels, nodata)
+  if pixels.dtype.kind == 'f':
+    return np.where(missing, np.nan, pixels)
+  if instead is None:
+    known = pixels[~missing]
+    instead = known.min() if known.size else 0
+  return np.where(missing, pixels.dtype.type(instead), pixels)
+
+
+def _equals(pixels: np.ndarray, nodata: float) -> np.ndarray:
+  if np.isnan(nodata):
+    return np.isnan(pixels)
+  if pixels.dtype.kind != 'f':
+    return np.equal(pixels, np.float64(nodata))
+  with np.errstate(over='ignore'):
+    return np.equal(pixels, pixels.dtype.type(nodata))
+
+
 def rescaled(pixels: np.ndarray, dtype: str) -> np.ndarray:
   """Converts shades to another type; floats are shares of 1.
 

@@ -48,7 +48,9 @@ _RETRY_SECONDS = 3
 _DRAIN_SECONDS = 10
 # A form on another site's page could send other types without a preflight.
 _BODY_TYPES = re.compile(r'(image/[\w.+-]+|application/octet-stream)$')
-_ACCEPTED_TYPES = 'image/jpeg,image/png,image/webp,image/bmp,image/tiff'
+_ACCEPTED_TYPES = (
+  'image/jpeg,image/png,image/webp,image/bmp,image/tiff,image/avif'
+)
 
 
 def make_app(

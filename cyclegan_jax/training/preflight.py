@@ -1,10 +1,17 @@
 """Pre-flight checks: options and images, before the first step."""
 
+import collections
 import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,8 +31,16 @@ from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.pairs import training_pairs
 from cyclegan_jax.data.ranges import resolve_values
 from cyclegan_jax.data.resizing import raw_size, too_small
-from cyclegan_jax.errors import ConfigError, DataError, ImageError
+from cyclegan_jax.errors import (
+  ConfigError,
+  DataError,
+  ImageError,
+  UserError,
+)
+from cyclegan_jax.media.listing import describe_others
+from cyclegan_jax.media.metadata import Header
 from cyclegan_jax.media.value_range import (
+  FULL,
   raw_dtype,
   values_of,
 )
@@ -36,6 +51,7 @@ from cyclegan_jax.training import processes
 
 # Headers of more files than this would hold up the start of a run.
 _MAX_HEADERS = 20_000
+_MAX_SURVEYED = 2000
 
 
 def resolve(
@@ -195,8 +211,6 @@ def check_images(config: Config, images: Mapping[str, Images]) -> None:
     shape_of = split_images.shape_of
     if shape_of is None:
       continue
-    stride = -(-len(split_images) // _MAX_HEADERS)
-    indices = range(0, len(split_images), stride)
 
     def check(
       index: int, split_images: Images = split_images, shape_of: Any = shape_of
@@ -209,18 +223,107 @@ def check_images(config: Config, images: Mapping[str, Images]) -> None:
         name = split_images.names[index]
         raise DataError(too_small(name, height, width, config.data))
 
-    threads = ThreadPoolExecutor(max(1, config.data.num_workers))
-    try:
-      for _ in rich.progress.track(
-        threads.map(check, indices),
-        f'checking {split}',
-        len(indices),
-        transient=True,
-        console=stderr_console(quiet=not processes.is_first()),
-      ):
-        pass
-    finally:  # do not wait for a disk that hangs
-      threads.shutdown(wait=False, cancel_futures=True)
+    indices = _evenly(split_images, _MAX_HEADERS)
+    for _ in _in_threads(check, indices, f'checking {split}', config):
+      pass
+
+
+def _evenly(images: Images, limit: int) -> range:
+  """Indices of at most `limit` images."""
+  return range(0, len(images), max(1, -(-len(images) // limit)))
+
+
+def _in_threads(
+  function: Callable[[int], Any], indices: range, title: str, config: Config
+) -> Iterator[Any]:
+  """Yields the function's results in order, with a progress bar."""
+  threads = ThreadPoolExecutor(max(1, config.data.num_workers))
+  try:
+    yield from rich.progress.track(
+      threads.map(function, indices),
+      title,
+      len(indices),
+      transient=True,
+      console=stderr_console(quiet=not processes.is_first()),
+    )
+  finally:  # do not wait for a disk that hangs
+    threads.shutdown(wait=False, cancel_futures=True)
+
+
+def survey(config: Config, images: Mapping[str, Images]) -> dict[str, str]:
+  """Describes what training leaves out of the files, or converts.
+
+  Args:
+    config: resolved.
+    images: of both splits of both domains.
+
+  Returns:
+    Texts for `print_facts` by name; {} where there is nothing to say.
+  """
+  left_out, converted, roots = list[str](), list[str](), set[str]()
+  for split, split_images in images.items():
+    if split_images.root in roots:
+      continue  # training images in place of test images
+    roots.add(split_images.root)
+    if split_images.other_files:
+      left_out.append(f'{describe_others(split_images.other_files)} in {split}')
+    header_of = split_images.header_of
+    if header_of is None or not split.startswith('train'):
+      continue
+
+    def read(index: int, header_of: Any = header_of) -> Header | None:
+      try:
+        return header_of(index)
+      except UserError:
+        return None  # the decoder will report it
+
+    indices = _evenly(split_images, _MAX_SURVEYED)
+    found = _in_threads(read, indices, f'surveying {split}', config)
+    headers = [header for header in found if header]
+    where = split
+    if len(indices) < len(split_images):
+      where = f'{len(indices):,} of {len(split_images):,} files of {split}'
+    left_out += [f'{text} in {where}' for text in _further_frames(headers)]
+    converted += [
+      f'{text} in {where}' for text in _conversions(headers, config, split[-1])
+    ]
+  facts = {'left out': left_out, 'converted': converted}
+  return {name: '; '.join(texts) for name, texts in facts.items() if texts}
+
+
+def _further_frames(headers: Sequence[Header]) -> Iterator[str]:
+  for is_tiff, kind in ((True, 'pages'), (False, 'frames')):
+    counts = [
+      header.num_frames - 1
+      for header in headers
+      if header.is_tiff == is_tiff and header.num_frames > 1
+    ]
+    if counts:
+      files = 'file' if len(counts) == 1 else 'files'
+      yield f'{sum(counts):,} {kind} after the first of {len(counts):,} {files}'
+
+
+def _conversions(
+  headers: Sequence[Header], config: Config, domain: str
+) -> Iterator[str]:
+  channels = config.channels(domain)
+  kinds = collections.Counter(
+    (header.colors, header.dtype) for header in headers
+  )
+  num_gray = sum(count for (colors, _), count in kinds.items() if colors == 1)
+  num_colored = len(headers) - num_gray
+  option = f'config.data.channels_{domain}'
+  if num_gray and channels == 3:
+    yield f'{num_gray:,} gray to {channels} channels ({option}={channels})'
+  if num_colored and channels == 1:
+    yield f'{num_colored:,} colored to gray ({option}={channels})'
+  trained = values_of(config.data, domain).dtype
+  for dtype, full in FULL.items():
+    count = sum(count for (_, each), count in kinds.items() if each == dtype)
+    if count and dtype != trained and trained in FULL:
+      yield (
+        f'{count:,} of {dtype}, by its full range 0 to {full:g}, to {trained}'
+      )
 
 
 def num_parameters(params: Any) -> int:

@@ -109,6 +109,7 @@ class _Setup(NamedTuple):
   samples: Mapping[str, np.ndarray]  # test images of the sample sheets
   data: dict[str, Any]  # fingerprint of the images
   image_list: dict[str, Any]  # names and sizes of the images
+  survey: dict[str, str]  # what of the files is left out or converted
 
 
 def train(
@@ -162,7 +163,7 @@ def train(
     stack.enter_context(explain_disk_errors(workdir))
     if is_first:
       write_config(workdir, config)
-    facts = preflight.describe(config, setup.images, state)
+    facts = preflight.describe(config, setup.images, state) | setup.survey
     if setup.networks:
       facts |= setup.networks.facts()
     preflight.print_facts(setup.given, facts, workdir, start_step, console)
@@ -304,8 +305,18 @@ def _set_up(
     check_free_space(workdir, config, preflight.num_bytes(state))
   state = processes.tree_from_first(lambda: state, abstract_train_state(config))
   samples = sample_images(config, images)
+  survey = preflight.survey(config, images) if processes.is_first() else {}
   return _Setup(
-    config, given, images, state, resumed, networks, samples, data, image_list
+    config,
+    given,
+    images,
+    state,
+    resumed,
+    networks,
+    samples,
+    data,
+    image_list,
+    survey,
   )
 
 

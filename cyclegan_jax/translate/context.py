@@ -13,6 +13,7 @@ from cyclegan_jax.config import Config, Direction
 from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.errors import DataError, printable
 from cyclegan_jax.media.image_files import values_for
+from cyclegan_jax.media.value_range import FULL, values_of
 from cyclegan_jax.report.translation_gallery import TranslationGallery
 from cyclegan_jax.translate.options import Options
 from cyclegan_jax.translate.plan import Job
@@ -78,6 +79,7 @@ class Context:
     self.scratch = options.scratch or to
     self.progress = progress
     self.notes: list[str] = []
+    self._noted = set[str]()
 
     def make(direction: Direction, sample: int) -> Translator:
       return Translator(
@@ -138,12 +140,40 @@ class Context:
     return resize_to(pixels, height, width, self.config.data)
 
   def note_pages(self, job: Job, num_pages: int) -> None:
-    """Notes that further pages of a TIFF file are skipped."""
+    """Notes that further pages, or frames of an AVIF file, are skipped."""
     if num_pages > 1:
       self.notes.append(
-        f'{printable(str(job.source))} has {num_pages} pages: only the first '
-        'is translated'
+        f'{printable(str(job.source))} has {num_pages} pages or frames: only '
+        'the first is translated'
       )
+
+  def note_conversion(self, job: Job, dtype: str, colors: int) -> None:
+    """Notes, once of each kind, what happens to an unlike file.
+
+    Args:
+      job: the job.
+      dtype: type of the file's values.
+      colors: channels of the file, without alpha.
+    """
+    name = printable(str(job.source))
+    channels, trained = (
+      self.channels[0],
+      values_of(self.config.data, self.options.direction[0]).dtype,
+    )
+    notes = {}
+    if (colors, channels) == (1, 3):
+      notes['gray'] = f'{name} is gray: it is repeated to 3 channels'
+    elif (colors, channels) == (3, 1):
+      notes['color'] = f'{name} has colors: it is converted to gray'
+    if dtype != trained and {dtype, trained} <= FULL.keys():
+      notes[dtype] = (
+        f'{name} holds {dtype} and the network was trained on {trained}: the '
+        f'full range of {dtype}, 0 to {FULL[dtype]:g}, is scaled'
+      )
+    for kind, note in notes.items():
+      if kind not in self._noted:
+        self._noted.add(kind)
+        self.notes.append(f'{note} (others like it are not listed)')
 
   @contextlib.contextmanager
   def bar(self, name: str) -> Iterator[Callable[[int, int | None], None]]:

@@ -11,6 +11,13 @@ from cyclegan_jax.media.listing import open_file
 from cyclegan_jax.media.metadata import count_frames
 from cyclegan_jax.media.tiff_reader import TiffWindows
 from cyclegan_jax.media.tiff_writer import write_tiff_windows
+from cyclegan_jax.media.value_range import (
+  FULL,
+  Values,
+  is_missing,
+  with_missing,
+  without_missing,
+)
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.translate.context import (
   Context,
@@ -53,7 +60,7 @@ def translate_large(work: Context, job: Job) -> None:
   with contextlib.ExitStack() as stack:
     reader = stack.enter_context(_open(work, job.source, work.channels[0]))
     shape = (reader.shape[0], reader.shape[1], work.channels[1])
-    _, of_output = values_for(
+    of_source, of_output = values_for(
       np.empty(0, reader.dtype),
       work.config.data,
       work.options.direction,
@@ -80,7 +87,13 @@ def translate_large(work: Context, job: Job) -> None:
       icc=metadata.icc,
       tags=metadata.tags,
     ) as write:
-      _translate(work, translator, source, write, job.source.name)
+      if reader.nodata is not None:
+        translated, write = _with_missing(
+          source, reader.nodata, of_source, write
+        )
+      else:
+        translated = source
+      _translate(work, translator, translated, write, job.source.name)
     if work.gallery and work.back:
       output = stack.enter_context(_open(work, job.target, shape[2]))
       _, of_back = values_for(
@@ -119,6 +132,43 @@ def _seekable(
     for y0, x0, segment in reader.read_segments():
       array.write(y0, x0, segment)
   return array
+
+
+class _WithoutMissing:
+  """An image whose pixels without data have the lowest value."""
+
+  def __init__(self, image: Image, nodata: float, values: Values):
+    self.shape = image.shape
+    self.dtype = image.dtype
+    self._image = image
+    self._nodata = nodata
+    self._low = values.low
+
+  def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+    """Reads the window [y1 - y0, x1 - x0, C]."""
+    window = self._image.read(y0, y1, x0, x1)
+    return without_missing(window, self._nodata, self._low)
+
+
+def _with_missing(
+  source: Image, nodata: float, values: Values, write: WriteWindow
+) -> tuple[Image, WriteWindow]:
+  """Leaves pixels without data as they are, as `read_photo` does.
+
+  Returns:
+    What the network gets, and what writes its output.
+  """
+
+  def write_marked(y0: int, x0: int, window: np.ndarray) -> None:
+    height, width = window.shape[:2]
+    original = source.read(y0, y0 + height, x0, x0 + width)
+    missing = is_missing(original, nodata)
+    write(y0, x0, with_missing(window, missing, nodata))
+
+  has_full_range = str(np.dtype(source.dtype)) in FULL
+  if has_full_range:
+    return source, write_marked
+  return _WithoutMissing(source, nodata, values), write_marked
 
 
 def _translate(

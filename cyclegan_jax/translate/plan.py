@@ -4,7 +4,7 @@ import collections
 import glob
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cyclegan_jax.config import Config
@@ -13,6 +13,7 @@ from cyclegan_jax.media import clips
 from cyclegan_jax.media.decoding import EXTENSIONS
 from cyclegan_jax.media.image_files import holds
 from cyclegan_jax.media.listing import (
+  describe_others,
   list_images,
   natural,
 )
@@ -80,12 +81,13 @@ def make_plan(
   pairs: dict[pathlib.Path, pathlib.Path] = {}
   failed, notes = list[str](), list[str]()
   for path in inputs:
-    files, num_others = _find(path, to)
+    files, other_files, unlisted = _find(path, to)
+    failed += unlisted
     if not files:
       failed.append(f'{printable(str(path))} holds no images')
-    if num_others:
-      others = 'other file' if num_others == 1 else 'other files'
-      notes.append(f'skipped {num_others:,} {others} in {printable(str(path))}')
+    if other_files:
+      others = describe_others(other_files)
+      notes.append(f'skipped {others} in {printable(str(path))}')
     pairs |= files
   if not pairs:
     names = ', '.join(printable(str(path)) for path in inputs)
@@ -126,8 +128,13 @@ def make_plan(
 
 def _find(
   path: pathlib.Path, to: pathlib.Path
-) -> tuple[dict[pathlib.Path, pathlib.Path], int]:
-  """Files of an input with their places below `to`, and the count of others."""
+) -> tuple[dict[pathlib.Path, pathlib.Path], Mapping[str, int], list[str]]:
+  """Files of an input with their places below `to`.
+
+  Returns:
+    The files; numbers of others by ending; and messages about folders that
+    cannot be listed.
+  """
   if path.is_dir():
     if to.resolve().is_relative_to(path.resolve()):
       raise DataError(
@@ -139,10 +146,10 @@ def _find(
       pathlib.Path(name): to / os.path.relpath(name, path)
       for name in listing.images
     }
-    return files, listing.num_other_files
+    return files, listing.other_files, listing.unlisted
   if glob.has_magic(str(path)) and not path.exists():
-    return dict(_match(path, to)), 0
-  return {path: to / path.name}, 0
+    return dict(_match(path, to)), {}, []
+  return {path: to / path.name}, {}, []
 
 
 def _match(

@@ -7,8 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from cyclegan_jax.errors import UserError, printable
+from cyclegan_jax.media.animations import ANIMATED
 from cyclegan_jax.media.image_files import (
   Photo,
   read_photo,
@@ -75,10 +77,11 @@ def translate_stills(
       except UserError as error:
         yield str(error)
         continue
-      if photo.num_frames > 1 and photo.format != 'TIFF':
+      if photo.num_frames > 1 and photo.format in ANIMATED:
         on_animation(job)
         continue
       work.note_pages(job, photo.num_frames)
+      work.note_conversion(job, str(photo.pixels.dtype), photo.colors)
       group = groups[photo.pixels.shape, photo.pixels.dtype.str, job.sample]
       group.append((job, photo))
       if len(group) == size:
@@ -134,7 +137,13 @@ def _read(work: Context, job: Job) -> Photo:
   alpha = photo.alpha
   if alpha is not None:
     alpha = work.resize(alpha[..., None], height, width)[..., 0]
+  missing = photo.missing
+  if missing is not None:
+    image = Image.fromarray(missing.astype(np.uint8))
+    nearest = image.resize((width, height), Image.Resampling.NEAREST)
+    missing = np.asarray(nearest) > 0
   return photo._replace(
+    missing=missing,
     pixels=work.resize(photo.pixels, height, width),
     alpha=alpha,
     tags=resized_tags(photo.tags, width / old_width, height / old_height),

@@ -20,7 +20,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from cyclegan_jax.commands.train_flags import parse_train_flags
 from cyclegan_jax.config import (
@@ -119,6 +119,9 @@ def image_files():
     'JPEG': [{}, {'exif': exif}, {'progressive': True}],
     'WEBP': [{}, {'exif': exif}, {'lossless': True}],
     'BMP': [{}],
+    'GIF': [{}],
+    'PPM': [{}],
+    **({'AVIF': [{}, {'exif': exif}]} if features.check('avif') else {}),
     'TIFF': [{}, {'exif': exif}, {'big_tiff': True}]
     + [{'compression': name} for name in ('tiff_lzw', 'jpeg', 'packbits')],
     'MPO': [{}],
