@@ -597,6 +597,12 @@ class ScheduleConfig(Section):
   step_factor: float = option(
     0.1, 'factor of each drop', low=0, high=1, used_by=('step',)
   )
+  max_rate: float = option(
+    0.0,
+    "upper limit of the generators' learning rate; 0 for none. Set when a "
+    'finished run is extended, so that its rate does not rise again',
+    low=0,
+  )
   cycle_end: float = option(
     1.0,
     'factor of the cycle weights at the end of the run, approached linearly; '

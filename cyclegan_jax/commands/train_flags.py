@@ -46,12 +46,15 @@ USAGE = """\
 Trains two translators between two folders of images.
 
   python main.py --config=configs/default.py [--workdir=FOLDER]
-                 [--config.OPTION=VALUE ...] [--plugin=FILE.py ...] [--debug]
+                 [--config.OPTION=VALUE ...] [--change] [--plugin=FILE.py ...]
+                 [--debug]
 
 --config    a recipe, as in configs/: a Python file, which is executed; or the
             config.json of a run, or its folder, for the same options
 --workdir   folder of the run; an existing run is resumed
             (default: the next free number under runs/)
+--change    lets an existing run continue with other options than before;
+            more steps need no permission
 --plugin    Python file that registers own networks, losses, data sources or
             metrics; it is executed. May be given several times
 --debug     show the traceback of an error
@@ -65,6 +68,7 @@ class TrainFlags:
   config: Config
   workdir: pathlib.Path | None
   explicit: frozenset[str]  # paths of the options among the flags
+  may_change: bool  # of an existing run's options
 
 
 def parse_train_flags(argv: list[str]) -> TrainFlags:
@@ -94,7 +98,7 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
     # Who names images wants to train on them.
     config = config.replace(data={'name': source_of(config.data)})
   workdir = pathlib.Path(values.workdir) if values.workdir else None
-  return TrainFlags(config, workdir, explicit)
+  return TrainFlags(config, workdir, explicit, values.change)
 
 
 def options_help() -> str:
@@ -117,6 +121,7 @@ def _parse(
   """Parses, and says in one line what could not be."""
   flags.DEFINE_string('workdir', '', '', flag_values=values)
   flags.DEFINE_bool('debug', False, '', flag_values=values)
+  flags.DEFINE_bool('change', False, '', flag_values=values)
   try:
     config_flags.DEFINE_config_dict(
       'config', options, flag_values=values, sys_argv=argv
@@ -221,7 +226,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _unknown_flag(name: str) -> str:
-  known = ['config', 'workdir', 'plugin', 'debug']
+  known = ['config', 'workdir', 'change', 'plugin', 'debug']
   guesses = [
     *('workdir' for other in _OTHER_NAMES_OF_WORKDIR if other == name),
     *difflib.get_close_matches(name, known, n=1, cutoff=0.7),

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -71,6 +71,7 @@ class Checkpoint(NamedTuple):
   metrics: dict[str, float]  # metrics of its step
   directions: tuple[Direction, ...]  # directions of the trained generators
   discriminators: tuple[str, ...]  # domains of the trained discriminators
+  history: tuple[dict[str, Any], ...] = ()  # changes of the config
 
 
 class Saver:
@@ -88,6 +89,7 @@ class Saver:
     data: Mapping[str, Any] | None = None,
     image_list: Mapping[str, Any] | None = None,
     resume_step: int | None = None,
+    history: Sequence[dict[str, Any]] = (),
     directions: tuple[Direction, ...] = DIRECTIONS,
     discriminators: tuple[str, ...] = DOMAINS,
     is_writer: bool = True,
@@ -101,6 +103,7 @@ class Saver:
       data: fingerprint of the images, as JSON.
       image_list: names and sizes of the images, as JSON.
       resume_step: step of the valid checkpoint that the run resumes from.
+      history: changes of the config so far, as JSON.
       directions: directions of the trained generators.
       discriminators: domains of the trained discriminators.
       is_writer: whether this process writes; only one of a run does.
@@ -115,6 +118,7 @@ class Saver:
       'config': dataclasses.asdict(config),
       'versions': {name: _installed_version(name) for name in _PACKAGES},
       'data': dict(data or {}),
+      'history': list(history),
       'directions': directions,
       'discriminators': discriminators,
     }
@@ -443,6 +447,7 @@ def _load(path: pathlib.Path) -> Checkpoint:
     record['metrics'],
     tuple(each for each in DIRECTIONS if each in record['directions']),
     tuple(each for each in DOMAINS if each in record['discriminators']),
+    tuple(record['history']),
   )
 
 
@@ -462,6 +467,7 @@ def _read_record(path: pathlib.Path) -> dict[str, Any]:
     'versions': dict,
     'data': dict,
     'metrics': dict,
+    'history': list,
     'directions': list,
     'discriminators': list,
   }

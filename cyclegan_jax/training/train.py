@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -46,13 +46,18 @@ from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.storage.workdir import (
   check_free_space,
-  check_same_run,
   lock_workdir,
   read_config,
   write_config,
 )
 from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.training import preflight, processes
+from cyclegan_jax.training.changes import (
+  changed_options,
+  continued,
+  describe,
+  write_history,
+)
 from cyclegan_jax.training.compiled_step import (
   CompiledStep,
   compile_step,
@@ -110,6 +115,7 @@ class _Setup(NamedTuple):
   data: dict[str, Any]  # fingerprint of the images
   image_list: dict[str, Any]  # names and sizes of the images
   survey: dict[str, str]  # what of the files is left out or converted
+  history: list[dict[str, Any]]  # changes of the config
 
 
 def train(
@@ -117,6 +123,7 @@ def train(
   workdir: pathlib.Path,
   *,
   explicit: Collection[str] | None = None,
+  may_change: bool = False,
   sources: Mapping[str, ArraySequence] | None = None,
 ) -> TrainResult:
   """Trains a new run, or resumes the run in the folder.
@@ -130,6 +137,8 @@ def train(
       opposed to those of a recipe: a warning is logged for those that have no
       effect, and init_from replaces no others. None if that is not known:
       init_from then replaces none.
+    may_change: whether an existing run may continue with other options, as
+      long as they keep the shapes of its state. More steps are always allowed.
     sources: images in place of those of config.data: 'train_a', 'train_b', and
       optionally 'test_a' and 'test_b', each a sequence (`__len__` and
       `__getitem__`, as in Grain) of arrays [h, w, C], uint8, or float32 in
@@ -155,7 +164,9 @@ def train(
     if is_first:
       stack.enter_context(lock_workdir(workdir))
     setup = stop.call(
-      functools.partial(_set_up, config, workdir, explicit, sources),
+      functools.partial(
+        _set_up, config, workdir, explicit, may_change, sources
+      ),
       patience=_SETUP_PATIENCE_SECONDS,
     )
     config, state = setup.config, setup.state
@@ -175,6 +186,7 @@ def train(
         data=setup.data,
         image_list=setup.image_list,
         resume_step=start_step if setup.resumed else None,
+        history=setup.history,
         is_writer=is_first,
       )
     )
@@ -182,6 +194,16 @@ def train(
       # A signal during compilation and a non-finite first loss need a
       # checkpoint to return to.
       saver.save(state)
+    elif len(setup.history) > len(setup.resumed.history):
+      # With the new config, so that the run resumes with it.
+      saver.save(state, setup.resumed.metrics, replace=True)
+      console.print(
+        f'changed at step {start_step:,}: '
+        f'{describe(setup.history[-1]["changes"])}',
+        soft_wrap=True,
+      )
+    if is_first:
+      write_history(workdir, setup.history)
     is_missing = is_evaluation_missing(config, setup.resumed)
     evaluation = None
     try:
@@ -203,6 +225,7 @@ def train(
           workdir,
           config,
           facts=facts,
+          history=setup.history,
           reals=setup.samples,
           # The record of an interrupted evaluation is written again.
           start_step=start_step - is_missing,
@@ -257,6 +280,7 @@ def _set_up(
   config: Config,
   workdir: pathlib.Path,
   explicit: Collection[str] | None,
+  may_change: bool,
   sources: Mapping[str, ArraySequence] | None,
 ) -> _Setup:
   """Reads, resolves and checks everything that a run needs.
@@ -286,9 +310,23 @@ def _set_up(
     stored = open_stored_images(config.data)
   else:
     stored = images_of_sequences(config.data, sources)
-  config = _resolve(config, stored, saved, networks)
-  if saved is not None:
-    check_same_run(workdir, saved, config)
+
+  def complete(resolved: Config) -> Config:
+    if saved is None:
+      return resolved
+    return continued(
+      workdir,
+      saved,
+      resolved,
+      step=int(resumed.state.step) if resumed else None,
+      explicit=explicit or (),
+      may_change=may_change,
+    )
+
+  config = _resolve(config, stored, saved, networks, complete)
+  history = list(resumed.history) if resumed else []
+  if resumed and (changed := changed_options(resumed.config, config)):
+    history.append({'step': int(resumed.state.step), 'changes': changed})
   images = with_values(stored, config.data)
   preflight.check_images(config, images)
   check_best_metric(config, metric_names(config))
@@ -317,6 +355,7 @@ def _set_up(
     data,
     image_list,
     survey,
+    history,
   )
 
 
@@ -336,6 +375,7 @@ def _resolve(
   images: Mapping[str, Images],
   saved: Config | None,
   networks: Networks | None,
+  complete: Callable[[Config], Config],
 ) -> Config:
   """Resolves the config in the first process, for all processes.
 
@@ -344,12 +384,13 @@ def _resolve(
   """
 
   def resolve() -> Config:
-    return preflight.resolve(
+    resolved = preflight.resolve(
       config,
       images,
       saved=saved,
       init_sha256=networks.sha256 if networks else '',
     )
+    return complete(resolved)
 
   if processes.count() == 1:
     return resolve()
