@@ -8,7 +8,12 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
-from cyclegan_jax.commands.parser import Parser, random_seed, whole_number
+from cyclegan_jax.commands.parser import (
+  Parser,
+  local_path,
+  random_seed,
+  whole_number,
+)
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.sources import (
   Images,
@@ -79,16 +84,16 @@ def _parser(program: str) -> Parser:
     'baselines: the untranslated copy, and real against real.',
   )
   add = parser.add_argument
-  add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=local_path, help="a run's folder, or a checkpoint's")
   add(
     '--data',
-    type=pathlib.Path,
+    type=local_path,
     help='a folder with testA and testB, or a .zip of it, in place of the '
     "run's own images",
   )
   add(
     '--to',
-    type=pathlib.Path,
+    type=local_path,
     help='the .json file; a table goes beside it as .md (default: '
     "evaluation/<step>.json in the run's folder)",
   )
@@ -102,7 +107,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--inception',
-    type=pathlib.Path,
+    type=local_path,
     help="Inception's weights: pt_inception-2015-12-05-6726825d.pth",
   )
   add(
@@ -118,6 +123,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--palette',
+    type=lambda text: text and str(local_path(text)),
     help="colors of label maps: 'cityscapes', or a file of them; 'none' "
     "(default: the run's config.evaluation.palette)",
   )

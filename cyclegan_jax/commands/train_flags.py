@@ -4,6 +4,7 @@ ml_collections reads the overrides; what goes wrong becomes a ConfigError in
 one line.
 """
 
+import argparse
 import dataclasses
 import difflib
 import pathlib
@@ -16,6 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from cyclegan_jax.commands.parser import local_path
 from cyclegan_jax.config import (
   Config,
   from_config_dict,
@@ -60,7 +62,8 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   Raises:
     ConfigError: a file, a flag, an option or a value is wrong.
   """
-  path, rest = _take_config_file(argv)
+  file, rest = _take_config_file(argv)
+  path = file and str(_local_path('--config', file))
   _check_options(rest)
   options = to_config_dict(Config()) if path is None else _load(path)
   values = flags.FlagValues()
@@ -70,8 +73,17 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
       f'{stray[0]!r} is not a flag: options are given as --config.seed=1'
     )
   config = from_config_dict(values.config)
-  workdir = pathlib.Path(values.workdir) if values.workdir else None
+  workdir = None
+  if values.workdir:
+    workdir = _local_path('--workdir', values.workdir)
   return TrainFlags(config, workdir)
+
+
+def _local_path(option: str, text: str) -> pathlib.Path:
+  try:
+    return local_path(text)
+  except argparse.ArgumentTypeError as error:
+    raise ConfigError(f'{option}: {error}') from error
 
 
 def options_help() -> str:

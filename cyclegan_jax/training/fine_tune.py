@@ -1,6 +1,7 @@
 """Starting a run from the networks of another checkpoint."""
 
 import hashlib
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def read_networks(config: Config, *, sha256: str = '') -> Networks:
     WorkdirError: no checkpoint can be read there.
   """
   path = pathlib.Path(config.init_from)
-  if path.is_file():
+  if os.path.isfile(path):
     raise ConfigError(
       f'config.init_from={config.init_from!r} is a file: pass the folder of a '
       'run or of a checkpoint; `cyclegan import` converts .pth and '

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cyclegan_jax import parallel
 from cyclegan_jax.config import (
   Config,
   DistributedConfig,
@@ -121,6 +123,7 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
     stop = stack.enter_context(StopSignal())
     stack.enter_context(processes.joined(config.distributed))
     config = expand_paths(config.replace(distributed=DistributedConfig()))
+    parallel.check_devices()
     is_first = processes.is_first()  # only the first process writes
     console = stderr_console(quiet=not is_first)
     if is_first:
@@ -152,6 +155,10 @@ def train(config: Config, workdir: pathlib.Path) -> TrainResult:
       # A signal during compilation and a non-finite first loss need a
       # checkpoint to return to.
       saver.save(state)
+      saver.wait()
+      if failure := saver.take_failure():
+        # Later ones would most likely fail too, after hours of training.
+        raise_save_error(workdir, failure)
     is_missing = is_evaluation_missing(config, setup.resumed)
     try:
       evaluation = None
@@ -231,25 +238,37 @@ def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
     checkpoint.recover_replaced(workdir / 'checkpoints')
     resumed = checkpoint.load_newest(workdir / 'checkpoints')
     saved = resumed.config if resumed else read_config(workdir)
-    if config.init_from and resumed is None:
+    # A resumed run reads them only to find out whether they have moved.
+    has_moved = resumed and config.init_from != resumed.config.init_from
+    is_there = os.path.isdir(config.init_from)
+    if config.init_from and (resumed is None or (has_moved and is_there)):
       sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
       networks = read_networks(config, sha256=sha256)
+  is_same_source = networks is not None or bool(
+    saved and config.init_sha256 and config.init_sha256 == saved.init_sha256
+  )
   stored = open_stored_images(config.data)
   config = _resolve(config, stored, saved, networks)
+  data, image_list = fingerprint(stored), listing(stored)
   if saved is not None:
-    check_same_run(workdir, saved, config)
+    check_same_run(
+      workdir,
+      saved,
+      config,
+      same_images=resumed is not None and resumed.data == data,
+      same_networks=is_same_source,
+    )
   images = with_values(stored, config.data)
   preflight.check_images(config, images)
   check_best_metric(config, metric_names(config))
-  data, image_list = fingerprint(images), listing(images)
   if resumed is not None:
-    state = resumed.state
+    state, networks = resumed.state, None
     if resumed.data and resumed.data != data:
       _report_changed_images(resumed, config, image_list)
   else:
     state = create_train_state(config, jax.random.key(config.seed))
-  if networks is not None:
-    state = with_networks(state, networks)
+    if networks is not None:
+      state = with_networks(state, networks)
   if processes.is_first():
     check_free_space(workdir, config, preflight.num_bytes(state))
   state = processes.tree_from_first(lambda: state, abstract_train_state(config))
