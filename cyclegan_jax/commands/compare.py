@@ -18,6 +18,7 @@ def run(argv: list[str], program: str) -> int:
     num_images=options.images,
     data=options.data,
     metrics=options.metrics,
+    overwrite=options.overwrite,
   )
   print(options.to)
   for message in missing:
@@ -65,6 +66,11 @@ def _parser(program: str) -> Parser:
     type=_pattern,
     metavar='REGEX',
     help="curves to show, by name: 'cycle|evaluation' (default: all)",
+  )
+  add(
+    '--overwrite',
+    action='store_true',
+    help='replace a file that is no comparison',
   )
   return parser
 

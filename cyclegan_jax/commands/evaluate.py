@@ -1,6 +1,7 @@
 """`cyclegan evaluate`."""
 
 import contextlib
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -15,16 +16,17 @@ from cyclegan_jax.commands.parser import (
   whole_number,
 )
 from cyclegan_jax.config import Config
+from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import (
   Images,
-  domain_folders,
   folder_options,
   open_images,
+  open_test_images,
 )
-from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.errors import ConfigError, DataError, WorkdirError, printable
 from cyclegan_jax.evaluation.evaluator import Evaluator, OnProgress
 from cyclegan_jax.evaluation.pretrained import choose_extractor
-from cyclegan_jax.evaluation.results import EVALUATION_FOLDER
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, is_evaluation
 from cyclegan_jax.metrics.label_maps import Palette, read_palette
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
@@ -49,7 +51,19 @@ def run(argv: list[str], program: str) -> int:
   found = checkpoint.load(options.checkpoint)
   if options.palette is None:
     palette = _palette_of_run(found.config)
+  step = int(found.state.step)
+  path = options.to or _default_path(found.path, step, options.data)
+  if not options.overwrite:
+    _check_targets(path)
   config, images = _open_images(found.config, options.data)
+  if not any(
+    f'test_{direction[0]}' in images for direction in found.directions
+  ):
+    raise DataError(
+      f'{options.data} has no images that {found.path} translates, which was '
+      f'imported for direction {" and ".join(found.directions)} only: give a '
+      f'folder with test{found.directions[0][0].upper()} with --data'
+    )
   with _progress_bars() as on_progress:
     evaluator = Evaluator(
       config,
@@ -63,14 +77,13 @@ def run(argv: list[str], program: str) -> int:
       on_progress=on_progress,
     )
     evaluation = evaluator(found.state.translators)
-  step = int(found.state.step)
-  path = options.to or _default_path(found.path, step, options.data)
   texts = evaluation.files(step, stem=path.stem)
+  # First, as it took long and the disk may refuse it.
+  print(texts[f'{path.stem}.md'], flush=True)
   with explain_disk_errors(path.parent, option='--to'):
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
       replace_text(path.with_name(name), text)
-  print(texts[f'{path.stem}.md'])
   print(f'written to {path} and {path.with_suffix(".md")}')
   for message in evaluation.failures:
     print(f'error: {message}', file=sys.stderr)
@@ -88,14 +101,19 @@ def _parser(program: str) -> Parser:
   add(
     '--data',
     type=local_path,
-    help='a folder with testA and testB, or a .zip of it, in place of the '
-    "run's own images",
+    help='a folder with testA or testB or both, or a .zip of it, in place of '
+    "the run's own images",
   )
   add(
     '--to',
     type=local_path,
     help='the .json file; a table goes beside it as .md (default: '
     "evaluation/<step>.json in the run's folder)",
+  )
+  add(
+    '--overwrite',
+    action='store_true',
+    help='replace files that are no evaluations',
   )
   add(
     '--features',
@@ -158,12 +176,26 @@ def _open_images(
       raise DataError(
         f"{error}; or give another folder's images with --data"
       ) from error
-  inner = domain_folders(folder)
-  config = config.replace(data=folder_options(folder, inner))
-  images = open_images(config.data)
-  for domain in inner:
-    del images[f'train_{domain}']  # the test images again
-  return config, images
+  config = config.replace(data=folder_options(folder, {}))
+  images = open_test_images(config.data, option='--data')
+  if not images:
+    raise DataError(
+      f'{printable(str(folder))} has neither a folder testA nor testB (nor '
+      'trainA, trainB): give one that has with --data'
+    )
+  return config, with_values(images, config.data)
+
+
+def _check_targets(path: pathlib.Path) -> None:
+  """Makes sure that only older evaluations are overwritten."""
+  for target in (path, path.with_suffix('.md')):
+    if os.path.isdir(target):
+      raise WorkdirError(f'{target} is a folder: give a file with --to')
+    if os.path.exists(target) and not is_evaluation(target):
+      raise WorkdirError(
+        f'{target} exists and was not written by this command: give another '
+        '--to, or --overwrite'
+      )
 
 
 def _default_path(

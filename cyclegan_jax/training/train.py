@@ -25,14 +25,16 @@ from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
-from cyclegan_jax.errors import DataError
+from cyclegan_jax.errors import DataError, WorkdirError
 from cyclegan_jax.evaluation.synthetic_scores import (
   DrawingScores,
   score_drawings,
 )
 from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
+from cyclegan_jax.report.metric_writer import METRICS_FILE
 from cyclegan_jax.report.run_log import RunLog
+from cyclegan_jax.report.run_page import PAGE_FILE
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import (
@@ -64,6 +66,7 @@ from cyclegan_jax.training.fine_tune import (
 )
 from cyclegan_jax.training.loop import Evaluate, Loop, raise_save_error
 from cyclegan_jax.training.periodic_evaluation import (
+  EVALUATION_FILE,
   PeriodicEvaluation,
   is_evaluation_missing,
 )
@@ -238,6 +241,8 @@ def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
     checkpoint.recover_replaced(workdir / 'checkpoints')
     resumed = checkpoint.load_newest(workdir / 'checkpoints')
     saved = resumed.config if resumed else read_config(workdir)
+    if saved is None:
+      _check_no_foreign_files(workdir)
     # A resumed run reads them only to find out whether they have moved.
     has_moved = resumed and config.init_from != resumed.config.init_from
     is_there = os.path.isdir(config.init_from)
@@ -276,6 +281,20 @@ def _set_up(config: Config, workdir: pathlib.Path) -> _Setup:
   return _Setup(
     config, images, state, resumed, networks, samples, data, image_list
   )
+
+
+def _check_no_foreign_files(workdir: pathlib.Path) -> None:
+  """Checks that a new run would not write over files of others.
+
+  Raises:
+    WorkdirError: a file of that name exists.
+  """
+  for name in (METRICS_FILE, PAGE_FILE, EVALUATION_FILE):
+    if (workdir / name).exists():
+      raise WorkdirError(
+        f'{workdir / name} exists, but {workdir} holds no run that could be '
+        'resumed: pass another --workdir, or move the file away'
+      )
 
 
 def _open_evaluation(
