@@ -28,6 +28,7 @@ from cyclegan_jax.evaluation.evaluator import Evaluator, OnProgress
 from cyclegan_jax.evaluation.pretrained import choose_extractor
 from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, is_evaluation
 from cyclegan_jax.metrics.label_maps import Palette, read_palette
+from cyclegan_jax.parallel import check_devices
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
@@ -46,6 +47,7 @@ def run(argv: list[str], program: str) -> int:
     )
   # Small files first: their errors should not wait for the checkpoint.
   palette = read_palette(options.palette or '')
+  check_devices()
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
   found = checkpoint.load(options.checkpoint)

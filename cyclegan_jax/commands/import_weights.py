@@ -42,6 +42,7 @@ def run(argv: list[str], program: str) -> int:
     parser.error('argument --direction: is for one generator alone')
   if args.to.is_file() or (args.to.is_dir() and any(args.to.iterdir())):
     raise WorkdirError(f'{args.to} is not empty. Give another --to.')
+  check_devices()
   renames = read_renames(args.map) if args.map else {}
   generators = [
     _read_generator(path, renames, args.dropout) for path in args.generators
@@ -56,7 +57,6 @@ def run(argv: list[str], program: str) -> int:
   }
   config = make_import_config(by_direction, discriminators, args.size)
   _check_memory(config)
-  check_devices()
   state = create_train_state(config, jax.random.key(config.seed))
   state = state.replace(
     gen=state.gen | {key: gen.params for key, gen in by_direction.items()},
