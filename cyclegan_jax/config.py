@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -1022,16 +1023,41 @@ def option_paths() -> list[str]:
 
 
 def expand_paths(config: Config) -> Config:
-  """Replaces '~' and environment variables in the options that are paths."""
+  """Applies `expand_path` to the options that are paths.
+
+  Raises:
+    ConfigError: an option is a URL.
+  """
   for path in option_paths():
     if option_at(path).metadata['is_path']:
-      value = os.path.expandvars(os.path.expanduser(value_at(config, path)))
+      try:
+        value = expand_path(value_at(config, path))
+      except ValueError as error:
+        raise ConfigError(f'{path}: {error}') from error
       *_, section, name = path.split('.')
       changes = {name: value}
       config = config.replace(
         **(changes if section == 'config' else {section: changes})
       )
   return config
+
+
+def expand_path(text: str) -> str:
+  """Replaces '~' and environment variables in a path.
+
+  Shells leave both alone in a quoted path, and '~' also in --workdir=~/run.
+
+  Raises:
+    ValueError: it is a URL, which would become a folder of that name.
+  """
+  # One letter is a drive of Windows.
+  if re.match(r'[A-Za-z][A-Za-z0-9+.-]+://', text):
+    scheme = text.partition('://')[0]
+    raise ValueError(
+      f'{text!r} is a URL, and only local files can be used: copy the data to '
+      f'a local disk, or mount {scheme}:// as a folder'
+    )
+  return os.path.expandvars(os.path.expanduser(text))
 
 
 def source_options() -> tuple[str, ...]:

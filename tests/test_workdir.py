@@ -138,6 +138,16 @@ def test_options_that_may_not_change(changes, option):
   assert f'({option})' in message
 
 
+def test_images_and_networks_may_move():
+  changes = {'data': {'name': 'folder', 'path': '/new'}, 'init_from': '/new'}
+  new = Config().replace(**changes)
+  run = pathlib.Path('run')
+  check_same_run(run, Config(), new, same_images=True, same_networks=True)
+  message = message_of(check_same_run, run, Config(), new, same_images=True)
+  assert 'config.init_from' in message
+  assert 'config.data' not in message
+
+
 @pytest.mark.parametrize('name', ['linear', 'cosine'])
 @pytest.mark.parametrize('length', ['steps', 'epochs'])
 def test_the_length_may_not_change_if_rates_depend_on_it(name, length):

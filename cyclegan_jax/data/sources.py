@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 from cyclegan_jax.config import DataConfig, source_options
-from cyclegan_jax.data.folder_source import open_folder
+from cyclegan_jax.data.folder_source import open_folder, open_test_images
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.synthetic import drawings
@@ -25,6 +25,7 @@ __all__ = [
   'folder_options',
   'open_embedded',
   'open_images',
+  'open_test_images',
 ]
 
 

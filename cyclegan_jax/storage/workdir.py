@@ -18,6 +18,7 @@ from cyclegan_jax.config import (
   differences,
   from_config_dict,
   option_at,
+  source_options,
 )
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.storage.atomic import remove_abandoned, replace_text
@@ -59,6 +60,7 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
       written.
   """
   with explain_disk_errors(folder):
+    str(folder.absolute()).encode()  # checkpoints need a name in UTF-8
     # Without flock, filelock would use marker files, which outlive a process.
     lock = filelock.FileLock(folder / _LOCK_FILE, fallback_to_soft=False)
     if folder.exists() and not folder.is_dir():
@@ -184,20 +186,39 @@ def read_config(folder: pathlib.Path) -> Config | None:
     ) from error
 
 
-def check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
+def check_same_run(
+  folder: pathlib.Path,
+  old: Config,
+  new: Config,
+  *,
+  same_images: bool = False,
+  same_networks: bool = False,
+) -> None:
   """Checks that a resumed run's config is unchanged where it matters.
+
+  Args:
+    folder: the run's folder.
+    old: the run's resolved config.
+    new: the resolved config that it is resumed with.
+    same_images: whether the images are known to be the run's, so that they
+      may lie elsewhere.
+    same_networks: whether the networks of init_from are known to be the run's.
 
   Raises:
     WorkdirError: an option that changes what is learned differs.
   """
-  length: set[str] = set()
+  free: set[str] = set()
   if new.schedule.name in ('constant', 'step'):
     # With other schedules, each step's rate depends on the run's length.
-    length = {'config.steps', 'config.epochs'}
+    free |= {'config.steps', 'config.epochs'}
+  if same_images:
+    free |= {f'config.data.{name}' for name in source_options()}
+  if same_networks:
+    free.add('config.init_from')
   changed = [
     f'{path}: {before!r} -> {after!r}'
     for path, (before, after) in differences(old, new).items()
-    if not (option_at(path).metadata['may_change'] or path in length)
+    if not (option_at(path).metadata['may_change'] or path in free)
   ]
   if changed:
     raise WorkdirError(
