@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -1104,16 +1105,41 @@ def option_paths() -> list[str]:
 
 
 def expand_paths(config: Config) -> Config:
-  """Replaces '~' and environment variables in the options that are paths."""
+  """Applies `expand_path` to the options that are paths.
+
+  Raises:
+    ConfigError: an option is a URL.
+  """
   for path in option_paths():
     if option_at(path).metadata['is_path']:
-      value = os.path.expandvars(os.path.expanduser(value_at(config, path)))
+      try:
+        value = expand_path(value_at(config, path))
+      except ValueError as error:
+        raise ConfigError(f'{path}: {error}') from error
       *_, section, name = path.split('.')
       changes = {name: value}
       config = config.replace(
         **(changes if section == 'config' else {section: changes})
       )
   return config
+
+
+def expand_path(text: str) -> str:
+  """Replaces '~' and environment variables in a path.
+
+  Shells leave both alone in a quoted path, and '~' also in --workdir=~/run.
+
+  Raises:
+    ValueError: it is a URL, which would become a folder of that name.
+  """
+  # One letter is a drive of Windows.
+  if re.match(r'[A-Za-z][A-Za-z0-9+.-]+://', text):
+    scheme = text.partition('://')[0]
+    raise ValueError(
+      f'{text!r} is a URL, and only local files can be used: copy the data to '
+      f'a local disk, or mount {scheme}:// as a folder'
+    )
+  return os.path.expandvars(os.path.expanduser(text))
 
 
 def source_options() -> tuple[str, ...]:
@@ -1164,16 +1190,19 @@ def options_without_effect(
       continue
     section: Section = value_at(config, group)
     selector = f'{group}.{section._selector}'
-    chosen = value_at(config, selector)
+    chosen = value_at(config, selector) if used_by else ''
     # A registered part may use any option.
-    is_built_in = chosen in (option_at(selector).metadata['choices'] or ())
-    if used_by and is_built_in and chosen not in used_by:
+    if used_by and chosen not in used_by and _is_built_in(selector, chosen):
       remedies[path] = f'{selector}={" or ".join(used_by)}'
     elif needs and not value_at(config, needs):
       remedies[path] = needs
     elif path == 'config.epochs' and config.steps:
       remedies[path] = 'config.steps=0'
   return remedies
+
+
+def _is_built_in(path: str, value: Any) -> bool:
+  return value in (option_at(path).metadata['choices'] or ())
 
 
 def same_shape_options(section: type[Section]) -> list[str]:

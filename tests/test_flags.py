@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from cyclegan_jax.commands.parser import local_path
 from cyclegan_jax.commands.train_flags import (
   USAGE,
   options_help,
@@ -120,6 +121,34 @@ def test_switches(flag, expected):
 )
 def test_paths_of_any_letters(path):
   assert config_of(f'--config.data.path={path}').data.path == path
+
+
+def test_home_and_variables_in_paths(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.setenv('DISK', str(tmp_path / 'disk'))
+  (tmp_path / 'mine.py').write_bytes(DEFAULT.read_bytes())
+  flags = parse_train_flags(['--config=~/mine.py', '--workdir=$DISK/run'])
+  assert flags.workdir == tmp_path / 'disk' / 'run'
+  assert parse_train_flags(['--workdir', '~/run']).workdir == tmp_path / 'run'
+  for arguments in (['$DISK/a.png'], [f'{tmp_path}/disk/a.png']):
+    assert list(map(local_path, arguments)) == [tmp_path / 'disk' / 'a.png']
+
+
+@pytest.mark.parametrize(
+  'path', ['C:/data', r'C:\data', 'C://data', '10:30 photos', 'x:/y']
+)
+def test_colons_in_paths(path):
+  assert local_path(path) == pathlib.Path(path)
+  assert parse_train_flags([f'--workdir={path}']).workdir == pathlib.Path(path)
+
+
+@pytest.mark.parametrize('option', ['--workdir', '--config'])
+@pytest.mark.parametrize(
+  'path', ['gs://bucket/run', 'https://x.org/a.py', 'file:///run', 'x' * 300]
+)
+def test_paths_that_no_file_can_have(option, path):
+  with pytest.raises(ConfigError, match=f'{option}: .*{path[:10]}'):
+    parse_train_flags([f'{option}={path}'])
 
 
 def test_an_empty_workdir_is_none():

@@ -4,6 +4,7 @@ ml_collections reads the overrides; what goes wrong becomes a ConfigError in
 one line.
 """
 
+import argparse
 import dataclasses
 import difflib
 import json
@@ -18,6 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cyclegan_jax import register
+from cyclegan_jax.commands.parser import local_path
 from cyclegan_jax.config import (
   Config,
   from_config_dict,
@@ -84,7 +86,8 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
     ConfigError: a file, a flag, an option or a value is wrong.
   """
   rest = _load_plugins(argv)
-  path, rest = _take_config_file(rest)
+  file, rest = _take_config_file(rest)
+  path = file and str(_local_path('--config', file))
   explicit = _check_options(rest)
   options = to_config_dict(Config()) if path is None else _load(path)
   values = flags.FlagValues()
@@ -97,8 +100,17 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   if config.data.name == 'embedded' and 'config.data.name' not in explicit:
     # Who names images wants to train on them.
     config = config.replace(data={'name': source_of(config.data)})
-  workdir = pathlib.Path(values.workdir) if values.workdir else None
+  workdir = None
+  if values.workdir:
+    workdir = _local_path('--workdir', values.workdir)
   return TrainFlags(config, workdir, explicit, values.change)
+
+
+def _local_path(option: str, text: str) -> pathlib.Path:
+  try:
+    return local_path(text)
+  except argparse.ArgumentTypeError as error:
+    raise ConfigError(f'{option}: {error}') from error
 
 
 def options_help() -> str:

@@ -90,6 +90,7 @@ def write_run_page(
     status=_status(step, total_steps, metrics.num_damaged),
     done=min(1.0, step / total_steps),
     shared=['charts'],
+    command='train',
   )
 
 

@@ -37,6 +37,7 @@ from cyclegan_jax.config import Config, Direction, from_config_dict
 from cyclegan_jax.errors import ConfigError, MissingPartError, WorkdirError
 from cyclegan_jax.metrics.goals import badness
 from cyclegan_jax.nets import make_generator
+from cyclegan_jax.parallel import check_devices
 from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage.checksums import (
   MANIFEST_FILE,
@@ -326,8 +327,9 @@ def load(
     WorkdirError: there is no checkpoint, it is damaged or of another version,
       or it lacks the generator.
   """
+  check_devices()
   path = pathlib.Path(path)
-  if not path.is_dir():
+  if not os.path.isdir(path):  # Path.is_dir raises for names that are too long
     raise WorkdirError(
       f'{path} is not a folder: pass the folder of a run, or of one of its '
       'checkpoints'

@@ -57,6 +57,7 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
       written.
   """
   with explain_disk_errors(folder):
+    str(folder.absolute()).encode()  # checkpoints need a name in UTF-8
     # Without flock, filelock would use marker files, which outlive a process.
     lock = filelock.FileLock(folder / _LOCK_FILE, fallback_to_soft=False)
     if folder.exists() and not folder.is_dir():

@@ -26,12 +26,20 @@ _LENGTH = {'config.steps', 'config.epochs', _MAX_RATE}
 History = Sequence[dict[str, Any]]
 
 
-def changed_options(old: Config, new: Config) -> dict[str, list[Any]]:
-  """The options that change what is learned: path -> [old, new]."""
+def changed_options(
+  old: Config, new: Config, moved: Collection[str] = ()
+) -> dict[str, list[Any]]:
+  """The options that change what is learned: path -> [old, new].
+
+  Args:
+    old: the run's config.
+    new: the config for the steps to come.
+    moved: dotted paths of options that name the same files as before.
+  """
   return {
     path: [before, after]
     for path, (before, after) in differences(old, new).items()
-    if not option_at(path).metadata['may_change']
+    if not option_at(path).metadata['may_change'] and path not in moved
   }
 
 
@@ -42,6 +50,7 @@ def continued(
   *,
   step: int | None,
   explicit: Collection[str] = (),
+  moved: Collection[str] = (),
   may_change: bool = False,
 ) -> Config:
   """Checks and completes the config of a run that continues.
@@ -55,6 +64,7 @@ def continued(
     new: the resolved config for the steps to come.
     step: number of completed steps; None if there is no checkpoint.
     explicit: dotted paths of the options that the user set.
+    moved: dotted paths of options that name the same files as before.
     may_change: whether any option that keeps the state's shapes may differ.
 
   Raises:
@@ -65,7 +75,7 @@ def continued(
     changed_options(old, new)
   ):
     new = new.replace(schedule={'max_rate': old.schedule.max_rate})
-  changed = changed_options(old, new)
+  changed = changed_options(old, new, moved)
   if not changed:
     return new
   longer = new.steps > old.steps

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cyclegan_jax import register
+from cyclegan_jax import parallel, register
 from cyclegan_jax.config import (
   Config,
   DistributedConfig,
   expand_paths,
   from_config_dict,
+  source_options,
 )
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.image_list import Images
@@ -25,7 +27,7 @@ from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.own_source import ArraySequence, images_of_sequences
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
-from cyclegan_jax.errors import DataError
+from cyclegan_jax.errors import DataError, WorkdirError
 from cyclegan_jax.evaluation.results import scores_line
 from cyclegan_jax.evaluation.synthetic_scores import (
   DrawingScores,
@@ -33,7 +35,9 @@ from cyclegan_jax.evaluation.synthetic_scores import (
 )
 from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
+from cyclegan_jax.report.metric_writer import METRICS_FILE
 from cyclegan_jax.report.run_log import RunLog
+from cyclegan_jax.report.run_page import PAGE_FILE
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import (
@@ -71,6 +75,7 @@ from cyclegan_jax.training.fine_tune import (
 )
 from cyclegan_jax.training.loop import Evaluate, Loop, raise_save_error
 from cyclegan_jax.training.periodic_evaluation import (
+  EVALUATION_FILE,
   PeriodicEvaluation,
   is_evaluation_missing,
 )
@@ -156,6 +161,7 @@ def train(
     config = config.replace(plugins=register.loaded_plugins())
     if sources is not None:
       config = config.replace(data={'name': 'sequences'})
+    parallel.check_devices()
     is_first = processes.is_first()  # only the first process writes
     console = stderr_console(quiet=not is_first)
     # They are logged after the facts, where they are seen.
@@ -194,6 +200,11 @@ def train(
       # A signal during compilation and a non-finite first loss need a
       # checkpoint to return to.
       saver.save(state)
+      saver.save(state)
+      saver.wait()
+      if failure := saver.take_failure():
+        # Later ones would most likely fail too, after hours of training.
+        raise_save_error(workdir, failure)
     elif len(setup.history) > len(setup.resumed.history):
       # With the new config, so that the run resumes with it.
       saver.save(state, setup.resumed.metrics, replace=True)
@@ -293,7 +304,12 @@ def _set_up(
     checkpoint.recover_replaced(workdir / 'checkpoints')
     resumed = checkpoint.load_newest(workdir / 'checkpoints')
     saved = resumed.config if resumed else read_config(workdir)
-    if config.init_from and resumed is None:
+    if saved is None:
+      _check_no_foreign_files(workdir)
+    # A resumed run reads them only to find out whether they have moved.
+    has_moved = resumed and config.init_from != resumed.config.init_from
+    is_there = os.path.isdir(config.init_from)
+    if config.init_from and (resumed is None or (has_moved and is_there)):
       sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
       networks = read_networks(config, sha256=sha256, explicit=explicit)
       config = networks.config
@@ -306,10 +322,19 @@ def _set_up(
     adapted = processes.from_first(lambda: dataclasses.asdict(config))
     config = from_config_dict(adapted)
   given = config
+  is_same_source = networks is not None or bool(
+    saved and config.init_sha256 and config.init_sha256 == saved.init_sha256
+  )
   if sources is None:
     stored = open_stored_images(config.data)
   else:
     stored = images_of_sequences(config.data, sources)
+  data, image_list = fingerprint(stored), listing(stored)
+  moved: set[str] = set()  # options that name the same under another path
+  if resumed is not None and resumed.data == data:
+    moved |= {f'config.data.{name}' for name in source_options()}
+  if is_same_source:
+    moved.add('config.init_from')
 
   def complete(resolved: Config) -> Config:
     if saved is None:
@@ -320,25 +345,25 @@ def _set_up(
       resolved,
       step=int(resumed.state.step) if resumed else None,
       explicit=explicit or (),
+      moved=moved,
       may_change=may_change,
     )
 
   config = _resolve(config, stored, saved, networks, complete)
   history = list(resumed.history) if resumed else []
-  if resumed and (changed := changed_options(resumed.config, config)):
+  if resumed and (changed := changed_options(resumed.config, config, moved)):
     history.append({'step': int(resumed.state.step), 'changes': changed})
   images = with_values(stored, config.data)
   preflight.check_images(config, images)
   check_best_metric(config, metric_names(config))
-  data, image_list = fingerprint(images), listing(images)
   if resumed is not None:
-    state = resumed.state
+    state, networks = resumed.state, None
     if resumed.data and resumed.data != data:
       _report_changed_images(resumed, config, image_list)
   else:
     state = create_train_state(config, jax.random.key(config.seed))
-  if networks is not None:
-    state = with_networks(state, networks)
+    if networks is not None:
+      state = with_networks(state, networks)
   if processes.is_first():
     check_free_space(workdir, config, preflight.num_bytes(state))
   state = processes.tree_from_first(lambda: state, abstract_train_state(config))
@@ -357,6 +382,20 @@ def _set_up(
     survey,
     history,
   )
+
+
+def _check_no_foreign_files(workdir: pathlib.Path) -> None:
+  """Checks that a new run would not write over files of others.
+
+  Raises:
+    WorkdirError: a file of that name exists.
+  """
+  for name in (METRICS_FILE, PAGE_FILE, EVALUATION_FILE):
+    if (workdir / name).exists():
+      raise WorkdirError(
+        f'{workdir / name} exists, but {workdir} holds no run that could be '
+        'resumed: pass another --workdir, or move the file away'
+      )
 
 
 def _open_evaluation(
