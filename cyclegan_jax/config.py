@@ -998,7 +998,7 @@ _OTHER_NAMES = {
 }
 
 # Options that have moved.
-_FORMER_NAMES = {
+FORMER_NAMES = {
   'log.checkpoint_every_steps': 'checkpoint.every_steps',
   'log.keep_checkpoints': 'checkpoint.keep',
   'log.best_metric': 'checkpoint.best_metric',
@@ -1045,7 +1045,7 @@ def _with_present_names(values: Any) -> Any:
     else value
     for name, value in values.items()
   }
-  for former, present in _FORMER_NAMES.items():
+  for former, present in FORMER_NAMES.items():
     *group, name = former.split('.')
     old = values.get(group[0]) if group else values
     if isinstance(old, dict) and name in old:
@@ -1245,11 +1245,6 @@ def similar_options(path: str, *, cutoff: float = 0.0) -> list[str]:
   # The right name in the wrong group, an abbreviation, part of a name, ...
   return [
     *(each for each in known if each == path),
-    *(
-      f'config.{present}'
-      for former, present in _FORMER_NAMES.items()
-      if path == f'config.{former}'
-    ),
     *(each for each in known if names[each] == leaf),
     *(each for each in known if each == _OTHER_NAMES.get(leaf)),
     *(each for each in known if _initials(names[each]) == leaf),

@@ -10,8 +10,8 @@ from cyclegan_jax.commands.train_flags import (
   parse_train_flags,
 )
 from cyclegan_jax.config import (
-  _FORMER_NAMES,
   _OTHER_NAMES,
+  FORMER_NAMES,
   Config,
   from_config_dict,
   option_paths,
@@ -320,10 +320,9 @@ def test_a_wrong_flag(argv, expected):
     ('gpu_ids', 'config.num_devices'),
     ('name', 'workdir'),
     ('checkpoints_dir', 'workdir'),
-    ('config.log.keep_checkpoints', 'config.checkpoint.keep'),
   ],
 )
-def test_names_of_other_trainers_and_of_older_versions(flag, expected):
+def test_names_of_other_trainers(flag, expected):
   message = message_of(f'--{flag}=4')
   assert message.startswith((f'--{flag} ', f'{flag} '))
   assert message.endswith(f' {expected}?') or message.endswith(
@@ -331,10 +330,19 @@ def test_names_of_other_trainers_and_of_older_versions(flag, expected):
   )
 
 
+def test_former_names_are_accepted():
+  flags = parse_train_flags(
+    ['--config.log.keep_checkpoints=7', '--config.log.doctor=False']
+  )
+  assert flags.config.checkpoint.keep == 7
+  assert not flags.config.diagnostics.enabled
+  assert 'config.checkpoint.keep' in flags.explicit
+
+
 def test_other_names_are_of_options():
   known = {*option_paths()}
   assert {*_OTHER_NAMES.values()} <= known
-  assert {f'config.{name}' for name in _FORMER_NAMES.values()} <= known
+  assert {f'config.{name}' for name in FORMER_NAMES.values()} <= known
 
 
 # Options that follow from others.

@@ -21,6 +21,7 @@ from ml_collections import config_flags
 from cyclegan_jax import register
 from cyclegan_jax.commands.parser import local_path
 from cyclegan_jax.config import (
+  FORMER_NAMES,
   Config,
   from_config_dict,
   option_at,
@@ -85,7 +86,7 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   Raises:
     ConfigError: a file, a flag, an option or a value is wrong.
   """
-  rest = _load_plugins(argv)
+  rest = _load_plugins([_with_present_name(each) for each in argv])
   file, rest = _take_config_file(rest)
   path = file and str(_local_path('--config', file))
   explicit = _check_options(rest)
@@ -247,6 +248,14 @@ def _unknown_flag(name: str) -> str:
   ]
   shown = name if name.isprintable() else repr(name)
   return f'--{shown} is not a flag: did you mean --{guesses[0]}?'
+
+
+def _with_present_name(argument: str) -> str:
+  for former, present in FORMER_NAMES.items():
+    argument = re.sub(
+      rf'^(--?config\.){re.escape(former)}(?==|$)', rf'\g<1>{present}', argument
+    )
+  return argument
 
 
 def _load_plugins(argv: list[str]) -> list[str]:
