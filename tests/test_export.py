@@ -310,6 +310,7 @@ def run(*argv):
   return cli.main([str(each) for each in argv])
 
 
+@pytest.mark.slow
 def test_how_long_a_stablehlo_file_is_readable_is_printed(
   runs, tmp_path, capsys
 ):

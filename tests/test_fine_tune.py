@@ -198,6 +198,7 @@ def test_networks_that_do_not_fit(options, texts, tuned, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_the_options_of_the_networks_are_taken_from_the_source(
   tuned, source, load_preset
 ):

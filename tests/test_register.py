@@ -215,6 +215,7 @@ class Squares:
     return np.full((20, 22, 3), self.value + index, np.uint8)
 
 
+@pytest.mark.slow
 def test_training_on_own_sequences(tiny_config, tmp_path):
   sources = {'train_a': Squares(0), 'train_b': Squares(100)}
   config = tiny_config.replace(steps=4, num_devices=1)
@@ -262,6 +263,7 @@ def code_blocks(name):
   return re.findall(r'```python\n(.*?)```', text, re.S)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docs_train(tiny_config, tmp_path):
   blocks = [
     *(block for block in code_blocks('README.md') if 'register' in block),

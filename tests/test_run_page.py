@@ -81,7 +81,7 @@ def test_samples_and_curves(tmp_path):
 
 def test_an_empty_run(tmp_path):
   _, page = write(tmp_path, step=0)
-  assert page.data == {'samples': [], 'steps': [], 'charts': []}
+  assert page.data == {'samples': [], 'steps': [], 'charts': [], 'changes': []}
   assert page.texts('h1') == ['run']
 
 

@@ -104,6 +104,7 @@ def copy_of(finished, tmp_path):
   return config, tmp_path / 'run'
 
 
+@pytest.mark.slow
 def test_options_are_compared_with_the_checkpoint_s_too(finished, tmp_path):
   config, workdir = copy_of(finished, tmp_path)
   (workdir / 'config.json').unlink()
