@@ -56,11 +56,11 @@ def test_lines_in_a_log():
   lines = run(
     range(1, 781), total=780, seconds=0.325, pairs_per_step=4
   ).splitlines()
-  assert lines[0] == 'step    1/780    0%  --:--  gen 3.21  disc 0.601'
+  assert lines[0] == 'step 1/780  0%  --:--  gen 3.21  disc 0.601'
   assert lines[4] == (
-    'step  125/780   16%  12.3 pairs/s  03:33  gen 3.21  disc 0.601'
+    'step 125/780  16%  12.3 pairs/s  03:33  gen 3.21  disc 0.601'
   )
-  assert lines[-1].startswith('step  780/780  100%  12.3 pairs/s  ')
+  assert lines[-1].startswith('step 780/780  100%  12.3 pairs/s  ')
   # 780 steps of 0.325 s: a line every ten seconds, the first and the last.
   assert len(lines) == 1 + int(780 * 0.325 / 10.075) + 1
 
@@ -79,7 +79,7 @@ def test_the_rate_is_that_of_the_last_minutes():
 
 def test_a_resumed_run_counts_its_own_steps():
   output = run([101, 102], total=200, start=100, every_seconds=0)
-  assert 'step  102/200   51%  1 pairs/s  01:38  ' in output
+  assert 'step 102/200  51%  1 pairs/s  01:38  ' in output
 
 
 def test_a_finished_run_prints_nothing():
@@ -99,8 +99,8 @@ def test_an_interrupted_run_prints_its_last_step():
     train()
   lines = console.file.getvalue().splitlines()
   assert [line.split('%')[0] for line in lines] == [
-    'step    1/100    1',
-    'step    3/100    3',
+    'step 1/100  1',
+    'step 3/100  3',
   ]
 
 

@@ -121,8 +121,9 @@ class Progress:
       ),
     )
     if not self._is_live:
-      texts = [column.render(task).plain for column in self._columns]
-      self.print('  '.join(filter(None, texts)))
+      texts = [column.render(task).plain.strip() for column in self._columns]
+      name, *others = filter(None, texts)
+      self.print(f'{name} {"  ".join(others)}')
 
 
 def _make_columns(width: int) -> list[Any]:
