@@ -26,6 +26,8 @@ from cyclegan_jax.training.train import train
 from cyclegan_jax.translate.files import Outcome, translate_files
 from cyclegan_jax.translate.options import Options
 
+pytestmark = pytest.mark.media
+
 # Left-right turned, anisotropic and shifted.
 AFFINE = np.array(
   [[-0.8, 0, 0, 90], [0, 0.8, 0, -126], [0, 0, 2.5, -72], [0, 0, 0, 1.0]]
@@ -525,7 +527,8 @@ def test_stack_to_stack(tmp_path: pathlib.Path) -> None:
   for domain in ('A', 'B'):
     (tmp_path / f'train{domain}').mkdir()
     pages = rng.integers(0, 255, (3, 20, 24), np.uint8)
-    tifffile.imwrite(tmp_path / f'train{domain}' / 's.tif', pages)
+    path = tmp_path / f'train{domain}' / 's.tif'
+    tifffile.imwrite(path, pages, photometric='minisblack')
   train(
     tiny(tmp_path, pages='all', window_a='none', num_workers=1),
     tmp_path / 'run',

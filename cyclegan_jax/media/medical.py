@@ -521,7 +521,8 @@ def _encode_dicom(
     data.DoseGridScaling = _decimal(1)
   _derive(pydicom, data, identity, images.tobytes())
   buffer = io.BytesIO()
-  data.save_as(buffer, enforce_file_format=True)
+  # Unlike save_as, it also turns the retired big-endian files around.
+  pydicom.dcmwrite(buffer, data, enforce_file_format=True)
   return buffer.getvalue()
 
 

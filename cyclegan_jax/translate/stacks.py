@@ -51,7 +51,8 @@ def translate_stack(work: Context, job: Job) -> None:
     OSError: the output cannot be written.
   """
   name = str(job.source)
-  is_medical = bool(medical_kind(job.source))
+  kind = medical_kind(job.source)
+  is_medical = bool(kind)
   to_tiff = job.target.suffix.lower() in _TIFF
   slice_axis = work.config.data.slice_axis
   if is_medical and work.options.size and not to_tiff:
@@ -91,9 +92,7 @@ def translate_stack(work: Context, job: Job) -> None:
       translated = _translated(work, job, read, numbers, on_image)
       if to_tiff:
         _write_tiff(work, job, translated, len(numbers), is_medical)
-      elif is_medical and kind_by_name(job.target.name) == medical_kind(
-        job.source
-      ):
+      elif is_medical and kind_by_name(job.target.name) == kind:
         write_scan(
           job.target,
           file,
