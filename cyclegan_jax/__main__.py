@@ -24,7 +24,10 @@ def run(*command: str, program: str = '') -> NoReturn:
 
     keep_compiled_programs()
   signals.raise_on_signals()
-  status = cli.main(argv, program=program)
+  try:
+    status = cli.main(argv, program=program)
+  except SystemExit as end:  # by argparse, after --help
+    status = int(end.code or 0)
   # A thread may still be compiling, or waiting for a disk: Python would wait
   # for it, or crash it.
   for stream in (sys.stdout, sys.stderr):

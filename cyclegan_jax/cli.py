@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import importlib.metadata
+import io
 import logging
 import signal
 import sys
@@ -24,6 +25,8 @@ COMMANDS = {
   'export': 'export',
   'import': 'import_weights',
 }
+
+_SIGPIPE = 13  # which Windows lacks
 
 USAGE = """\
 cyclegan train [--config=FILE] [--workdir=FOLDER] [--config.OPTION=VALUE ...]
@@ -51,6 +54,14 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
     command line; 128 + n after signal n.
   """
   argv = sys.argv[1:] if argv is None else argv
+  _print_any_text()
+  try:
+    return _run(argv, program)
+  except BrokenPipeError:  # nobody reads on, as after `| head -1`
+    return 128 + _SIGPIPE
+
+
+def _run(argv: list[str], program: str) -> int:
   if not argv or argv[0] in ('-h', '--help'):
     print(USAGE)
     return 0 if argv else 2
@@ -73,10 +84,12 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
     except StoppedError as stopped:
       print('stopped before the first step', file=sys.stderr)
       return 128 + stopped.signal
-    except KeyboardInterrupt as stopped:
+    except TerminatedError as stopped:
       print('stopped', file=sys.stderr)
-      is_ctrl_c = not isinstance(stopped, TerminatedError)
-      return 128 + (signal.SIGINT if is_ctrl_c else signal.SIGTERM)
+      return 128 + stopped.signal
+    except KeyboardInterrupt:
+      print('stopped', file=sys.stderr)
+      return 128 + signal.SIGINT
 
 
 def version() -> str:
@@ -93,6 +106,12 @@ def load_command(argv: list[str]) -> Any:
     name = COMMANDS[argv[0]]
     return importlib.import_module(f'cyclegan_jax.commands.{name}')
   return None
+
+
+def _print_any_text() -> None:
+  """Lets standard output replace characters that its encoding lacks."""
+  if isinstance(sys.stdout, io.TextIOWrapper):  # not in a notebook
+    sys.stdout.reconfigure(errors='replace')
 
 
 class _StderrHandler(logging.Handler):

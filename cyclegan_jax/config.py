@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -644,6 +645,12 @@ class ScheduleConfig(Section):
   step_factor: float = option(
     0.1, 'factor of each drop', low=0, high=1, used_by=('step',)
   )
+  max_rate: float = option(
+    0.0,
+    "upper limit of the generators' learning rate; 0 for none. Set when a "
+    'finished run is extended, so that its rate does not rise again',
+    low=0,
+  )
   cycle_end: float = option(
     1.0,
     'factor of the cycle weights at the end of the run, approached linearly; '
@@ -1038,7 +1045,7 @@ _OTHER_NAMES = {
 }
 
 # Options that have moved.
-_FORMER_NAMES = {
+FORMER_NAMES = {
   'log.checkpoint_every_steps': 'checkpoint.every_steps',
   'log.keep_checkpoints': 'checkpoint.keep',
   'log.best_metric': 'checkpoint.best_metric',
@@ -1085,7 +1092,7 @@ def _with_present_names(values: Any) -> Any:
     else value
     for name, value in values.items()
   }
-  for former, present in _FORMER_NAMES.items():
+  for former, present in FORMER_NAMES.items():
     *group, name = former.split('.')
     old = values.get(group[0]) if group else values
     if isinstance(old, dict) and name in old:
@@ -1145,16 +1152,41 @@ def option_paths() -> list[str]:
 
 
 def expand_paths(config: Config) -> Config:
-  """Replaces '~' and environment variables in the options that are paths."""
+  """Applies `expand_path` to the options that are paths.
+
+  Raises:
+    ConfigError: an option is a URL.
+  """
   for path in option_paths():
     if option_at(path).metadata['is_path']:
-      value = os.path.expandvars(os.path.expanduser(value_at(config, path)))
+      try:
+        value = expand_path(value_at(config, path))
+      except ValueError as error:
+        raise ConfigError(f'{path}: {error}') from error
       *_, section, name = path.split('.')
       changes = {name: value}
       config = config.replace(
         **(changes if section == 'config' else {section: changes})
       )
   return config
+
+
+def expand_path(text: str) -> str:
+  """Replaces '~' and environment variables in a path.
+
+  Shells leave both alone in a quoted path, and '~' also in --workdir=~/run.
+
+  Raises:
+    ValueError: it is a URL, which would become a folder of that name.
+  """
+  # One letter is a drive of Windows.
+  if re.match(r'[A-Za-z][A-Za-z0-9+.-]+://', text):
+    scheme = text.partition('://')[0]
+    raise ValueError(
+      f'{text!r} is a URL, and only local files can be used: copy the data to '
+      f'a local disk, or mount {scheme}:// as a folder'
+    )
+  return os.path.expandvars(os.path.expanduser(text))
 
 
 def source_options() -> tuple[str, ...]:
@@ -1205,16 +1237,19 @@ def options_without_effect(
       continue
     section: Section = value_at(config, group)
     selector = f'{group}.{section._selector}'
-    chosen = value_at(config, selector)
+    chosen = value_at(config, selector) if used_by else ''
     # A registered part may use any option.
-    is_built_in = chosen in (option_at(selector).metadata['choices'] or ())
-    if used_by and is_built_in and chosen not in used_by:
+    if used_by and chosen not in used_by and _is_built_in(selector, chosen):
       remedies[path] = f'{selector}={" or ".join(used_by)}'
     elif needs and not value_at(config, needs):
       remedies[path] = needs
     elif path == 'config.epochs' and config.steps:
       remedies[path] = 'config.steps=0'
   return remedies
+
+
+def _is_built_in(path: str, value: Any) -> bool:
+  return value in (option_at(path).metadata['choices'] or ())
 
 
 def same_shape_options(section: type[Section]) -> list[str]:
@@ -1257,11 +1292,6 @@ def similar_options(path: str, *, cutoff: float = 0.0) -> list[str]:
   # The right name in the wrong group, an abbreviation, part of a name, ...
   return [
     *(each for each in known if each == path),
-    *(
-      f'config.{present}'
-      for former, present in _FORMER_NAMES.items()
-      if path == f'config.{former}'
-    ),
     *(each for each in known if names[each] == leaf),
     *(each for each in known if each == _OTHER_NAMES.get(leaf)),
     *(each for each in known if _initials(names[each]) == leaf),

@@ -46,15 +46,22 @@ def make_optimizer(
 
 def learning_rate_schedule(config: Config, *, side: str) -> optax.Schedule:
   """The learning rate of one side, 'gen' or 'disc', by step."""
-  rate = config.optimizer.learning_rate
-  if side == 'disc':
-    rate *= config.optimizer.disc_learning_rate_ratio
-  return make_schedule(
+  of_generators = make_schedule(
     config.schedule,
-    rate,
+    config.optimizer.learning_rate,
     epochs=config.epochs,
     steps_per_epoch=max(config.steps_per_epoch, 1),
   )
+  limit, ratio = config.schedule.max_rate, 1.0
+  if side == 'disc':
+    ratio = config.optimizer.disc_learning_rate_ratio
+
+  def schedule(step: Array) -> Array:
+    rate = of_generators(step)
+    rate = jnp.minimum(rate, limit) if limit else rate
+    return rate if ratio == 1 else rate * ratio
+
+  return schedule
 
 
 def make_schedule(

@@ -13,11 +13,29 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from cyclegan_jax.errors import UserError, one_line
 from cyclegan_jax.types import Array, Key
 
 Tree = TypeVar('Tree')
 
 AXIS = 'devices'
+
+
+def check_devices() -> None:
+  """Checks that JAX has a device.
+
+  Raises:
+    UserError: it has none, since JAX_PLATFORMS names a platform that this
+      machine or this installation of JAX lacks.
+  """
+  try:
+    jax.local_devices()
+  except (RuntimeError, AssertionError) as error:
+    wanted = jax.config.jax_platforms  # type: ignore[attr-defined]
+    raise UserError(
+      f'JAX_PLATFORMS={wanted!r}, but JAX finds no such device '
+      f'({one_line(error)}): unset it, or install JAX for that platform'
+    ) from error
 
 
 def data_parallel(

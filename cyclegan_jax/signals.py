@@ -1,9 +1,14 @@
-"""Handlers for Ctrl-C and SIGTERM."""
+"""Handlers for Ctrl-C, SIGTERM and SIGHUP.
+
+A signal that the parent process ignores, as `nohup` does with SIGHUP and a
+script with SIGINT for its background jobs, stays ignored.
+"""
 
 import concurrent.futures
 import contextlib
 import os
 import signal
+import stat
 import threading
 import time
 import types
@@ -12,7 +17,12 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar('T')
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Windows has no SIGHUP.
+SIGNALS = tuple(
+  signal.Signals[name]
+  for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
+  if hasattr(signal, name)
+)
 
 
 class StoppedError(Exception):
@@ -28,26 +38,54 @@ class StoppedError(Exception):
 
 
 class TerminatedError(KeyboardInterrupt):
-  """SIGTERM, raised like Ctrl-C, so that unfinished files are removed."""
+  """SIGTERM or SIGHUP, raised like Ctrl-C to remove unfinished files.
+
+  Attributes:
+    signal: number of the signal.
+  """
+
+  def __init__(self, signal: int):
+    super().__init__(signal)
+    self.signal = signal
+
+
+def handled_signals() -> list[int]:
+  """Returns the signals that end a command, without ignored ones."""
+  return [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
 
 
 def raise_on_signals() -> None:
-  """Lets SIGINT and SIGTERM raise KeyboardInterrupt or its subclass."""
-  signal.signal(signal.SIGINT, signal.default_int_handler)
-  signal.signal(signal.SIGTERM, _raise_terminated)
+  """Lets signals raise KeyboardInterrupt or its subclass."""
+  for number in handled_signals():
+    is_ctrl_c = number == signal.SIGINT
+    signal.signal(
+      number, signal.default_int_handler if is_ctrl_c else _raise_terminated
+    )
 
 
 def _raise_terminated(number: int, frame: types.FrameType | None) -> None:
-  raise TerminatedError
+  _discard_lost_output()
+  raise TerminatedError(number)
+
+
+def _discard_lost_output() -> None:
+  """Redirects output to a terminal that was closed, where writing fails."""
+  for descriptor in (1, 2):
+    with contextlib.suppress(OSError):  # not open
+      is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+      if is_device and not os.isatty(descriptor):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
 
 
 def exit_on_signals() -> None:
-  """Lets SIGINT and SIGTERM end the process with their usual exit status.
+  """Lets signals end the process with their usual exit status.
 
   For the time while JAX is imported: nothing can be lost then, and an
   exception would print a long traceback.
   """
-  for number in _SIGNALS:
+  for number in handled_signals():
     signal.signal(number, _exit)
 
 
@@ -58,7 +96,7 @@ def _exit(number: int, frame: types.FrameType | None) -> None:
 
 
 class StopSignal:
-  """While active, the first SIGINT or SIGTERM only sets `received`.
+  """While active, the first signal only sets `received`.
 
   A second one ends the process with its usual exit status. Outside the main
   thread, where Python allows no handlers, nothing is installed.
@@ -72,7 +110,7 @@ class StopSignal:
   def __enter__(self) -> Self:
     """Installs the handlers."""
     if threading.current_thread() is threading.main_thread():
-      for number in _SIGNALS:
+      for number in handled_signals():
         self._old[number] = signal.signal(number, self._handle)
     return self
 
@@ -122,6 +160,7 @@ class StopSignal:
       os._exit(128 + number)
     self._received_at = time.monotonic()
     self.received = number
+    _discard_lost_output()
     # The signal may have interrupted a print().
     with contextlib.suppress(OSError):  # a closed pipe
       os.write(2, b'\nstopping after this step; again to stop at once\n')

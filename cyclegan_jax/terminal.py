@@ -11,12 +11,16 @@ def stderr_console(*, quiet: bool = False) -> rich.console.Console:
   Args:
     quiet: whether it prints nothing.
   """
-  console = rich.console.Console(stderr=True, quiet=quiet)
+  console = _Console(stderr=True, quiet=quiet)
   if not is_live(console):
-    console = rich.console.Console(
-      stderr=True, quiet=quiet, force_terminal=False
-    )
+    console = _Console(stderr=True, quiet=quiet, force_terminal=False)
   return console
+
+
+class _Console(rich.console.Console):
+  def on_broken_pipe(self) -> None:
+    """Prints nothing more; Rich would end the process."""
+    self.quiet = True
 
 
 def is_live(console: rich.console.Console) -> bool:

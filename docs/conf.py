@@ -75,6 +75,7 @@ _CONTENTS = """
 
 中文 <README.zh-CN>
 docs/troubleshooting
+docs/extend
 docs/commands
 docs/options
 docs/api

@@ -4,6 +4,7 @@ import gc
 import importlib
 import os
 import pathlib
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -85,6 +86,14 @@ def strict_dtypes() -> Iterator[None]:
   """No mixed dtypes."""
   with jax.numpy_dtype_promotion('strict'):
     yield
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+  """Lets SIGHUP work in the processes of a test, also under nohup."""
+  old = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, old)
 
 
 @pytest.fixture

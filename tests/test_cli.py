@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -261,6 +262,163 @@ def test_warnings_come_after_the_facts(tmp_path, capsys):
   assert line.split(' of ', 1)[1] in out
   config = json.loads((tmp_path / 'run' / 'config.json').read_text())
   assert config['data']['name'] == 'folder'
+
+
+def start(command, **options):
+  """`python -m cyclegan_jax` as a process."""
+  return run(
+    *('-m', 'cyclegan_jax', *map(str, command)),
+    **{'env': os.environ | {'PYTHONPATH': str(ROOT)}} | options,
+  )
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('command', list(cli.COMMANDS))
+def test_a_platform_that_is_missing(command, trained_run, tmp_path):
+  weights = tmp_path / 'ab.safetensors'
+  arguments = {
+    'train': [TINY],
+    'translate': [trained_run, ROOT / 'experiments', '--to', 'x'],
+    'evaluate': [trained_run, '--features', 'none'],
+    'compare': [trained_run],
+    'serve': [trained_run],
+    'export': [trained_run, '--format', 'safetensors', '--to', 'y'],
+    'import': [weights, '--to', 'z'],
+  }
+  if command == 'import':
+    to = ['--to', str(weights), '--direction', 'ab', '--format', 'safetensors']
+    assert cli.main(['export', str(trained_run), *to]) == 0
+  done = start(
+    [command, *arguments[command]],
+    env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cuda'},
+  )
+  assert 'Traceback' not in done.stderr
+  if command == 'compare':
+    # Its page has everything but pictures.
+    assert 'JAX_PLATFORMS' in done.stderr
+  else:
+    assert 'JAX_PLATFORMS' in done.stderr.splitlines()[-1]
+    assert done.stderr.count('error: ') == 1
+  assert done.returncode == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('command', list(cli.COMMANDS))
+def test_paths_that_no_command_takes(command, tmp_path, capsys):
+  for path in ('gs://bucket/x', 'x' * 300):
+    if command == 'train':
+      arguments = [f'--workdir={path}']
+    else:
+      arguments = [path, '--to', 'x', '--format', 'onnx']
+    assert cli.main([command, *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert path[:20] in line
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('is_buffered', [True, False])
+@pytest.mark.parametrize('argv', [['train', '--help'], ['compare', '--help']])
+def test_nobody_reads_standard_output(argv, is_buffered):
+  reader, writer = os.pipe()
+  os.close(reader)
+  env = os.environ | {'PYTHONPATH': str(ROOT)}
+  env |= {} if is_buffered else {'PYTHONUNBUFFERED': '1'}
+  done = subprocess.run(
+    [sys.executable, '-m', 'cyclegan_jax', *argv],
+    stdout=writer,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=env,
+  )
+  os.close(writer)
+  assert done.stderr == ''
+  assert done.returncode in (0, 141)
+
+
+@pytest.mark.process
+def test_nobody_reads_standard_error(tmp_path):
+  """A run goes on, as its messages are not its result."""
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = subprocess.run(
+    [sys.executable, '-m', 'cyclegan_jax', 'train', TINY, '--workdir=run'],
+    stdout=subprocess.PIPE,
+    stderr=writer,
+    text=True,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+  )
+  os.close(writer)
+  assert done.returncode == 0
+  assert (tmp_path / 'run' / 'checkpoints' / '8').is_dir()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('encoding', ['ascii', 'cp1252'])
+def test_an_encoding_without_arrows(encoding, trained_run, tmp_path):
+  done = start(
+    ['evaluate', trained_run, '--features', 'none', '--to', 'x.json'],
+    env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': encoding},
+    encoding=encoding,
+  )
+  assert (done.returncode, done.stderr.strip()) == (0, '')
+  assert 'a ? b' in done.stdout
+  assert 'a → b' in (tmp_path / 'x.md').read_text(encoding='utf-8')
+
+
+@pytest.mark.process
+def test_without_posix_locks(tmp_path):
+  """As on Windows, which has no module fcntl."""
+  pathlib.Path('no_fcntl.py').write_text(
+    'import sys\n'
+    "sys.modules['fcntl'] = None\n"
+    'from cyclegan_jax.__main__ import run\n'
+    'run()\n'
+  )
+  env = os.environ | {'PYTHONPATH': str(ROOT)}
+  for command in cli.COMMANDS:
+    done = run('no_fcntl.py', command, '--help', env=env)
+    assert done.returncode == 0, done.stderr
+  done = run('no_fcntl.py', 'train', TINY, '--workdir=run', env=env)
+  assert done.returncode == 0
+  assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.skipif(
+  os.geteuid() != 0 or not shutil.which('setpriv'), reason='needs root'
+)
+def test_a_user_without_a_name_and_a_home(trained_run, tmp_path):
+  home = tmp_path / 'here'
+  home.mkdir(mode=0o777)
+  home.chmod(0o777)
+  kept = ('PATH', 'XLA_FLAGS')
+  env = {name: os.environ[name] for name in kept} | {'PYTHONPATH': str(ROOT)}
+  cache = {'JAX_COMPILATION_CACHE_DIR': os.environ['JAX_COMPILATION_CACHE_DIR']}
+  # It may read all files, as those of the tests may be closed to it.
+  may_read = '=+dac_read_search'
+  user = [
+    *('setpriv', '--reuid=12345', '--regid=12345', '--clear-groups'),
+    *(f'--inh-caps{may_read}', f'--ambient-caps{may_read}'),
+    *(sys.executable, '-m', 'cyclegan_jax'),
+  ]
+  for command in (
+    *([name, '--help'] for name in cli.COMMANDS),
+    ['train', TINY, '--workdir=run'],
+    ['evaluate', trained_run, '--to', 'x.json'],
+    ['compare', 'run', '--images=1'],
+  ):
+    done = subprocess.run(
+      [*user, *map(str, command)],
+      cwd=home,
+      # Without it, commands look for a place of their own when they start.
+      env=env if '--help' in command else env | cache,
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, (command, done.stderr)
+    assert 'Traceback' not in done.stderr
+  assert not (home / '~').exists()
 
 
 # A run on folders with images that can't be read.

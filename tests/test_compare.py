@@ -565,6 +565,9 @@ def test_errors_of_the_user(tmp_path):
     assert part in str(caught.value)
     assert not to.exists()
   assert records.read_bytes() == before
+  to.write_text('mine')
+  assert compare_runs([run], to, num_images=0, overwrite=True) == []
+  assert compare_runs([run], to, num_images=0) == []  # a comparison now
 
 
 def test_a_data_folder_that_does_not_exist(runs, tmp_path):

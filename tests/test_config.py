@@ -510,3 +510,15 @@ def test_paths_are_expanded(monkeypatch):
   assert expanded.data.train_a == '/home/me/a'
   assert expanded.init_from == '/data/run'
   assert expand_paths(expanded) == expanded
+
+
+@pytest.mark.parametrize(
+  'path', [p for p in option_paths() if option_at(p).metadata['is_path']]
+)
+def test_urls_are_no_paths(path):
+  *_, section, name = path.split('.')
+  changes = {name: 'gs://bucket/x'}
+  if section != 'config':
+    changes = {section: changes}
+  with pytest.raises(ConfigError, match=path):
+    expand_paths(Config().replace(**changes))

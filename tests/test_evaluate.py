@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 
 import jax
 import pytest
@@ -9,7 +10,13 @@ from PIL import Image
 
 from cyclegan_jax.commands import evaluate as command
 from cyclegan_jax.config import Config
-from cyclegan_jax.errors import ConfigError, DataError, UserError, WeightsError
+from cyclegan_jax.errors import (
+  ConfigError,
+  DataError,
+  UserError,
+  WeightsError,
+  WorkdirError,
+)
 from cyclegan_jax.evaluation import pretrained
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage.checkpoint import Saver
@@ -123,6 +130,65 @@ def test_scores_on_another_folder(run, folder, tmp_path, capsys, monkeypatch):
 def test_invalid_options(words):
   with pytest.raises(ConfigError, match=f'argument {words[0]}'):
     call('run', *words)
+
+
+def test_images_of_one_domain(run, folder, capsys):
+  shutil.rmtree(folder / 'testB')
+  assert call(run, '--data', folder, *NO_FEATURES) == 0
+  content = read(run / 'evaluation' / '8_mine.json')
+  assert list(content['images']) == ['a']
+  assert list(content['directions']['ab']) == ['cycle_l1']
+  assert content['directions']['ba'] == {}
+  assert any('images of b' in note for note in content['notes'])
+  archive = shutil.make_archive(str(folder), 'zip', folder)
+  assert call(run, '--data', archive, '--palette', 'cityscapes') == 0
+  zipped = read(run / 'evaluation' / '8_mine.json')
+  sums = [each['images']['a']['sha256'] for each in (content, zipped)]
+  assert sums[0] == sums[1]
+
+
+def test_a_folder_without_images_of_a_domain(run, folder, tmp_path):
+  for letter in 'AB':
+    (folder / f'test{letter}').rename(folder / f'photos{letter}')
+  for path in (folder, folder / 'gone'):
+    with pytest.raises(DataError, match=f'{path}.*') as caught:
+      call(run, '--data', path, *NO_FEATURES)
+    assert '--data' in str(caught.value)
+    assert 'config.' not in str(caught.value)
+
+
+def test_images_that_the_only_generator_does_not_take(tmp_path, folder):
+  shutil.rmtree(folder / 'testA')
+  state = create_train_state(CONFIG, jax.random.key(0))
+  with Saver(
+    tmp_path / 'one' / 'checkpoints', CONFIG, directions=('ab',)
+  ) as saver:
+    saver.save(state)
+  with pytest.raises(DataError, match='testA.*--data'):
+    call(tmp_path / 'one', '--data', folder, *NO_FEATURES)
+
+
+def test_files_of_others_are_kept(run, tmp_path):
+  to = tmp_path / 'report.json'
+  for name in ('report.json', 'report.md'):
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(WorkdirError, match=f'{name}.*--to'):
+      call(run, '--to', to, *NO_FEATURES)
+    assert (tmp_path / name).read_text() == 'mine'
+    (tmp_path / name).unlink()
+  to.with_suffix('.md').write_text('mine')
+  assert call(run, '--to', to, '--overwrite', *NO_FEATURES) == 0
+  assert read(to)['step'] == 8
+  # An evaluation is replaced.
+  assert call(run, '--to', to, '--seed', '1', *NO_FEATURES) == 0
+  assert read(to)['seed'] == 1
+
+
+def test_a_table_that_cannot_be_stored_is_shown(run, capsys):
+  (run / 'evaluation').write_text('a file in its place')
+  with pytest.raises(WorkdirError, match='--to'):
+    call(run, *NO_FEATURES)
+  assert '| cycle_l1' in capsys.readouterr().out
 
 
 def test_missing_images_of_the_run(tmp_path):

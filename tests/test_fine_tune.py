@@ -111,6 +111,19 @@ def test_goes_on_without_the_source(tuned, source, tmp_path):
   result = train(tuned, tmp_path / 'run')
   assert result.start_step == 2
   assert_same(result.state, straight)
+  # It is also resumed with the source in another place, if that has the same
+  # networks, or none is there but the checksum is given.
+  known = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  for changes in (
+    {'init_from': str(source[0])},
+    {'init_from': 'gone', 'init_sha256': known['init_sha256']},
+  ):
+    assert train(tuned.replace(**changes), tmp_path / 'run').start_step == 4
+  with pytest.raises(WorkdirError, match='config.init_from'):
+    train(tuned.replace(init_from='nowhere'), tmp_path / 'run')
+  others = str(source[0] / 'checkpoints' / '0')
+  with pytest.raises(ConfigError, match='config.init_from'):
+    train(tuned.replace(init_from=others), tmp_path / 'run')
 
 
 @pytest.mark.slow

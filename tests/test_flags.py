@@ -3,14 +3,15 @@ import sys
 
 import pytest
 
+from cyclegan_jax.commands.parser import local_path
 from cyclegan_jax.commands.train_flags import (
   USAGE,
   options_help,
   parse_train_flags,
 )
 from cyclegan_jax.config import (
-  _FORMER_NAMES,
   _OTHER_NAMES,
+  FORMER_NAMES,
   Config,
   from_config_dict,
   option_paths,
@@ -120,6 +121,34 @@ def test_switches(flag, expected):
 )
 def test_paths_of_any_letters(path):
   assert config_of(f'--config.data.path={path}').data.path == path
+
+
+def test_home_and_variables_in_paths(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.setenv('DISK', str(tmp_path / 'disk'))
+  (tmp_path / 'mine.py').write_bytes(DEFAULT.read_bytes())
+  flags = parse_train_flags(['--config=~/mine.py', '--workdir=$DISK/run'])
+  assert flags.workdir == tmp_path / 'disk' / 'run'
+  assert parse_train_flags(['--workdir', '~/run']).workdir == tmp_path / 'run'
+  for arguments in (['$DISK/a.png'], [f'{tmp_path}/disk/a.png']):
+    assert list(map(local_path, arguments)) == [tmp_path / 'disk' / 'a.png']
+
+
+@pytest.mark.parametrize(
+  'path', ['C:/data', r'C:\data', 'C://data', '10:30 photos', 'x:/y']
+)
+def test_colons_in_paths(path):
+  assert local_path(path) == pathlib.Path(path)
+  assert parse_train_flags([f'--workdir={path}']).workdir == pathlib.Path(path)
+
+
+@pytest.mark.parametrize('option', ['--workdir', '--config'])
+@pytest.mark.parametrize(
+  'path', ['gs://bucket/run', 'https://x.org/a.py', 'file:///run', 'x' * 300]
+)
+def test_paths_that_no_file_can_have(option, path):
+  with pytest.raises(ConfigError, match=f'{option}: .*{path[:10]}'):
+    parse_train_flags([f'{option}={path}'])
 
 
 def test_an_empty_workdir_is_none():
@@ -291,10 +320,9 @@ def test_a_wrong_flag(argv, expected):
     ('gpu_ids', 'config.num_devices'),
     ('name', 'workdir'),
     ('checkpoints_dir', 'workdir'),
-    ('config.log.keep_checkpoints', 'config.checkpoint.keep'),
   ],
 )
-def test_names_of_other_trainers_and_of_older_versions(flag, expected):
+def test_names_of_other_trainers(flag, expected):
   message = message_of(f'--{flag}=4')
   assert message.startswith((f'--{flag} ', f'{flag} '))
   assert message.endswith(f' {expected}?') or message.endswith(
@@ -302,10 +330,19 @@ def test_names_of_other_trainers_and_of_older_versions(flag, expected):
   )
 
 
+def test_former_names_are_accepted():
+  flags = parse_train_flags(
+    ['--config.log.keep_checkpoints=7', '--config.log.doctor=False']
+  )
+  assert flags.config.checkpoint.keep == 7
+  assert not flags.config.diagnostics.enabled
+  assert 'config.checkpoint.keep' in flags.explicit
+
+
 def test_other_names_are_of_options():
   known = {*option_paths()}
   assert {*_OTHER_NAMES.values()} <= known
-  assert {f'config.{name}' for name in _FORMER_NAMES.values()} <= known
+  assert {f'config.{name}' for name in FORMER_NAMES.values()} <= known
 
 
 # Options that follow from others.

@@ -257,14 +257,17 @@ def test_the_command_line(plugin, trained_run, tmp_path, capsys):
   assert '| change ' in capsys.readouterr().out
 
 
-def code_blocks():
-  text = (pathlib.Path(__file__).parent.parent / 'docs/extend.md').read_text()
+def code_blocks(name):
+  text = (pathlib.Path(__file__).parent.parent / name).read_text()
   return re.findall(r'```python\n(.*?)```', text, re.S)
 
 
 def test_the_examples_of_the_docs_train(tiny_config, tmp_path):
-  blocks = code_blocks()
-  assert len(blocks) == 4
+  blocks = [
+    *(block for block in code_blocks('README.md') if 'register' in block),
+    *code_blocks('docs/extend.md'),
+  ]
+  assert len(blocks) == 5
   for index, block in enumerate(blocks):
     assert block.count('\n') < 20
     path = tmp_path / f'example_{index}.py'

@@ -80,7 +80,10 @@ def test_threads_and_checkpoints_change_nothing(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures('hangup')
+@pytest.mark.parametrize(
+  'number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+)
 def test_resumed_after_a_signal(number, trained_run, load_preset, tmp_path):
   workdir = tmp_path / 'run'
   # Long enough to be still at it when the signal comes.

@@ -570,7 +570,10 @@ def test_a_connection_without_progress_is_closed(hasty_port, sent):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures('hangup')
+@pytest.mark.parametrize(
+  'number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+)
 def test_a_signal_ends_the_server(runs, tmp_path, number):
   env = {**os.environ, 'TMPDIR': str(tmp_path)}
   image = pages.encode(np.zeros((900, 900, 3), np.uint8))

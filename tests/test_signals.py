@@ -1,6 +1,7 @@
 import contextlib
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
@@ -12,7 +13,60 @@ import pytest
 from cyclegan_jax import signals
 from cyclegan_jax.signals import StoppedError, StopSignal
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+pytestmark = pytest.mark.usefixtures('hangup')
+
+
+@pytest.mark.parametrize('number', NUMBERS)
+def test_an_ignored_signal_stays_ignored(number):
+  before = {n: signal.getsignal(n) for n in NUMBERS}
+  signal.signal(number, signal.SIG_IGN)
+  try:
+    signals.exit_on_signals()
+    os.kill(os.getpid(), number)
+    signals.raise_on_signals()
+    os.kill(os.getpid(), number)
+    with StopSignal() as stop:
+      os.kill(os.getpid(), number)
+    assert stop.received is None
+    assert signal.getsignal(number) is signal.SIG_IGN
+  finally:
+    for n, handler in before.items():
+      signal.signal(n, handler)
+
+
+def test_a_terminal_that_is_closed():
+  """The process continues, and what it prints is lost."""
+  program = f"""
+import fcntl
+import os
+import runpy
+import sys
+import termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+StopSignal = runpy.run_path({signals.__file__!r})['StopSignal']
+with StopSignal() as stop:
+  print('ready', flush=True)
+  while stop.received is None:
+    pass
+  print('to nobody', flush=True)
+  print('to nobody', file=sys.stderr, flush=True)
+os._exit(128 + stop.received)
+"""
+  parent, child = pty.openpty()
+  process = subprocess.Popen(
+    [sys.executable, '-c', program],
+    stdin=child,
+    stdout=child,
+    stderr=child,
+    start_new_session=True,
+  )
+  os.close(child)
+  assert os.read(parent, 5) == b'ready'
+  os.close(parent)
+  assert process.wait(60) == 128 + signal.SIGHUP
 
 
 @pytest.mark.parametrize('number', NUMBERS)
@@ -108,6 +162,7 @@ def test_a_signal_leaves_a_call_behind():
 @pytest.mark.parametrize(
   'number, command',
   [
+    (signal.SIGHUP, 'main.py'),
     (signal.SIGINT, 'main.py'),
     (signal.SIGTERM, '-m cyclegan_jax train'),
   ],

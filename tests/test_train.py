@@ -189,7 +189,7 @@ def test_images_that_changed_between_two_starts(config, tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_a_folder_that_moved_is_the_same(config, tmp_path, caplog):
+def test_a_folder_that_moved_is_the_same(config, tmp_path, monkeypatch):
   """But for its path, which is an option of the run."""
   config = folder_config(config, tmp_path / 'old')
   first = train(config, tmp_path / 'one')
@@ -197,12 +197,53 @@ def test_a_folder_that_moved_is_the_same(config, tmp_path, caplog):
   moved = config.replace(data={'path': str(tmp_path / 'new')})
   second = train(moved, tmp_path / 'two')
   assert_same(first.state, second.state)
+  # Either run is resumed with the images in another place, as a relative path
+  # and as an archive.
+  monkeypatch.chdir(tmp_path)
+  shutil.make_archive('zipped', 'zip', tmp_path / 'new')
+  for place in ('new', 'zipped.zip'):
+    more = config.replace(data={'path': place}, steps=9)
+    result = train(more, tmp_path / 'one')
+    assert (result.start_step, int(result.state.step)) == (8, 9)
+    shutil.rmtree(tmp_path / 'one' / 'checkpoints' / '9')
+  # Other images in another place are those of another run.
+  (tmp_path / 'new' / 'trainA' / '1.png').unlink()
+  with pytest.raises(WorkdirError, match=r'config\.data\.path'):
+    train(moved, tmp_path / 'one')
   data = [
     checkpoint.load(tmp_path / run / 'checkpoints' / '8').data
     for run in ('one', 'two')
   ]
   assert data[0] == data[1]
   assert data[0]['train_a']['count'] == 5
+
+
+def test_files_of_others_end_a_new_run(config, tmp_path):
+  for name in ('index.html', 'metrics.jsonl', 'evaluation.md'):
+    path = tmp_path / name
+    path.write_text('mine')
+    with pytest.raises(WorkdirError, match=f'{path}.*--workdir'):
+      train(config, tmp_path)
+    assert path.read_text() == 'mine'
+    path.unlink()
+
+
+@pytest.mark.parametrize('on_save_error', ['retry', 'stop'])
+def test_a_first_checkpoint_that_cannot_be_written(
+  on_save_error, config, tmp_path, capsys
+):
+  (tmp_path / 'checkpoints').write_text('a file in its place')
+  faults = {'on_save_error': on_save_error}
+  with pytest.raises(WorkdirError, match=f'{tmp_path}.*--workdir'):
+    train(config.replace(faults=faults), tmp_path)
+  assert 'compiling' not in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf_8(config, tmp_path):
+  workdir = tmp_path / os.fsdecode(b'r\xe9sum\xe9')
+  with pytest.raises(WorkdirError, match='--workdir'):
+    train(config, workdir)
+  assert not workdir.exists()
 
 
 # One process a folder.

@@ -516,7 +516,14 @@ def test_the_gallery(resnet, tmp_path):
   (to / 'a.png').unlink()
   outcome = translate_files(resnet, inputs, to, options)
   assert (outcome.num_made, outcome.num_kept) == (2, 1)
-  assert '"c.png"' in (to / 'index.html').read_text()
+  page = to / 'index.html'
+  assert '"c.png"' in page.read_text()
+  # A page of others is kept, also in a folder of translations.
+  page.write_text('mine')
+  with pytest.raises(ConfigError, match=str(page)):
+    translate_files(resnet, inputs, to, options)
+  assert page.read_text() == 'mine'
+  assert translate_files(resnet, inputs, to).failed == []
 
 
 @pytest.mark.media

@@ -297,5 +297,5 @@ def test_a_run_on_deep_images_and_its_resume(folders, tmp_path):
   assert result.start_step == 2
   assert int(result.state.step) == 3
   assert result.config.data.high_b == saved['high_b']
-  _, config = checkpoint.load(tmp_path / 'run')
+  config = checkpoint.load(tmp_path / 'run').config
   assert config.data.low_b == saved['low_b']

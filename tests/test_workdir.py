@@ -16,7 +16,6 @@ from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.storage.workdir import (
   check_free_space,
-  check_same_run,
   lock_workdir,
   make_workdir,
   read_config,
@@ -97,52 +96,6 @@ def test_a_damaged_config(tmp_path, content):
 def test_a_config_that_is_a_folder(tmp_path):
   (tmp_path / 'config.json').mkdir()
   assert 'config.json' in message_of(read_config, tmp_path)
-
-
-# Options of a resumed run.
-
-
-def check(changes, old=None):
-  old = old or Config()
-  check_same_run(pathlib.Path('run'), old, old.replace(**changes))
-
-
-@pytest.mark.parametrize(
-  'changes',
-  [
-    {'steps': 10_000},
-    {'epochs': 99},
-    {'num_devices': 3},
-    {'data': {'num_workers': 9, 'prefetch_batches': 9, 'cache_gib': 0.5}},
-    {'data': {'max_corrupt': 0}},
-    {'log': {'samples_every_steps': 7}, 'checkpoint': {'keep': 9}},
-    {'evaluation': {'every_steps': 7}, 'faults': {'on_save_error': 'stop'}},
-  ],
-)
-def test_options_that_may_change(changes):
-  check(changes)
-
-
-@pytest.mark.parametrize(
-  'changes, option',
-  [
-    ({'steps_per_epoch': 5}, 'config.steps_per_epoch: 0 -> 5'),
-    ({'batch_size': 8}, 'config.batch_size: 4 -> 8'),
-    ({'data': {'flip': False}}, 'config.data.flip: True -> False'),
-    ({'loss': {'cycle_a': 5.0}}, 'config.loss.cycle_a: 10.0 -> 5.0'),
-  ],
-)
-def test_options_that_may_not_change(changes, option):
-  changes = {**changes, 'log': {'num_samples': 3}}
-  message = message_of(check, changes)
-  assert f'({option})' in message
-
-
-@pytest.mark.parametrize('name', ['linear', 'cosine'])
-@pytest.mark.parametrize('length', ['steps', 'epochs'])
-def test_the_length_may_not_change_if_rates_depend_on_it(name, length):
-  old = Config().replace(steps=90, epochs=9, schedule={'name': name})
-  assert f'config.{length}: ' in message_of(check, {length: 120}, old)
 
 
 # One process at a time.

@@ -5,7 +5,7 @@ import pathlib
 import re
 import sys
 
-from cyclegan_jax.commands.parser import Parser, whole_number
+from cyclegan_jax.commands.parser import Parser, local_path, whole_number
 from cyclegan_jax.compare.page import compare_runs
 
 
@@ -18,6 +18,7 @@ def run(argv: list[str], program: str) -> int:
     num_images=options.images,
     data=options.data,
     metrics=options.metrics,
+    overwrite=options.overwrite,
   )
   print(options.to)
   for message in missing:
@@ -35,14 +36,14 @@ def _parser(program: str) -> Parser:
   add = parser.add_argument
   add(
     'runs',
-    type=pathlib.Path,
+    type=local_path,
     nargs='+',
     metavar='RUN',
     help="a run's folder, or a checkpoint's",
   )
   add(
     '--to',
-    type=pathlib.Path,
+    type=local_path,
     default=pathlib.Path('compare.html'),
     help='the page (default: compare.html)',
   )
@@ -55,7 +56,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--data',
-    type=pathlib.Path,
+    type=local_path,
     metavar='FOLDER',
     help="images in place of the first run's test images: a folder of them, "
     'or of testA and testB',
@@ -65,6 +66,11 @@ def _parser(program: str) -> Parser:
     type=_pattern,
     metavar='REGEX',
     help="curves to show, by name: 'cycle|evaluation' (default: all)",
+  )
+  add(
+    '--overwrite',
+    action='store_true',
+    help='replace a file that is no comparison',
   )
   return parser
 

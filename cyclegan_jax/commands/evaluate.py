@@ -1,6 +1,7 @@
 """`cyclegan evaluate`."""
 
 import contextlib
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -8,19 +9,26 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
-from cyclegan_jax.commands.parser import Parser, random_seed, whole_number
+from cyclegan_jax.commands.parser import (
+  Parser,
+  local_path,
+  random_seed,
+  whole_number,
+)
 from cyclegan_jax.config import Config
+from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import (
   Images,
-  domain_folders,
   folder_options,
   open_images,
+  open_test_images,
 )
-from cyclegan_jax.errors import ConfigError, DataError
+from cyclegan_jax.errors import ConfigError, DataError, WorkdirError, printable
 from cyclegan_jax.evaluation.evaluator import Evaluator, OnProgress
 from cyclegan_jax.evaluation.pretrained import choose_extractor
-from cyclegan_jax.evaluation.results import EVALUATION_FOLDER
+from cyclegan_jax.evaluation.results import EVALUATION_FOLDER, is_evaluation
 from cyclegan_jax.metrics.label_maps import Palette, read_palette
+from cyclegan_jax.parallel import check_devices
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
@@ -39,12 +47,25 @@ def run(argv: list[str], program: str) -> int:
     )
   # Small files first: their errors should not wait for the checkpoint.
   palette = read_palette(options.palette or '')
+  check_devices()
   name = 'inception' if options.inception else options.features
   extractor = choose_extractor(name, weights=options.inception)
   found = checkpoint.load(options.checkpoint)
   if options.palette is None:
     palette = _palette_of_run(found.config)
+  step = int(found.state.step)
+  path = options.to or _default_path(found.path, step, options.data)
+  if not options.overwrite:
+    _check_targets(path)
   config, images = _open_images(found.config, options.data)
+  if not any(
+    f'test_{direction[0]}' in images for direction in found.directions
+  ):
+    raise DataError(
+      f'{options.data} has no images that {found.path} translates, which was '
+      f'imported for direction {" and ".join(found.directions)} only: give a '
+      f'folder with test{found.directions[0][0].upper()} with --data'
+    )
   with _progress_bars() as on_progress:
     evaluator = Evaluator(
       config,
@@ -58,14 +79,13 @@ def run(argv: list[str], program: str) -> int:
       on_progress=on_progress,
     )
     evaluation = evaluator(found.state.translators)
-  step = int(found.state.step)
-  path = options.to or _default_path(found.path, step, options.data)
   texts = evaluation.files(step, stem=path.stem)
+  # First, as it took long and the disk may refuse it.
+  print(texts[f'{path.stem}.md'], flush=True)
   with explain_disk_errors(path.parent, option='--to'):
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
       replace_text(path.with_name(name), text)
-  print(texts[f'{path.stem}.md'])
   print(f'written to {path} and {path.with_suffix(".md")}')
   for message in evaluation.failures:
     print(f'error: {message}', file=sys.stderr)
@@ -79,18 +99,23 @@ def _parser(program: str) -> Parser:
     'baselines: the untranslated copy, and real against real.',
   )
   add = parser.add_argument
-  add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=local_path, help="a run's folder, or a checkpoint's")
   add(
     '--data',
-    type=pathlib.Path,
-    help='a folder with testA and testB, or a .zip of it, in place of the '
-    "run's own images",
+    type=local_path,
+    help='a folder with testA or testB or both, or a .zip of it, in place of '
+    "the run's own images",
   )
   add(
     '--to',
-    type=pathlib.Path,
+    type=local_path,
     help='the .json file; a table goes beside it as .md (default: '
     "evaluation/<step>.json in the run's folder)",
+  )
+  add(
+    '--overwrite',
+    action='store_true',
+    help='replace files that are no evaluations',
   )
   add(
     '--features',
@@ -102,7 +127,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--inception',
-    type=pathlib.Path,
+    type=local_path,
     help="Inception's weights: pt_inception-2015-12-05-6726825d.pth",
   )
   add(
@@ -118,6 +143,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--palette',
+    type=lambda text: text and str(local_path(text)),
     help="colors of label maps: 'cityscapes', or a file of them; 'none' "
     "(default: the run's config.evaluation.palette)",
   )
@@ -152,12 +178,26 @@ def _open_images(
       raise DataError(
         f"{error}; or give another folder's images with --data"
       ) from error
-  inner = domain_folders(folder)
-  config = config.replace(data=folder_options(folder, inner))
-  images = open_images(config.data)
-  for domain in inner:
-    del images[f'train_{domain}']  # the test images again
-  return config, images
+  config = config.replace(data=folder_options(folder, {}))
+  images = open_test_images(config.data, option='--data')
+  if not images:
+    raise DataError(
+      f'{printable(str(folder))} has neither a folder testA nor testB (nor '
+      'trainA, trainB): give one that has with --data'
+    )
+  return config, with_values(images, config.data)
+
+
+def _check_targets(path: pathlib.Path) -> None:
+  """Makes sure that only older evaluations are overwritten."""
+  for target in (path, path.with_suffix('.md')):
+    if os.path.isdir(target):
+      raise WorkdirError(f'{target} is a folder: give a file with --to')
+    if os.path.exists(target) and not is_evaluation(target):
+      raise WorkdirError(
+        f'{target} exists and was not written by this command: give another '
+        '--to, or --overwrite'
+      )
 
 
 def _default_path(

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 import shlex
 
-from cyclegan_jax.commands.parser import Parser, random_seed
+from cyclegan_jax.commands.parser import Parser, local_path, random_seed
 from cyclegan_jax.config import Direction
 from cyclegan_jax.errors import UserError, WorkdirError
 from cyclegan_jax.export import pth_file
@@ -204,7 +204,7 @@ def _parser(program: str) -> Parser:
     'run on random images and compared with the translator first.',
   )
   add = parser.add_argument
-  add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=local_path, help="a run's folder, or a checkpoint's")
   add(
     '--format',
     choices=(*FORMATS, 'web'),
@@ -216,7 +216,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--to',
-    type=pathlib.Path,
+    type=local_path,
     required=True,
     help='folder for both directions; with --direction also a file, whose '
     'ending is the format: ab.onnx',
@@ -238,7 +238,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--onnxruntime-web',
-    type=pathlib.Path,
+    type=local_path,
     metavar='FILE|FOLDER',
     help=f'{PACKAGE} for --format web, as npm packs or unpacks it (default: '
     'npm downloads it)',

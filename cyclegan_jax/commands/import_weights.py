@@ -4,12 +4,11 @@ import os
 import pathlib
 import shlex
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from cyclegan_jax.commands.parser import Parser
+from cyclegan_jax.commands.parser import Parser, local_path
 from cyclegan_jax.config import Config, Direction
 from cyclegan_jax.errors import WeightsError, WorkdirError
 from cyclegan_jax.export.safetensors_file import is_ours, read_model
@@ -22,6 +21,7 @@ from cyclegan_jax.interop.weight_files import (
   read_renames,
   read_tensors,
 )
+from cyclegan_jax.parallel import check_devices
 from cyclegan_jax.state import (
   TrainState,
   abstract_train_state,
@@ -42,6 +42,7 @@ def run(argv: list[str], program: str) -> int:
     parser.error('argument --direction: is for one generator alone')
   if args.to.is_file() or (args.to.is_dir() and any(args.to.iterdir())):
     raise WorkdirError(f'{args.to} is not empty. Give another --to.')
+  check_devices()
   renames = read_renames(args.map) if args.map else {}
   generators = [
     _read_generator(path, renames, args.dropout) for path in args.generators
@@ -81,23 +82,22 @@ def _parser(program: str) -> Parser:
     'needed, and no code in a file is run.',
   )
   add = parser.add_argument
-  path: Any = pathlib.Path
   add(
     'generators',
-    type=path,
+    type=local_path,
     nargs='+',
     metavar='weights',
     help='latest_net_G_A.pth, which maps a to b, and latest_net_G_B.pth; or '
     'ab.safetensors and ba.safetensors',
   )
-  add('--to', type=path, required=True, help='folder for the checkpoint')
+  add('--to', type=local_path, required=True, help='folder for the checkpoint')
   add(
     '--direction',
     choices=('ab', 'ba'),
     help='direction of a single generator (default: as in the file, or ab)',
   )
-  add('--d-a', type=path, help='latest_net_D_A.pth, for images of b')
-  add('--d-b', type=path, help='latest_net_D_B.pth, for images of a')
+  add('--d-a', type=local_path, help='latest_net_D_A.pth, for images of b')
+  add('--d-b', type=local_path, help='latest_net_D_B.pth, for images of a')
   add(
     '--size',
     type=int,
@@ -110,7 +110,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--map',
-    type=path,
+    type=local_path,
     help="JSON object with the authors' names by the file's names; a key that "
     'ends in a dot replaces a prefix, null leaves tensors out',
   )
@@ -153,7 +153,10 @@ def _directions(
 def _check_memory(config: Config) -> None:
   """Checks the size: the config in a file may ask for a pool of millions."""
   needed = num_bytes(abstract_train_state(config))
-  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  try:
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  except (AttributeError, ValueError):  # Windows
+    return
   if needed > memory:
     raise WeightsError(
       f'a checkpoint would take {gib(needed)} with its optimizers and pools '

@@ -1,12 +1,16 @@
 """Argument parsing that the commands share."""
 
 import argparse
+import errno
+import os
+import pathlib
 import re
 from collections.abc import Callable
 from typing import NoReturn
 
 from cyclegan_jax import register
-from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.config import expand_path
+from cyclegan_jax.errors import ConfigError, one_line, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +31,28 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     """Raises ConfigError."""
     raise ConfigError(f'{message}: see {self.prog} --help')
+
+
+def local_path(text: str) -> pathlib.Path:
+  """Argument type for paths: existing ones, and those of outputs.
+
+  Replaces '~' and environment variables, and rejects what no call of the
+  system takes, such as names that are too long.
+  """
+  try:
+    path = expand_path(text)
+    os.stat(path)
+  except (FileNotFoundError, NotADirectoryError):
+    pass  # an output, or reported by the command
+  except OSError as error:
+    if error.errno != errno.EINVAL:  # Windows: a pattern such as *.png
+      raise argparse.ArgumentTypeError(
+        f'{printable(text)} cannot be opened ({one_line(error)}): give another '
+        'path'
+      ) from error
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
+  return pathlib.Path(path)
 
 
 def whole_number(low: int, high: int = 10**12) -> Callable[[str], int]:

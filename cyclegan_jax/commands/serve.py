@@ -1,8 +1,6 @@
 """`cyclegan serve`."""
 
-import pathlib
-
-from cyclegan_jax.commands.parser import Parser, whole_number
+from cyclegan_jax.commands.parser import Parser, local_path, whole_number
 from cyclegan_jax.errors import UserError
 
 
@@ -41,7 +39,7 @@ def _parser(program: str) -> Parser:
   add = parser.add_argument
   add(
     'checkpoints',
-    type=pathlib.Path,
+    type=local_path,
     nargs='+',
     metavar='checkpoint',
     help="a run's folder, or a checkpoint's; the page offers a choice of them",

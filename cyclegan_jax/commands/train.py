@@ -25,7 +25,12 @@ def run(argv: list[str], program: str) -> int:
     )
   workdir = flags.workdir or make_workdir()
   try:
-    result = train(flags.config, workdir, explicit=flags.explicit)
+    result = train(
+      flags.config,
+      workdir,
+      explicit=flags.explicit,
+      may_change=flags.may_change,
+    )
   except BaseException:
     if not flags.workdir:
       with contextlib.suppress(OSError):  # something was written

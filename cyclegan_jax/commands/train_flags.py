@@ -4,6 +4,7 @@ ml_collections reads the overrides; what goes wrong becomes a ConfigError in
 one line.
 """
 
+import argparse
 import dataclasses
 import difflib
 import json
@@ -18,7 +19,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from cyclegan_jax import register
+from cyclegan_jax.commands.parser import local_path
 from cyclegan_jax.config import (
+  FORMER_NAMES,
   Config,
   from_config_dict,
   option_at,
@@ -46,12 +49,15 @@ USAGE = """\
 Trains two translators between two folders of images.
 
   python main.py --config=configs/default.py [--workdir=FOLDER]
-                 [--config.OPTION=VALUE ...] [--plugin=FILE.py ...] [--debug]
+                 [--config.OPTION=VALUE ...] [--change] [--plugin=FILE.py ...]
+                 [--debug]
 
 --config    a recipe, as in configs/: a Python file, which is executed; or the
             config.json of a run, or its folder, for the same options
 --workdir   folder of the run; an existing run is resumed
             (default: the next free number under runs/)
+--change    lets an existing run continue with other options than before;
+            more steps need no permission
 --plugin    Python file that registers own networks, losses, data sources or
             metrics; it is executed. May be given several times
 --debug     show the traceback of an error
@@ -65,6 +71,7 @@ class TrainFlags:
   config: Config
   workdir: pathlib.Path | None
   explicit: frozenset[str]  # paths of the options among the flags
+  may_change: bool  # of an existing run's options
 
 
 def parse_train_flags(argv: list[str]) -> TrainFlags:
@@ -79,8 +86,9 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   Raises:
     ConfigError: a file, a flag, an option or a value is wrong.
   """
-  rest = _load_plugins(argv)
-  path, rest = _take_config_file(rest)
+  rest = _load_plugins([_with_present_name(each) for each in argv])
+  file, rest = _take_config_file(rest)
+  path = file and str(_local_path('--config', file))
   explicit = _check_options(rest)
   options = to_config_dict(Config()) if path is None else _load(path)
   values = flags.FlagValues()
@@ -93,8 +101,17 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   if config.data.name == 'embedded' and 'config.data.name' not in explicit:
     # Who names images wants to train on them.
     config = config.replace(data={'name': source_of(config.data)})
-  workdir = pathlib.Path(values.workdir) if values.workdir else None
-  return TrainFlags(config, workdir, explicit)
+  workdir = None
+  if values.workdir:
+    workdir = _local_path('--workdir', values.workdir)
+  return TrainFlags(config, workdir, explicit, values.change)
+
+
+def _local_path(option: str, text: str) -> pathlib.Path:
+  try:
+    return local_path(text)
+  except argparse.ArgumentTypeError as error:
+    raise ConfigError(f'{option}: {error}') from error
 
 
 def options_help() -> str:
@@ -117,6 +134,7 @@ def _parse(
   """Parses, and says in one line what could not be."""
   flags.DEFINE_string('workdir', '', '', flag_values=values)
   flags.DEFINE_bool('debug', False, '', flag_values=values)
+  flags.DEFINE_bool('change', False, '', flag_values=values)
   try:
     config_flags.DEFINE_config_dict(
       'config', options, flag_values=values, sys_argv=argv
@@ -221,7 +239,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _unknown_flag(name: str) -> str:
-  known = ['config', 'workdir', 'plugin', 'debug']
+  known = ['config', 'workdir', 'change', 'plugin', 'debug']
   guesses = [
     *('workdir' for other in _OTHER_NAMES_OF_WORKDIR if other == name),
     *difflib.get_close_matches(name, known, n=1, cutoff=0.7),
@@ -230,6 +248,14 @@ def _unknown_flag(name: str) -> str:
   ]
   shown = name if name.isprintable() else repr(name)
   return f'--{shown} is not a flag: did you mean --{guesses[0]}?'
+
+
+def _with_present_name(argument: str) -> str:
+  for former, present in FORMER_NAMES.items():
+    argument = re.sub(
+      rf'^(--?config\.){re.escape(former)}(?==|$)', rf'\g<1>{present}', argument
+    )
+  return argument
 
 
 def _load_plugins(argv: list[str]) -> list[str]:

@@ -1,14 +1,19 @@
 """`cyclegan translate`."""
 
 import argparse
-import pathlib
 import re
 import shlex
 import sys
 
 import jax
 
-from cyclegan_jax.commands.parser import Parser, random_seed, whole_number
+from cyclegan_jax.commands.parser import (
+  Parser,
+  local_path,
+  random_seed,
+  whole_number,
+)
+from cyclegan_jax.parallel import check_devices
 from cyclegan_jax.translate.files import translate_files
 from cyclegan_jax.translate.options import ENDINGS, Options
 
@@ -18,6 +23,7 @@ _BATCH_SIZE = 16  # on an accelerator; larger batches are no faster on a CPU
 def run(argv: list[str], program: str) -> int:
   """Translates images; the status is 1 where some failed."""
   arguments = _parser(program).parse_args(argv)
+  check_devices()
   on_cpu = jax.default_backend() == 'cpu'
   outcome = translate_files(
     arguments.checkpoint,
@@ -57,15 +63,15 @@ def _parser(program: str) -> Parser:
     'outputs are kept, so the same command resumes an interrupted one.',
   )
   add = parser.add_argument
-  add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=local_path, help="a run's folder, or a checkpoint's")
   add(
     'inputs',
-    type=pathlib.Path,
+    type=local_path,
     nargs='+',
     metavar='input',
     help="files, folders of them, patterns such as 'in/**/*.jpg'",
   )
-  add('--to', type=pathlib.Path, required=True, help='folder for the outputs')
+  add('--to', type=local_path, required=True, help='folder for the outputs')
   add('--direction', choices=('ab', 'ba'), default='ab', help='(default: ab)')
   add(
     '--size',
@@ -119,7 +125,7 @@ def _parser(program: str) -> Parser:
   )
   add(
     '--scratch',
-    type=pathlib.Path,
+    type=local_path,
     help='folder for temporary files of large images (default: the output '
     'folder)',
   )

@@ -20,11 +20,11 @@ from cyclegan_jax.compare.tables import (
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.report.html_page import (
   chart_data,
+  is_page_of,
   write_page,
 )
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
-_PAGE_MARK = '<meta name="generator" content="cyclegan compare">'
 _CONTENT_POLICY = (
   '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
   "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
@@ -38,6 +38,7 @@ def compare_runs(
   num_images: int = 6,
   data: pathlib.Path | None = None,
   metrics: re.Pattern[str] | None = None,
+  overwrite: bool = False,
 ) -> list[str]:
   """Writes one HTML page about several runs.
 
@@ -50,6 +51,7 @@ def compare_runs(
       trainA and trainB in it where the domains differ; by default the test
       images of the first run that can read its own.
     metrics: names of the curves; None for all.
+    overwrite: whether to replace a file that is no comparison.
 
   Returns:
     A message for each thing that the page says is missing.
@@ -58,7 +60,7 @@ def compare_runs(
     UserError: a folder is not a run's, the page can't be written, or `data`
       or `metrics` match nothing.
   """
-  _check_target(to)
+  _check_target(to, overwrite=overwrite)
   folders = list({folder.resolve(): folder for folder in folders}.values())
   for folder in folders:
     check_is_run(folder)
@@ -101,17 +103,18 @@ def shortest_labels(paths: Sequence[pathlib.Path]) -> list[str]:
   return labels
 
 
-def _check_target(to: pathlib.Path) -> None:
+def _check_target(to: pathlib.Path, *, overwrite: bool) -> None:
   """Makes sure that only an older comparison is overwritten."""
   if to.is_dir():
     raise WorkdirError(f'{to} is a folder: give an HTML file with --to')
-  if not to.exists():
+  if overwrite or not to.exists():
     return
-  with explain_disk_errors(to, option='--to'), to.open('rb') as file:
-    is_comparison = _PAGE_MARK.encode() in file.read(1024)
+  with explain_disk_errors(to, option='--to'):
+    is_comparison = is_page_of(to, 'compare')
   if not is_comparison:
     raise WorkdirError(
-      f'{to} exists and was not written by this command: give another --to'
+      f'{to} exists and was not written by this command: give another --to, '
+      'or --overwrite'
     )
 
 
@@ -146,7 +149,8 @@ def _write_page(
     else f'{len(labels)} runs compared',
     status=_summary(runs, pictures),
     shared=['charts'],
-    head=f'{_PAGE_MARK}\n{_CONTENT_POLICY}\n',
+    head=f'{_CONTENT_POLICY}\n',
+    command='compare',
     package='compare',
   )
 

@@ -82,6 +82,31 @@ def open_folder(config: DataConfig) -> dict[str, Images]:
   return images
 
 
+def open_test_images(config: DataConfig, *, option: str) -> dict[str, Images]:
+  """Opens the test images of the domains that config.data.path has.
+
+  Args:
+    config: data options.
+    option: the option that gave the path, for messages.
+
+  Returns:
+    Images of 'test_a' and 'test_b', without those of a domain that has neither
+    test images nor training images in their place.
+
+  Raises:
+    DataError: a folder is missing, unreadable or has no images, or a zip
+      archive is damaged or refused.
+  """
+  parent = _existing(config.path, option, functools.cache(Archive))
+  images = {}
+  for domain in ('a', 'b'):
+    for split in ('test', 'train'):
+      if folder := _subfolder(parent, f'{split}{domain.upper()}'):
+        images[f'test_{domain}'] = _images_in(folder, config, domain)
+        break
+  return images
+
+
 def _check_channels(config: DataConfig) -> None:
   """Raises ConfigError where files never have so many channels."""
   for option in ('channels_a', 'channels_b'):

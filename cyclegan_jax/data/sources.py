@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from cyclegan_jax import register
 from cyclegan_jax.config import DataConfig, source_options
-from cyclegan_jax.data.folder_source import open_folder
+from cyclegan_jax.data.folder_source import open_folder, open_test_images
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.own_source import images_of_sequences
 from cyclegan_jax.data.ranges import with_values
@@ -27,6 +27,7 @@ __all__ = [
   'folder_options',
   'open_embedded',
   'open_images',
+  'open_test_images',
 ]
 
 

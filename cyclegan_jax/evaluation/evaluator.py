@@ -72,7 +72,8 @@ class Evaluator:
 
     Args:
       config: config of the run.
-      images: 'test_a' and 'test_b'.
+      images: 'test_a' and 'test_b'. Without one of them, the other domain is
+        translated and scored without a target.
       extractor: feature network; None leaves out distances between sets.
       seed: random seed of dropout, halves and subsets.
       max_images: limit for each domain; more images are thinned out evenly.
@@ -89,13 +90,17 @@ class Evaluator:
     self._extractor = extractor
     self._seed = seed
     self._palette = palette
-    self._directions = tuple(directions)
+    domains = [domain for domain in 'ab' if f'test_{domain}' in images]
+    self._directions = tuple(d for d in directions if d[0] in domains)
+    self._has_cycles = set(directions) == {'ab', 'ba'}
     self._on_progress = on_progress
-    total = sum(len(spread(len(images[f'test_{d}']), max_images)) for d in 'ab')
+    total = sum(
+      len(spread(len(images[f'test_{d}']), max_images)) for d in domains
+    )
     count = self._progress('reading', total)
     self._sets = {
       d: ImageSet(config, images, d, max_images=max_images, on_image=count)
-      for d in 'ab'
+      for d in domains
     }
     largest = max(map(len, self._sets.values()))
     fitting = max(1, _BATCH_PIXELS // config.data.size**2)
@@ -104,12 +109,14 @@ class Evaluator:
       direction: self._find_pairs(direction, pairs)
       for direction in self._directions
     }
-    self._label_domain = palette and find_label_domain(palette, self._sets)
-    self._reals = {domain: self._compare_reals(domain) for domain in 'ab'}
+    self._label_domain = None
+    if palette and self._has_both:
+      self._label_domain = find_label_domain(palette, self._sets)
+    self._reals = {domain: self._compare_reals(domain) for domain in domains}
     self._distances: SetDistances | None = None
-    if extractor is not None:
+    if extractor is not None and self._has_both:
       features = {
-        domain: self._real_features(extractor, domain) for domain in 'ab'
+        domain: self._real_features(extractor, domain) for domain in domains
       }
       self._distances = SetDistances(extractor, features, seed=seed)
 
@@ -177,8 +184,8 @@ class Evaluator:
     )
 
   @property
-  def _has_cycles(self) -> bool:
-    return set(self._directions) == {'ab', 'ba'}
+  def _has_both(self) -> bool:
+    return len(self._sets) == 2
 
   @property
   def _has_drawings(self) -> bool:
@@ -191,7 +198,8 @@ class Evaluator:
     count: Callable[[int], None],
   ) -> list[Row]:
     """One direction's rows, without the scores of drawings."""
-    source, target = (self._sets[domain] for domain in direction)
+    source, target = (self._sets.get(domain) for domain in direction)
+    assert source is not None
     key = jax.random.key(self._seed)
     translate, reconstruct = (
       make_translator(self._config, gen, way, key=key)
@@ -216,7 +224,7 @@ class Evaluator:
         cycles.add(np.asarray(reconstruct(padded))[:number], real)
       for metric in own.values():
         metric.add(real, fake)
-      if self._extractor is not None:
+      if self._extractor is not None and self._distances is not None:
         features.append(self._extract(self._extractor, fake))
       paired = [
         place
@@ -229,16 +237,16 @@ class Evaluator:
         copied.add(real[paired], np.stack(truths))
       count(number)
     rows = []
-    if self._distances is not None:
+    if self._distances is not None and target is not None:
       rows += self._distances.rows(
         direction,
         np.concatenate(features),
         f'{source.split} translated, {target.split}',
       )
-    truth = (
-      'true counterparts' if self._has_drawings else f'pairs in {target.split}'
-    )
-    copies, reals = copied.figures(), self._reals[direction[1]]
+    truth = 'true counterparts'
+    if target is not None and not self._has_drawings:
+      truth = f'pairs in {target.split}'
+    copies, reals = copied.figures(), self._reals.get(direction[1], {})
     rows += [
       Row(
         direction,
@@ -292,6 +300,8 @@ class Evaluator:
 
   def _find_pairs(self, direction: Direction, pairs: str) -> dict[int, int]:
     """Indices of the source's images to those of their targets."""
+    if not self._has_both:
+      return {}
     source, target = (self._sets[domain] for domain in direction)
     if self._has_drawings:
       return {index: index for index in source.indices}
@@ -321,7 +331,14 @@ class Evaluator:
   def _notes(self) -> list[str]:
     """Sentences that explain the table."""
     notes = ['copy: the untranslated images; in brackets the number of images']
-    if self._distances is None:
+    if not self._has_both:
+      (present,) = self._sets
+      (missing,) = {*'ab'} - {present}
+      notes.append(
+        f'there are no images of {missing}: translations of {present} are not '
+        'compared with real images'
+      )
+    elif self._distances is None:
       notes.append('without features there are no distances between sets')
     else:
       notes += self._distances.notes()

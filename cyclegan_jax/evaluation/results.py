@@ -7,6 +7,7 @@ baselines: the untranslated copy, and real images against real ones.
 import dataclasses
 import hashlib
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from cyclegan_jax.report.metric_writer import json_number
 
 EVALUATION_FOLDER = 'evaluation'  # in the folder of a run
 
+_TITLE = 'Evaluation'
 _ARROWS: dict[float | None, str] = {LOWER: ' ↓', HIGHER: ' ↑'}
 _UNITS = {'psnr': 'dB'}
 
@@ -130,7 +132,7 @@ class Evaluation:
     stem = stem or str(step)
     return {
       f'{stem}.json': f'{content}\n',
-      f'{stem}.md': self.to_markdown(title=f'Evaluation at step {step:,}'),
+      f'{stem}.md': self.to_markdown(title=f'{_TITLE} at step {step:,}'),
     }
 
   def to_json(self) -> dict[str, Any]:
@@ -150,7 +152,7 @@ class Evaluation:
       'notes': self.notes,
     }
 
-  def to_markdown(self, *, title: str = 'Evaluation') -> str:
+  def to_markdown(self, *, title: str = _TITLE) -> str:
     """The table, the notes and the test images."""
     lines = [f'# {title}', '', *self.table(), '']
     lines += [f'- {_escaped(note)}' for note in self.notes]
@@ -188,6 +190,17 @@ class Evaluation:
       'images',
     )
     return _markdown_table(heads, cells)
+
+
+def is_evaluation(path: pathlib.Path) -> bool:
+  """Whether a .json or .md file was written from `Evaluation.files`."""
+  try:
+    text = path.read_text(encoding='utf-8')
+    if path.suffix != '.json':
+      return text.startswith(f'# {_TITLE}')
+    return {'step', 'directions', 'notes'} <= json.loads(text).keys()
+  except (OSError, ValueError, AttributeError, RecursionError):
+    return False
 
 
 def describe_images(images: ImageSet) -> dict[str, Any]:

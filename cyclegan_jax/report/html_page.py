@@ -29,6 +29,7 @@ def write_page(
   done: float | None = None,
   shared: Sequence[str] = (),
   head: str = '',
+  command: str,
   package: str = 'report',
 ) -> None:
   """Writes a page whole, or not at all.
@@ -45,6 +46,7 @@ def write_page(
     shared: names of report/pages/SHARED.{html,css,js} that the page contains;
       their HTML is a part by that name.
     head: HTML for the page's head.
+    command: the command that writes it, by which `is_page_of` recognizes it.
     package: the subpackage whose pages/ has the page.
 
   Raises:
@@ -63,7 +65,7 @@ def write_page(
     'written': now.strftime('%Y-%m-%d %H:%M:%S %z'),
   }
   frame = {
-    'head': head,
+    'head': f'{_mark(command)}\n{head}',
     'title': html.escape(title),
     'status': html.escape(status),
     'done_hidden': ' hidden' if done is None else '',
@@ -76,6 +78,20 @@ def write_page(
   text = fill(read_page_part('page.html'), frame)
   # A file name in no known encoding, from an old disk, shows as '?'.
   replace_bytes(path, text.encode('utf-8', 'replace'))
+
+
+def is_page_of(path: Path, command: str) -> bool:
+  """Whether a file is a page that the command wrote.
+
+  Raises:
+    OSError: the file can't be read.
+  """
+  with path.open('rb') as file:
+    return _mark(command).encode() in file.read(1024)
+
+
+def _mark(command: str) -> str:
+  return f'<meta name="generator" content="cyclegan {command}">'
 
 
 def chart_data(

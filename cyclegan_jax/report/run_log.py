@@ -4,7 +4,7 @@ import collections
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -51,6 +51,7 @@ class RunLog:
     config: Config,
     *,
     facts: Mapping[str, str],
+    history: Sequence[Mapping[str, Any]] = (),
     reals: Mapping[str, np.ndarray],
     start_step: int,
     console: rich.console.Console,
@@ -62,6 +63,7 @@ class RunLog:
       workdir: folder of the run.
       config: resolved config of the run.
       facts: rows of a table on the run's page.
+      history: changes of the config, which the page's curves show.
       reals: {'a', 'b'}: uint8 or float32 [N, H, W, C] sample images.
       start_step: number of completed steps.
       console: destination of messages and progress.
@@ -70,6 +72,7 @@ class RunLog:
     self._workdir = workdir
     self._config = config
     self._facts = dict(facts)
+    self._history = history
     self._reals = reals
     self._diagnostics = diagnostics.Diagnostics(config)
     self._is_writer = is_writer
@@ -260,6 +263,7 @@ class RunLog:
         title=f'{self._workdir.name}: {self._config.generator.name} on '
         f'{self._config.data.name} data',
         facts=self._facts,
+        history=self._history,
         config_text=str(to_config_dict(self._config)),
         step=step,
         total_steps=self._config.steps,

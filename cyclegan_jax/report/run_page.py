@@ -5,8 +5,9 @@ The page loads the sample sheets next to it and nothing else.
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cyclegan_jax.report.html_page import chart_data, write_page
 from cyclegan_jax.report.metric_history import read_curves
@@ -25,6 +26,7 @@ def write_run_page(
   *,
   title: str,
   facts: Mapping[str, str],
+  history: Sequence[Mapping[str, Any]] = (),
   config_text: str,
   step: int,
   total_steps: int,
@@ -36,6 +38,8 @@ def write_run_page(
       may be missing.
     title: heading of the page, as plain text like all other texts.
     facts: rows of a table, such as 'images': '400 + 400'.
+    history: changes of the config, {'step', 'changes': {path: [old, new]}},
+      which are lines in the curves.
     config_text: the config as it is displayed.
     step: number of completed steps; files of later steps, left by an
       interrupted run, are ignored.
@@ -44,7 +48,7 @@ def write_run_page(
   Raises:
     OSError: a file cannot be read or written.
   """
-  history = read_curves(workdir / METRICS_FILE, end_step=step)
+  metrics = read_curves(workdir / METRICS_FILE, end_step=step)
   samples = [
     {'step': sample_step, 'src': f'samples/{name}'}
     for sample_step, name in _list_samples(workdir)
@@ -52,7 +56,7 @@ def write_run_page(
   ]
   # One chart for each prefix of the metrics' names, one curve for each name.
   curves = []
-  for name, curve in history.curves.items():
+  for name, curve in metrics.curves.items():
     prefix, _, rest = name.partition('/')
     curves.append((prefix, {'name': rest or prefix}, curve))
   last_sheet = ''
@@ -63,6 +67,16 @@ def write_run_page(
     f'<td>{html.escape(text)}</td></tr>'
     for name, text in facts.items()
   ]
+  changes = [
+    {
+      'step': change['step'],
+      'text': '; '.join(
+        f'{path} {old} -> {new}'
+        for path, (old, new) in change['changes'].items()
+      ),
+    }
+    for change in history
+  ]
   write_page(
     workdir / PAGE_FILE,
     'run_page',
@@ -71,11 +85,12 @@ def write_run_page(
       'facts': '\n'.join(rows),
       'config': html.escape(config_text),
     },
-    {'samples': samples, **chart_data(curves)},
+    {'samples': samples, 'changes': changes, **chart_data(curves)},
     title=title,
-    status=_status(step, total_steps, history.num_damaged),
+    status=_status(step, total_steps, metrics.num_damaged),
     done=min(1.0, step / total_steps),
     shared=['charts'],
+    command='train',
   )
 
 

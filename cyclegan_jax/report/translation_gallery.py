@@ -194,6 +194,7 @@ class TranslationGallery:
       + (' and back' if has_back else ''),
       done=len(entries) / total if len(entries) < total else None,
       shared=('slider',),
+      command='translate',
     )
 
 

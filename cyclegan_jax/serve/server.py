@@ -1,16 +1,19 @@
 """The server process: its port, its connections and its end."""
 
+import contextlib
 import errno
 import logging
 import pathlib
+import signal
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from cyclegan_jax import signals
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.serve.app import make_app
 from cyclegan_jax.serve.job_queue import JobQueue
@@ -99,6 +102,20 @@ class _Server(uvicorn.Server):
   def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]):
     super().__init__(config)
     self._on_start = on_start
+
+  @contextlib.contextmanager
+  def capture_signals(self) -> Iterator[None]:
+    """Stops on the signals that end any command, and on no others."""
+    old = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    with super().capture_signals():
+      for number, handler in old.items():
+        is_ignored = handler is signal.SIG_IGN
+        signal.signal(number, handler if is_ignored else self.handle_exit)
+      try:
+        yield
+      finally:
+        for number, handler in old.items():
+          signal.signal(number, handler)
 
   async def startup(self, sockets: list[socket.socket] | None = None) -> None:
     """Listens."""

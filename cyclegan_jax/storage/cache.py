@@ -9,27 +9,33 @@ import stat
 import jax
 
 
-def cache_folder() -> pathlib.Path:
-  """Returns $XDG_CACHE_HOME/cyclegan_jax, or ~/.cache/cyclegan_jax."""
+def cache_folder() -> pathlib.Path | None:
+  """Returns $XDG_CACHE_HOME/cyclegan_jax, or ~/.cache/cyclegan_jax.
+
+  None for a user without a home folder, as in containers.
+  """
   base = os.environ.get('XDG_CACHE_HOME', '')
   if not os.path.isabs(base):  # as the XDG specification demands
-    base = '~/.cache'
-  return pathlib.Path(base).expanduser() / 'cyclegan_jax'
+    base = os.path.expanduser('~/.cache')
+  return pathlib.Path(base, 'cyclegan_jax') if os.path.isabs(base) else None
 
 
 def keep_compiled_programs() -> None:
   """Makes JAX keep compiled programs, so that the next start is fast.
 
-  Does nothing if the user has set JAX's cache, or if other users could write
-  to ours, since JAX executes what is in it.
+  Does nothing if the user has set JAX's cache, if there is no folder for ours,
+  or if other users could write to it, since JAX executes what is in it.
   """
   if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
     return
   if not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
     return
-  folder = cache_folder() / 'compiled' / _processor_digest()
+  root = cache_folder()
+  if root is None:
+    return
+  folder = root / 'compiled' / _processor_digest()
   try:
-    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     for path in (folder.parent, folder):
       path.mkdir(mode=0o700, exist_ok=True)
       status = path.stat()
@@ -38,7 +44,7 @@ def keep_compiled_programs() -> None:
       is_ours = not hasattr(os, 'getuid') or status.st_uid == os.getuid()
       if not is_ours or (is_shared and os.name != 'nt'):
         return
-  except (OSError, RuntimeError):  # read-only, or a user without a home
+  except OSError:  # read-only
     return
   jax.config.update('jax_compilation_cache_dir', str(folder))
 

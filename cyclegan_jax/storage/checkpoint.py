@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -37,6 +37,7 @@ from cyclegan_jax.config import Config, Direction, from_config_dict
 from cyclegan_jax.errors import ConfigError, MissingPartError, WorkdirError
 from cyclegan_jax.metrics.goals import badness
 from cyclegan_jax.nets import make_generator
+from cyclegan_jax.parallel import check_devices
 from cyclegan_jax.state import TrainState, abstract_train_state
 from cyclegan_jax.storage.checksums import (
   MANIFEST_FILE,
@@ -71,6 +72,7 @@ class Checkpoint(NamedTuple):
   metrics: dict[str, float]  # metrics of its step
   directions: tuple[Direction, ...]  # directions of the trained generators
   discriminators: tuple[str, ...]  # domains of the trained discriminators
+  history: tuple[dict[str, Any], ...] = ()  # changes of the config
 
 
 class Saver:
@@ -88,6 +90,7 @@ class Saver:
     data: Mapping[str, Any] | None = None,
     image_list: Mapping[str, Any] | None = None,
     resume_step: int | None = None,
+    history: Sequence[dict[str, Any]] = (),
     directions: tuple[Direction, ...] = DIRECTIONS,
     discriminators: tuple[str, ...] = DOMAINS,
     is_writer: bool = True,
@@ -101,6 +104,7 @@ class Saver:
       data: fingerprint of the images, as JSON.
       image_list: names and sizes of the images, as JSON.
       resume_step: step of the valid checkpoint that the run resumes from.
+      history: changes of the config so far, as JSON.
       directions: directions of the trained generators.
       discriminators: domains of the trained discriminators.
       is_writer: whether this process writes; only one of a run does.
@@ -115,6 +119,7 @@ class Saver:
       'config': dataclasses.asdict(config),
       'versions': {name: _installed_version(name) for name in _PACKAGES},
       'data': dict(data or {}),
+      'history': list(history),
       'directions': directions,
       'discriminators': discriminators,
     }
@@ -322,8 +327,9 @@ def load(
     WorkdirError: there is no checkpoint, it is damaged or of another version,
       or it lacks the generator.
   """
+  check_devices()
   path = pathlib.Path(path)
-  if not path.is_dir():
+  if not os.path.isdir(path):  # Path.is_dir raises for names that are too long
     raise WorkdirError(
       f'{path} is not a folder: pass the folder of a run, or of one of its '
       'checkpoints'
@@ -443,6 +449,7 @@ def _load(path: pathlib.Path) -> Checkpoint:
     record['metrics'],
     tuple(each for each in DIRECTIONS if each in record['directions']),
     tuple(each for each in DOMAINS if each in record['discriminators']),
+    tuple(record['history']),
   )
 
 
@@ -462,6 +469,7 @@ def _read_record(path: pathlib.Path) -> dict[str, Any]:
     'versions': dict,
     'data': dict,
     'metrics': dict,
+    'history': list,
     'directions': list,
     'discriminators': list,
   }

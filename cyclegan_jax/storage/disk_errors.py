@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.errors import WorkdirError, printable
 
 # How TensorStore spells the system's error number.
 _ERROR_NUMBER = re.compile(r"os_error_code='(\d+)'|OS error (\d+)")
@@ -33,6 +33,11 @@ def explain_disk_errors(
     raise WorkdirError(
       f'{folder} cannot be written (permission denied): change its '
       f'permissions, or pass another {option}'
+    ) from error
+  except UnicodeEncodeError as error:  # TensorStore takes UTF-8 only
+    raise WorkdirError(
+      f'{printable(str(folder))} cannot be used, as its name is not UTF-8: '
+      f'pass another {option}'
     ) from error
   except (OSError, ValueError, RuntimeError) as error:
     # Orbax and TensorStore wrap the system's errors.

@@ -15,9 +15,7 @@ import filelock
 
 from cyclegan_jax.config import (
   Config,
-  differences,
   from_config_dict,
-  option_at,
 )
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.storage.atomic import remove_abandoned, replace_text
@@ -59,6 +57,7 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
       written.
   """
   with explain_disk_errors(folder):
+    str(folder.absolute()).encode()  # checkpoints need a name in UTF-8
     # Without flock, filelock would use marker files, which outlive a process.
     lock = filelock.FileLock(folder / _LOCK_FILE, fallback_to_soft=False)
     if folder.exists() and not folder.is_dir():
@@ -182,28 +181,6 @@ def read_config(folder: pathlib.Path) -> Config | None:
       f'{path} cannot be read ({reason}): delete it to resume with the options '
       'of the last checkpoint, or pass another --workdir'
     ) from error
-
-
-def check_same_run(folder: pathlib.Path, old: Config, new: Config) -> None:
-  """Checks that a resumed run's config is unchanged where it matters.
-
-  Raises:
-    WorkdirError: an option that changes what is learned differs.
-  """
-  length: set[str] = set()
-  if new.schedule.name in ('constant', 'step'):
-    # With other schedules, each step's rate depends on the run's length.
-    length = {'config.steps', 'config.epochs'}
-  changed = [
-    f'{path}: {before!r} -> {after!r}'
-    for path, (before, after) in differences(old, new).items()
-    if not (option_at(path).metadata['may_change'] or path in length)
-  ]
-  if changed:
-    raise WorkdirError(
-      f'{folder} belongs to a run with another config ({"; ".join(changed)}): '
-      'pass another --workdir, or the same options to resume that run'
-    )
 
 
 def _num_checkpoints(folder: pathlib.Path) -> int:

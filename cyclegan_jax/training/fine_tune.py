@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -77,7 +78,7 @@ def read_networks(
     WorkdirError: no checkpoint can be read there.
   """
   path = pathlib.Path(config.init_from)
-  if path.is_file():
+  if os.path.isfile(path):
     raise ConfigError(
       f'config.init_from={config.init_from!r} is a file: pass the folder of a '
       'run or of a checkpoint; `cyclegan import` converts .pth and '

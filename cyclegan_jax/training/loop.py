@@ -430,6 +430,9 @@ def raise_save_error(
 ) -> NoReturn:
   """Raises the WorkdirError of a checkpoint that could not be written."""
   step, error = failure
+  advice = 'run the same command again to resume from the last good one'
+  if step == 0:
+    advice = 'pass another --workdir'
   try:
     with explain_disk_errors(workdir):
       raise error
@@ -438,8 +441,7 @@ def raise_save_error(
   except Exception as error:
     raise WorkdirError(
       f'{workdir}: the checkpoint of step {step:,} could not be written '
-      f'({error_reason(error)}): run the same command again to resume '
-      'from the last good one'
+      f'({error_reason(error)}): {advice}'
     ) from error
 
 

@@ -113,7 +113,9 @@ def resolve(
     )
   larger = max(len(images['train_a']), len(images['train_b']))
   steps_per_epoch = config.steps_per_epoch or (
-    saved.steps_per_epoch if saved else -(-larger // config.batch_size)
+    saved.steps_per_epoch
+    if saved and saved.batch_size == config.batch_size
+    else -(-larger // config.batch_size)
   )
   steps = config.steps or config.epochs * steps_per_epoch
   if config.warmup_steps >= steps:

@@ -4,20 +4,22 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from cyclegan_jax import register
+from cyclegan_jax import parallel, register
 from cyclegan_jax.config import (
   Config,
   DistributedConfig,
   expand_paths,
   from_config_dict,
+  source_options,
 )
 from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.image_list import Images
@@ -25,7 +27,7 @@ from cyclegan_jax.data.loader import sample_images
 from cyclegan_jax.data.own_source import ArraySequence, images_of_sequences
 from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
-from cyclegan_jax.errors import DataError
+from cyclegan_jax.errors import DataError, WorkdirError
 from cyclegan_jax.evaluation.results import scores_line
 from cyclegan_jax.evaluation.synthetic_scores import (
   DrawingScores,
@@ -33,7 +35,9 @@ from cyclegan_jax.evaluation.synthetic_scores import (
 )
 from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
+from cyclegan_jax.report.metric_writer import METRICS_FILE
 from cyclegan_jax.report.run_log import RunLog
+from cyclegan_jax.report.run_page import PAGE_FILE
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import (
@@ -46,13 +50,18 @@ from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.storage.workdir import (
   check_free_space,
-  check_same_run,
   lock_workdir,
   read_config,
   write_config,
 )
 from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.training import preflight, processes
+from cyclegan_jax.training.changes import (
+  changed_options,
+  continued,
+  describe,
+  write_history,
+)
 from cyclegan_jax.training.compiled_step import (
   CompiledStep,
   compile_step,
@@ -66,6 +75,7 @@ from cyclegan_jax.training.fine_tune import (
 )
 from cyclegan_jax.training.loop import Evaluate, Loop, raise_save_error
 from cyclegan_jax.training.periodic_evaluation import (
+  EVALUATION_FILE,
   PeriodicEvaluation,
   is_evaluation_missing,
 )
@@ -110,6 +120,7 @@ class _Setup(NamedTuple):
   data: dict[str, Any]  # fingerprint of the images
   image_list: dict[str, Any]  # names and sizes of the images
   survey: dict[str, str]  # what of the files is left out or converted
+  history: list[dict[str, Any]]  # changes of the config
 
 
 def train(
@@ -117,6 +128,7 @@ def train(
   workdir: pathlib.Path,
   *,
   explicit: Collection[str] | None = None,
+  may_change: bool = False,
   sources: Mapping[str, ArraySequence] | None = None,
 ) -> TrainResult:
   """Trains a new run, or resumes the run in the folder.
@@ -130,6 +142,8 @@ def train(
       opposed to those of a recipe: a warning is logged for those that have no
       effect, and init_from replaces no others. None if that is not known:
       init_from then replaces none.
+    may_change: whether an existing run may continue with other options, as
+      long as they keep the shapes of its state. More steps are always allowed.
     sources: images in place of those of config.data: 'train_a', 'train_b', and
       optionally 'test_a' and 'test_b', each a sequence (`__len__` and
       `__getitem__`, as in Grain) of arrays [h, w, C], uint8, or float32 in
@@ -147,6 +161,7 @@ def train(
     config = config.replace(plugins=register.loaded_plugins())
     if sources is not None:
       config = config.replace(data={'name': 'sequences'})
+    parallel.check_devices()
     is_first = processes.is_first()  # only the first process writes
     console = stderr_console(quiet=not is_first)
     # They are logged after the facts, where they are seen.
@@ -155,7 +170,9 @@ def train(
     if is_first:
       stack.enter_context(lock_workdir(workdir))
     setup = stop.call(
-      functools.partial(_set_up, config, workdir, explicit, sources),
+      functools.partial(
+        _set_up, config, workdir, explicit, may_change, sources
+      ),
       patience=_SETUP_PATIENCE_SECONDS,
     )
     config, state = setup.config, setup.state
@@ -175,6 +192,7 @@ def train(
         data=setup.data,
         image_list=setup.image_list,
         resume_step=start_step if setup.resumed else None,
+        history=setup.history,
         is_writer=is_first,
       )
     )
@@ -182,6 +200,21 @@ def train(
       # A signal during compilation and a non-finite first loss need a
       # checkpoint to return to.
       saver.save(state)
+      saver.save(state)
+      saver.wait()
+      if failure := saver.take_failure():
+        # Later ones would most likely fail too, after hours of training.
+        raise_save_error(workdir, failure)
+    elif len(setup.history) > len(setup.resumed.history):
+      # With the new config, so that the run resumes with it.
+      saver.save(state, setup.resumed.metrics, replace=True)
+      console.print(
+        f'changed at step {start_step:,}: '
+        f'{describe(setup.history[-1]["changes"])}',
+        soft_wrap=True,
+      )
+    if is_first:
+      write_history(workdir, setup.history)
     is_missing = is_evaluation_missing(config, setup.resumed)
     evaluation = None
     try:
@@ -203,6 +236,7 @@ def train(
           workdir,
           config,
           facts=facts,
+          history=setup.history,
           reals=setup.samples,
           # The record of an interrupted evaluation is written again.
           start_step=start_step - is_missing,
@@ -257,6 +291,7 @@ def _set_up(
   config: Config,
   workdir: pathlib.Path,
   explicit: Collection[str] | None,
+  may_change: bool,
   sources: Mapping[str, ArraySequence] | None,
 ) -> _Setup:
   """Reads, resolves and checks everything that a run needs.
@@ -269,7 +304,12 @@ def _set_up(
     checkpoint.recover_replaced(workdir / 'checkpoints')
     resumed = checkpoint.load_newest(workdir / 'checkpoints')
     saved = resumed.config if resumed else read_config(workdir)
-    if config.init_from and resumed is None:
+    if saved is None:
+      _check_no_foreign_files(workdir)
+    # A resumed run reads them only to find out whether they have moved.
+    has_moved = resumed and config.init_from != resumed.config.init_from
+    is_there = os.path.isdir(config.init_from)
+    if config.init_from and (resumed is None or (has_moved and is_there)):
       sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
       networks = read_networks(config, sha256=sha256, explicit=explicit)
       config = networks.config
@@ -282,25 +322,48 @@ def _set_up(
     adapted = processes.from_first(lambda: dataclasses.asdict(config))
     config = from_config_dict(adapted)
   given = config
+  is_same_source = networks is not None or bool(
+    saved and config.init_sha256 and config.init_sha256 == saved.init_sha256
+  )
   if sources is None:
     stored = open_stored_images(config.data)
   else:
     stored = images_of_sequences(config.data, sources)
-  config = _resolve(config, stored, saved, networks)
-  if saved is not None:
-    check_same_run(workdir, saved, config)
+  data, image_list = fingerprint(stored), listing(stored)
+  moved: set[str] = set()  # options that name the same under another path
+  if resumed is not None and resumed.data == data:
+    moved |= {f'config.data.{name}' for name in source_options()}
+  if is_same_source:
+    moved.add('config.init_from')
+
+  def complete(resolved: Config) -> Config:
+    if saved is None:
+      return resolved
+    return continued(
+      workdir,
+      saved,
+      resolved,
+      step=int(resumed.state.step) if resumed else None,
+      explicit=explicit or (),
+      moved=moved,
+      may_change=may_change,
+    )
+
+  config = _resolve(config, stored, saved, networks, complete)
+  history = list(resumed.history) if resumed else []
+  if resumed and (changed := changed_options(resumed.config, config, moved)):
+    history.append({'step': int(resumed.state.step), 'changes': changed})
   images = with_values(stored, config.data)
   preflight.check_images(config, images)
   check_best_metric(config, metric_names(config))
-  data, image_list = fingerprint(images), listing(images)
   if resumed is not None:
-    state = resumed.state
+    state, networks = resumed.state, None
     if resumed.data and resumed.data != data:
       _report_changed_images(resumed, config, image_list)
   else:
     state = create_train_state(config, jax.random.key(config.seed))
-  if networks is not None:
-    state = with_networks(state, networks)
+    if networks is not None:
+      state = with_networks(state, networks)
   if processes.is_first():
     check_free_space(workdir, config, preflight.num_bytes(state))
   state = processes.tree_from_first(lambda: state, abstract_train_state(config))
@@ -317,7 +380,22 @@ def _set_up(
     data,
     image_list,
     survey,
+    history,
   )
+
+
+def _check_no_foreign_files(workdir: pathlib.Path) -> None:
+  """Checks that a new run would not write over files of others.
+
+  Raises:
+    WorkdirError: a file of that name exists.
+  """
+  for name in (METRICS_FILE, PAGE_FILE, EVALUATION_FILE):
+    if (workdir / name).exists():
+      raise WorkdirError(
+        f'{workdir / name} exists, but {workdir} holds no run that could be '
+        'resumed: pass another --workdir, or move the file away'
+      )
 
 
 def _open_evaluation(
@@ -336,6 +414,7 @@ def _resolve(
   images: Mapping[str, Images],
   saved: Config | None,
   networks: Networks | None,
+  complete: Callable[[Config], Config],
 ) -> Config:
   """Resolves the config in the first process, for all processes.
 
@@ -344,12 +423,13 @@ def _resolve(
   """
 
   def resolve() -> Config:
-    return preflight.resolve(
+    resolved = preflight.resolve(
       config,
       images,
       saved=saved,
       init_sha256=networks.sha256 if networks else '',
     )
+    return complete(resolved)
 
   if processes.count() == 1:
     return resolve()

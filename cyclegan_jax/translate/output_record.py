@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from cyclegan_jax.errors import ConfigError
+from cyclegan_jax.report.html_page import is_page_of
 from cyclegan_jax.report.translation_gallery import PAGE_FILE
 from cyclegan_jax.storage.atomic import replace_text
 from cyclegan_jax.storage.checksums import MANIFEST_FILE
@@ -40,6 +41,11 @@ def claim(
       damaged.
     OSError: the record cannot be written.
   """
+  page = to / PAGE_FILE
+  if options.gallery and page.exists() and not is_page_of(page, 'translate'):
+    raise ConfigError(
+      f'{page} exists and was not written by this command. Use another --to'
+    )
   description = describe(checkpoint, options)
   record = to / RECORD_FILE
   try:
@@ -47,11 +53,6 @@ def claim(
     old = {name: content[name] for name in description}
     foreign = set(map(str, content['foreign']))
   except FileNotFoundError:
-    page = to / PAGE_FILE
-    if options.gallery and page.exists():
-      raise ConfigError(
-        f'{page} exists and was not written by this command. Use another --to'
-      ) from None
     old = description
     # Unlike Path.exists, it does not raise for a name that is too long.
     foreign = {name for name in names if os.path.exists(to / name)}

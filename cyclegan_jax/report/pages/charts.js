@@ -168,8 +168,18 @@ class Chart {
       this.drawLine(plot, curve, curve.shown, 'main');
       this.drawNotFinite(curve);
     }
+    this.drawChanges();
     this.pointer = addElement('g', svg);
     this.drawPointer();
+  }
+  // A line at each step where the run continued with other options.
+  drawChanges() {
+    for (const { step, text } of data.changes ?? []) {
+      const x = this.px(step);
+      const line = addElement('line', this.svg, { class: 'change', x1: x,
+        x2: x, y1: MARGIN.top, y2: this.height - MARGIN.bottom });
+      addElement('title', line, {}, `step ${formatCount(step)}: ${text}`);
+    }
   }
   setScales(shown) {
     const { width, height } = this;
