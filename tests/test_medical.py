@@ -4,6 +4,8 @@ import gzip
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import nibabel
@@ -27,6 +29,8 @@ from cyclegan_jax.translate.files import Outcome, translate_files
 from cyclegan_jax.translate.options import Options
 
 pytestmark = pytest.mark.media
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 # Left-right turned, anisotropic and shifted.
 AFFINE = np.array(
@@ -318,6 +322,55 @@ def test_folder_equals_its_archive(tmp_path: pathlib.Path) -> None:
     )
   pairs = match_names(unpacked, both[0]['train_b'])
   assert len(pairs) == 5  # slices of one number
+
+
+def test_different_orientations_are_reported(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  write_ct(tmp_path / 'a.nii')
+  write_mr(tmp_path / 'b.nii.gz')
+  images_of(tmp_path / 'a.nii', tmp_path / 'b.nii.gz')
+  assert not caplog.records
+  source = nibabel.load(tmp_path / 'a.nii')
+  nibabel.as_closest_canonical(source).to_filename(tmp_path / 'c.nii')
+  images_of(*sorted(tmp_path.iterdir()), dicom('CT_small.dcm'))
+  (record,) = caplog.records
+  assert 'LAS' in record.getMessage()
+  assert 'RAS' in record.getMessage()
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None
+from cyclegan_jax.data.file_images import images_of_files
+from cyclegan_jax.errors import ImageError, UserError
+try:
+  images_of_files(sys.argv[2:], channels=1, max_pixels=1000)
+except UserError as error:
+  print(type(error) is UserError, error)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+  ('package', 'name'), [('pydicom', 'x.dcm'), ('nibabel', 'x.nii.gz')]
+)
+def test_missing_package_names_the_extra(
+  tmp_path: pathlib.Path, package: str, name: str
+) -> None:
+  (tmp_path / name).write_bytes(b'')
+  done = subprocess.run(
+    [sys.executable, '-c', WITHOUT, package, name],
+    cwd=tmp_path,
+    env={'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  (line,) = done.stdout.splitlines()
+  assert line.startswith(f'True {name} ')
+  assert package in line
+  assert 'cyclegan_jax[medical]' in line
 
 
 def test_windows_set_the_range() -> None:

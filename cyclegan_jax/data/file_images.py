@@ -3,6 +3,7 @@
 import collections
 import functools
 import io
+import logging
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from cyclegan_jax.data.archive import Archive
 from cyclegan_jax.data.image_list import Images
-from cyclegan_jax.errors import ImageError
+from cyclegan_jax.errors import ImageError, printable
 from cyclegan_jax.media.decoding import (
   decode,
   decode_opaque,
@@ -84,8 +85,20 @@ class _Files:
     self._scan_options = {'slice_axis': slice_axis, 'max_pixels': max_pixels}
     self.empty = collections.Counter[str]()  # files without pixels, by ending
     self.places: list[_Place] = []
+    examples: dict[str, str] = {}  # a volume of each orientation
     for index in range(len(names)):
-      self.places += self._places_in(index)
+      self.places += self._places_in(index, examples)
+    examples.pop('', None)
+    if len(examples) > 1:
+      volumes = [
+        f'{code} ({printable(each)})' for code, each in examples.items()
+      ]
+      logging.getLogger('cyclegan_jax').warning(
+        'volumes lie in different orientations, so that slices along one axis '
+        'are mirrored or of different planes: %s. Reorient them, for example '
+        'by nibabel.as_closest_canonical',
+        ', '.join(volumes),
+      )
 
   def readers(self) -> dict[str, Any]:
     """The functions of `Images` that read files, by name."""
@@ -97,7 +110,7 @@ class _Files:
       'header_of': self._header_of,
     }
 
-  def _places_in(self, index: int) -> list[_Place]:
+  def _places_in(self, index: int, examples: dict[str, str]) -> list[_Place]:
     name = self._names[index]
     is_medical = bool(kind_by_name(name))
     is_stack = self._all_pages and name.lower().endswith(_TIFF)
@@ -106,8 +119,9 @@ class _Files:
     try:
       with self._opener(index) as file:
         if is_medical:
-          count = read_scan(file, name, **self._scan_options).num_images
-          numbers = list(range(count))
+          scan = read_scan(file, name, **self._scan_options)
+          examples.setdefault(scan.orientation, name)
+          numbers = list(range(scan.num_images))
         else:
           numbers = tiff_pages(file, name, max_pixels=self._max_pixels)
     except ImageError:

@@ -57,6 +57,7 @@ class Scan(NamedTuple):
     width: width of an image.
     dtype: 'float32', or 'uint8' for plain bytes.
     colors: 1, or 3 for colors.
+    orientation: where the axes of a NIfTI volume lead, such as 'RAS'.
   """
 
   num_images: int
@@ -64,6 +65,7 @@ class Scan(NamedTuple):
   width: int
   dtype: str
   colors: int
+  orientation: str = ''
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -117,7 +119,7 @@ def read_scan(
   """
   with explained(file, name):
     if kind_by_name(name) == 'nifti':
-      scan = _nifti_scan(_nifti_header(file, name), slice_axis)
+      scan = _nifti_scan(_nifti_header(file, name), name, slice_axis)
     else:
       scan = _dicom_scan(_dicom_header(file, name))
     check_size(scan.width, scan.height, max_pixels=max_pixels)
@@ -240,7 +242,7 @@ def _nifti_header(file: BinaryIO, name: str) -> Any:
   return kind(start[:size], check=False)
 
 
-def _nifti_scan(header: Any, axis: int) -> Scan:
+def _nifti_scan(header: Any, name: str, axis: int) -> Scan:
   shape = _nifti_shape(header)
   if header.get_data_dtype().kind not in 'iuf':
     raise ValueError(
@@ -250,7 +252,9 @@ def _nifti_scan(header: Any, axis: int) -> Scan:
   count = shape[axis] * math.prod(shape[3:])
   if min(shape, default=0) < 1:
     raise ValueError(f'it has the shape {shape}')
-  return Scan(count, height, width, 'float32', 1)
+  axes = _nibabel(name).aff2axcodes(header.get_best_affine())
+  orientation = ''.join(str(code) for code in axes)
+  return Scan(count, height, width, 'float32', 1, orientation)
 
 
 def _nifti_shape(header: Any) -> tuple[int, ...]:
