@@ -261,6 +261,17 @@ def test_slices_are_images(name: str, axis: int) -> None:
   assert images.shape_of(0) == expected.shape
 
 
+def test_harmless_details_are_not_logged(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  write_ct(tmp_path / 'x.nii')
+  data = bytearray((tmp_path / 'x.nii').read_bytes())
+  data[76:80] = bytes(4)  # a direction of the axes that is neither 1 nor -1
+  (tmp_path / 'x.nii').write_bytes(data)
+  stored(images_of(tmp_path / 'x.nii'), 1)
+  assert not caplog.records
+
+
 def test_volume_is_not_unpacked_for_its_header(tmp_path: pathlib.Path) -> None:
   # 2 TB of zeros by the header, in a file of no pixels.
   header = nibabel.Nifti1Header()

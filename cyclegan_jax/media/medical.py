@@ -8,6 +8,7 @@ units, except for DICOM files of plain bytes.
 import collections
 import gzip
 import io
+import logging
 import math
 import pathlib
 import re
@@ -29,6 +30,7 @@ _DICOM = ('.dcm',)
 _DICOM_START = 128  # where the magic is
 _GZIP = b'\x1f\x8b'
 _NIFTI_HEADER_BYTES = 540  # of the second version, the longer one
+_MAX_IMAGES = 2**20
 _MAX_UNPACKED = 2**32  # bytes of a .nii.gz
 _CACHED_BYTES = 2**29  # of unpacked volumes
 _LARGEST = 65535.0  # stored value of the high end of a range
@@ -123,6 +125,8 @@ def read_scan(
     else:
       scan = _dicom_scan(_dicom_header(file, name))
     check_size(scan.width, scan.height, max_pixels=max_pixels)
+    if not 0 <= scan.num_images <= _MAX_IMAGES:
+      raise ValueError(f'its header claims {scan.num_images} images')
     return scan
 
 
@@ -214,6 +218,8 @@ def _nibabel(name: str) -> Any:
     import nibabel
   except ImportError as error:
     raise _needs('nibabel', name) from error
+  # It prints details of ordinary files, once for each slice; errors are raised.
+  nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
   return nibabel
 
 
