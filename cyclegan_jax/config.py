@@ -124,6 +124,14 @@ def wrong_type(path: str, value: Any, default: Any) -> str:
   return f'{path}={value!r} is not {article} {noun}, such as {default!r}'
 
 
+# Ranges of Hounsfield units, by what they show.
+WINDOWS = {
+  'ct_full': (-1024.0, 3071.0),
+  'ct_bone': (-500.0, 1300.0),
+  'ct_lung': (-1350.0, 150.0),
+  'ct_soft': (-160.0, 240.0),
+  'ct_brain': (0.0, 80.0),
+}
 # How the values of image files are stored.
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')
 
@@ -252,6 +260,32 @@ class DataConfig(Section):
   high_a: float = option(0.0, "value in a's files that is white")
   low_b: float = option(0.0, "value in b's files that is black")
   high_b: float = option(0.0, "value in b's files that is white")
+  window_a: str = option(
+    'none',
+    'sets low_a and high_a to a common range of Hounsfield units: '
+    + ', '.join(
+      f'{name} {low:g} to {high:g}' for name, (low, high) in WINDOWS.items()
+    ),
+    choices=('none', *WINDOWS),
+  )
+  window_b: str = option(
+    'none', 'sets low_b and high_b, likewise', choices=('none', *WINDOWS)
+  )
+  pages: str = option(
+    'first',
+    'pages of a TIFF file: the first, or all of its size, each as an image of '
+    'its own; translate then writes stacks',
+    choices=('first', 'all'),
+    used_by=('folder',),
+  )
+  slice_axis: int = option(
+    2,
+    'axis of NIfTI volumes along which their slices lie, the last of three by '
+    'default',
+    low=0,
+    high=2,
+    used_by=('folder',),
+  )
   num_workers: int = option(
     2,
     'decoding threads; 0 decodes in the training loop, which then cannot '
@@ -297,6 +331,19 @@ class DataConfig(Section):
         getattr(self, f'low_{domain}'),
         getattr(self, f'high_{domain}'),
       )
+      window = getattr(self, f'window_{domain}')
+      if window != 'none':
+        if low == high == 0:
+          low, high = WINDOWS[window]
+          object.__setattr__(self, f'low_{domain}', low)
+          object.__setattr__(self, f'high_{domain}', high)
+        elif (low, high) != WINDOWS[window]:
+          raise ConfigError(
+            f'config.data.window_{domain}={window!r} is {WINDOWS[window][0]:g} '
+            f'to {WINDOWS[window][1]:g}, but config.data.low_{domain}={low:g} '
+            f'and config.data.high_{domain}={high:g}: set the window, or low '
+            'and high'
+          )
       if low > high or low == high != 0:
         raise ConfigError(
           f'config.data.low_{domain}={low} is not below config.data.'

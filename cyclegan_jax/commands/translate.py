@@ -108,8 +108,8 @@ def _parser(program: str) -> Parser:
     '--format',
     choices=('auto', *ENDINGS),
     default='auto',
-    help='format of output images (default: auto, PNG and TIFF stay, all else '
-    'becomes PNG)',
+    help='format of output images (default: auto, PNG, TIFF, DICOM and NIfTI '
+    'stay, all else becomes PNG)',
   )
   add(
     '--batch-size',

@@ -1,5 +1,6 @@
 """Zip archives of images, read in place: nothing is ever unpacked to disk."""
 
+import io
 import os
 import posixpath
 import re
@@ -21,6 +22,7 @@ from cyclegan_jax.media.listing import (
   Stamp,
   open_file,
 )
+from cyclegan_jax.media.medical import may_be_dicom, starts_as_dicom
 
 # Data sets have thousands of images; a list of this many takes seconds.
 MAX_ENTRIES = 500_000
@@ -32,6 +34,7 @@ MAX_RATIO = 100
 MAX_BYTES_OF_ANY_RATIO = 2**32
 
 _IS_ENCRYPTED = 0x1  # a flag bit
+_START_BYTES = 132  # that hold the magic of DICOM
 # The other methods unpack any number of bytes at once.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -108,7 +111,7 @@ class Archive:
       name = entry.filename
       if not name or _is_hidden(name):
         continue
-      if name.lower().endswith(EXTENSIONS):
+      if name.lower().endswith(EXTENSIONS) or self._is_dicom(entry):
         self._check_image(entry)
         images[name] = entry  # the last of a name, as if it were unpacked
       else:
@@ -158,6 +161,20 @@ class Archive:
     if '..' in name.split('/'):
       self._refuse(f"its entry {printable(name)} has '..' in its path")
     entry.filename = '' if name.endswith('/') else posixpath.normpath(name)
+
+  def _is_dicom(self, entry: zipfile.ZipInfo) -> bool:
+    """Whether an entry without an ending is a DICOM file, by its magic."""
+    if (
+      not may_be_dicom(entry.filename)
+      or entry.flag_bits & _IS_ENCRYPTED
+      or entry.compress_type not in _METHODS
+    ):
+      return False
+    try:
+      with self._zip.open(entry) as file:
+        return starts_as_dicom(io.BytesIO(file.read(_START_BYTES)))
+    except Exception:  # damaged bytes end in several of them
+      return False
 
   def _check_image(self, entry: zipfile.ZipInfo) -> None:
     name, size = printable(entry.filename), entry.file_size

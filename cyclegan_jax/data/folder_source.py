@@ -11,7 +11,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data.archive import Archive, is_archive
@@ -204,30 +204,27 @@ def _entries(folder: _Folder) -> str:
 
 
 def _images_in(folder: _Folder, config: DataConfig, domain: str) -> Images:
-  channels = getattr(config, f'channels_{domain}')
+  options: dict[str, Any] = {
+    'channels': getattr(config, f'channels_{domain}'),
+    'max_pixels': config.max_pixels,
+    'pages': config.pages,
+    'slice_axis': config.slice_axis,
+  }
   if folder.archive:
     other_files: Mapping[str, int] = Counter(
       ending_of(name)
       for name in folder.archive.other_files
       if name.startswith(folder.inner)
     )
-    images = images_of_members(
-      folder.archive,
-      folder.inner,
-      channels=channels,
-      max_pixels=config.max_pixels,
-    )
+    images = images_of_members(folder.archive, folder.inner, **options)
   else:
     paths, other_files, stamps, unlisted = list_images(folder.path)
     for message in unlisted:
       logging.getLogger('cyclegan_jax').warning('%s', message)
     images = images_of_files(
-      paths,
-      channels=channels,
-      max_pixels=config.max_pixels,
-      root=os.path.join(folder.path, ''),
-      stamps=stamps,
+      paths, root=os.path.join(folder.path, ''), stamps=stamps, **options
     )
+  other_files = Counter(other_files) + Counter(images.other_files)
   if not len(images):
     raise DataError(
       f'{printable(folder.path)} holds no images ({", ".join(EXTENSIONS)})'

@@ -1,11 +1,12 @@
 """Pairs of images in two folders, found by their file names."""
 
-import os
+import re
 from collections.abc import Mapping
 
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import ConfigError, DataError, printable
+from cyclegan_jax.media.medical import split_ending
 
 
 def match_names(
@@ -78,7 +79,15 @@ def training_pairs(
 
 def _stems(images: Images, ending: str) -> list[str]:
   """Paths below the folder without extension, and without a common ending."""
-  stems = [os.path.splitext(name)[0] for name in images.relative_names()]
+  stems = [_stem(name) for name in images.relative_names()]
   if all(stem.endswith(ending) for stem in stems):
     return [stem.removesuffix(ending) for stem in stems]
   return stems
+
+
+def _stem(name: str) -> str:
+  """A name without its extension; slices 'a.nii.gz[3]' keep their number."""
+  number = re.search(r'\[[0-9]+\]$', name)
+  if not number:
+    return split_ending(name)[0]
+  return split_ending(name[: number.start()])[0] + number[0]

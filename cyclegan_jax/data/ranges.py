@@ -70,6 +70,8 @@ def resolve_values(
           _warn_of_narrow_range(config, train, domain, dtype)
       else:
         low, high = _measured_range(config, train, domain)
+    elif train.stored:
+      _report_clipped(config, train, domain)
     changes |= {f'dtype_{domain}': dtype}
     changes |= {f'low_{domain}': low, f'high_{domain}': high}
   return dataclasses.replace(config, **changes)
@@ -145,8 +147,7 @@ def _warn_of_narrow_range(
   config: DataConfig, images: Images, domain: str, dtype: str
 ) -> None:
   """Warns of values in a small part of their type's range, such as 12 bits."""
-  step = -(-len(images) // _MAX_SAMPLED)
-  indices = range(0, len(images), step)
+  indices = _sample(images)
   extent = _extent(config, images, domain, indices, (dtype,))
   if extent is None:
     return
@@ -160,6 +161,34 @@ def _warn_of_narrow_range(
       *(domain, low, high, f'{len(indices):,}', FULL[dtype], dtype),
       *(domain, low, domain, high),
     )
+
+
+def _report_clipped(config: DataConfig, images: Images, domain: str) -> None:
+  """Warns of values outside a range that the user set."""
+  low, high = (getattr(config, f'{end}_{domain}') for end in ('low', 'high'))
+  num_below = num_above = total = 0
+  for index in _sample(images):
+    assert images.stored
+    try:
+      pixels = images.stored(index)
+    except ImageError:
+      continue  # the decoder will count it
+    num_below += int((pixels < low).sum())
+    num_above += int((pixels > high).sum())
+    total += int(np.isfinite(pixels).sum())
+  if num_below or num_above:
+    logging.getLogger('cyclegan_jax').warning(
+      'the range %g to %g of config.data.low_%s and config.data.high_%s clips '
+      '%.2g%% of the values of train_%s: %.2g%% are below and %.2g%% above (of '
+      '%s images)',
+      *(low, high, domain, domain, 100 * (num_below + num_above) / total),
+      *(domain, 100 * num_below / total, 100 * num_above / total),
+      f'{len(_sample(images)):,}',
+    )
+
+
+def _sample(images: Images) -> range:
+  return range(0, len(images), -(-len(images) // _MAX_SAMPLED))
 
 
 def _extent(

@@ -53,8 +53,9 @@ FORMATS = (
   *(('AVIF',) if _HAS_AVIF else ()),
 )
 EXTENSIONS = (
-  *('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jpe', '.jpeg'),
-  *('.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
+  *('.avif', '.bmp', '.dcm', '.gif', '.heic', '.heif', '.jfif', '.jpe'),
+  *('.jpeg', '.jpg', '.nii', '.nii.gz', '.pbm', '.pgm', '.png', '.pnm'),
+  *('.ppm', '.tif', '.tiff', '.webp'),
 )
 CHANNELS = {1: 'gray', 2: 'gray and alpha', 3: 'RGB', 4: 'RGBA'}
 # By EXIF orientation.
@@ -105,7 +106,12 @@ class Decoded(NamedTuple):
 
 
 def decode(
-  file: BinaryIO, name: str, *, channels: int, max_pixels: int
+  file: BinaryIO,
+  name: str,
+  *,
+  channels: int,
+  max_pixels: int,
+  page: int | None = None,
 ) -> np.ndarray:
   """Decodes an image to 8 bits, upright by its EXIF orientation.
 
@@ -118,6 +124,8 @@ def decode(
     channels: of the result: one of CHANNELS, or as many as a TIFF file has.
     max_pixels: larger images are not decoded, nor any with a side beyond
       `header_limits.MAX_SIDE`.
+    page: number of a TIFF file's page, from 0; None for the first, or for pages
+      as channels.
 
   Returns:
     uint8 [height, width, channels], writable.
@@ -128,9 +136,9 @@ def decode(
     UserError: it takes a package that is not installed.
   """
   with explained(file, name):
-    check_header(file, max_pixels=max_pixels, channels=channels)
+    check_header(file, max_pixels=max_pixels, channels=channels, page=page or 0)
     if is_tiff(file):
-      decoded = _decode_tiff(file, name, channels, max_pixels)
+      decoded = _decode_tiff(file, name, channels, max_pixels, page)
     else:
       with opened_image(file, name, max_pixels) as image:
         decoded = _decode_by_pillow(image, channels)
@@ -140,7 +148,12 @@ def decode(
 
 
 def decode_stored(
-  file: BinaryIO, name: str, *, channels: int, max_pixels: int
+  file: BinaryIO,
+  name: str,
+  *,
+  channels: int,
+  max_pixels: int,
+  page: int | None = None,
 ) -> Decoded:
   """Decodes an image in the type that it is stored in.
 
@@ -154,6 +167,7 @@ def decode_stored(
     name: likewise.
     channels: likewise.
     max_pixels: likewise.
+    page: likewise.
 
   Raises:
     ImageError: the image is of another format, damaged, too large, or of
@@ -161,9 +175,9 @@ def decode_stored(
     UserError: it takes a package that is not installed.
   """
   with explained(file, name):
-    check_header(file, max_pixels=max_pixels, channels=channels)
+    check_header(file, max_pixels=max_pixels, channels=channels, page=page or 0)
     if is_tiff(file):
-      return _decode_tiff(file, name, channels, max_pixels)
+      return _decode_tiff(file, name, channels, max_pixels, page)
     if _is_deep_png(file) and _png_color(file) != _PNG_GRAY:
       return _decode_deep_png(file, name, channels, max_pixels)
     with opened_image(file, name, max_pixels) as image:
@@ -171,7 +185,12 @@ def decode_stored(
 
 
 def decode_opaque(
-  file: BinaryIO, name: str, *, channels: int, max_pixels: int
+  file: BinaryIO,
+  name: str,
+  *,
+  channels: int,
+  max_pixels: int,
+  page: int | None = None,
 ) -> np.ndarray:
   """Decodes as `decode_stored`, with alpha laid onto white.
 
@@ -181,8 +200,23 @@ def decode_opaque(
     uint8, uint16, int16 or float32 [h, w, channels].
   """
   return _opaque(
-    decode_stored(file, name, channels=channels, max_pixels=max_pixels)
+    decode_stored(
+      file, name, channels=channels, max_pixels=max_pixels, page=page
+    )
   )
+
+
+def tiff_pages(file: BinaryIO, name: str, *, max_pixels: int) -> list[int]:
+  """Numbers of the pages of a TIFF file that are of the first one's size.
+
+  Raises:
+    ImageError: the file is no TIFF file, or damaged.
+  """
+  with explained(file, name):
+    check_header(file, max_pixels=max_pixels)
+    if not is_tiff(file):
+      raise ValueError('not a TIFF image')
+    return TiffImage(file, max_pixels=max_pixels).page_numbers()
 
 
 def stored_kind(
@@ -409,8 +443,8 @@ def _array(image: Image.Image, channels: int) -> np.ndarray:
   return pixels.reshape(image.height, image.width, channels)
 
 
-def _known_tiff(file: BinaryIO, max_pixels: int) -> TiffImage:
-  tiff = TiffImage(file, max_pixels=max_pixels)
+def _known_tiff(file: BinaryIO, max_pixels: int, page: int = 0) -> TiffImage:
+  tiff = TiffImage(file, max_pixels=max_pixels, page=page)
   if not tiff.dtype:
     raise ValueError(
       'its values are neither whole numbers of 8, 16 or 32 bits nor floats'
@@ -419,15 +453,18 @@ def _known_tiff(file: BinaryIO, max_pixels: int) -> TiffImage:
 
 
 def _decode_tiff(
-  file: BinaryIO, name: str, channels: int, max_pixels: int
+  file: BinaryIO, name: str, channels: int, max_pixels: int, page: int | None
 ) -> Decoded:
-  tiff = _known_tiff(file, max_pixels)
-  num_pages = channels if tiff.has_pages_as_channels(channels) else 1
+  tiff = _known_tiff(file, max_pixels, page or 0)
+  is_one = page is not None or not tiff.has_pages_as_channels(channels)
+  num_pages = 1 if is_one else channels
   if num_pages == 1 and _is_exact_in_pillow(tiff, channels):
     if tiff.is_big_endian_bigtiff:
       raise ValueError('its kind of pixels is not read from big-endian BigTIFF')
     try:
-      return _decode_tiff_by_pillow(file, name, channels, max_pixels, tiff)
+      return _decode_tiff_by_pillow(
+        file, name, channels, max_pixels, tiff, page or 0
+      )
     except ImageError as error:
       # One broken tag is enough for that; tifffile says what it does not read.
       if not isinstance(error.__cause__, Image.UnidentifiedImageError):
@@ -461,9 +498,17 @@ def _decode_tiff(
 
 
 def _decode_tiff_by_pillow(
-  file: BinaryIO, name: str, channels: int, max_pixels: int, tiff: TiffImage
+  file: BinaryIO,
+  name: str,
+  channels: int,
+  max_pixels: int,
+  tiff: TiffImage,
+  page: int,
 ) -> Decoded:
   with opened_image(file, name, max_pixels) as image:
+    if page:
+      image.seek(page)
+      check_size(image.width, image.height, max_pixels=max_pixels)
     decoded = _decode_by_pillow(image, channels)
     if tiff.nodata is None or image.mode not in _COLORS:
       return decoded
@@ -553,6 +598,15 @@ def _opaque(decoded: Decoded) -> np.ndarray:
     return pixels
   share = alpha[..., None] / np.float32(full)
   return np.rint(pixels * share + full * (1 - share)).astype(pixels.dtype)
+
+
+def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+  """Converts [h, w, C] without alpha to other channels.
+
+  Raises:
+    ValueError: the channels don't make those asked for.
+  """
+  return _with_channels(pixels, 0, channels).pixels
 
 
 def _with_channels(

@@ -5,6 +5,7 @@ all memory. Where the metadata alone ask for too much, they are left out.
 """
 
 import io
+import itertools
 import re
 import struct
 import zlib
@@ -63,7 +64,9 @@ class TooLargeError(ValueError):
   """The image has more pixels or bytes than it may."""
 
 
-def check_header(file: BinaryIO, *, max_pixels: int, channels: int = 4) -> None:
+def check_header(
+  file: BinaryIO, *, max_pixels: int, channels: int = 4, page: int = 0
+) -> None:
   """Checks what decoders do not check in time, and leaves the file at 0.
 
   Files of unknown formats and damaged headers pass: the decoder reports them.
@@ -72,6 +75,7 @@ def check_header(file: BinaryIO, *, max_pixels: int, channels: int = 4) -> None:
     file: seekable image file.
     max_pixels: limit on the pixels of an image.
     channels: limit on its channels; four are always allowed.
+    page: number of a TIFF file's page that will be decoded.
 
   Raises:
     ValueError: decoding could take far more memory or time than an image of
@@ -91,6 +95,8 @@ def check_header(file: BinaryIO, *, max_pixels: int, channels: int = 4) -> None:
     _check_webp(start, max_pixels)
   elif start[:4] in _TIFF_STARTS:
     _check_tiles(read_directory(file).numbers, max_pixels)
+    for directory in itertools.islice(iter_directories(file), 1, page + 1):
+      _check_tiles(directory.numbers, max_pixels)
   elif start[:2] == b'\xff\xd8':
     file.seek(0)
     # The compressed pixels have no such pair of bytes.

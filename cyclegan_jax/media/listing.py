@@ -14,6 +14,7 @@ from cyclegan_jax.errors import (
   printable,
 )
 from cyclegan_jax.media.decoding import EXTENSIONS
+from cyclegan_jax.media.medical import may_be_dicom, starts_as_dicom
 
 # A pipe that somebody put in a file's place would block without the first.
 _FLAGS = (
@@ -53,6 +54,9 @@ def list_images(
   folder: str, *, extensions: tuple[str, ...] = EXTENSIONS
 ) -> Listing:
   """Lists the images in a folder and in all folders below it.
+
+  Where '.dcm' is among the extensions, DICOM files without one are found by
+  their content.
 
   The order is natural, by path: a2 before a10. Hidden files and folders are
   skipped. A folder that links lead to is listed once, so loops end. A link
@@ -127,10 +131,23 @@ def describe_others(other_files: Mapping[str, int]) -> str:
 def _is_image(entry: os.DirEntry[str], extensions: tuple[str, ...]) -> bool:
   """Whether it is named as an image, and a file or a link to nowhere."""
   if not entry.name.lower().endswith(extensions):
-    return False
+    return (
+      '.dcm' in extensions
+      and may_be_dicom(entry.name)
+      and is_dicom_file(entry.path)
+    )
   if entry.is_symlink():  # its own is_file raises where links go in circles
     return os.path.isfile(entry.path) or not os.path.exists(entry.path)
   return entry.is_file()
+
+
+def is_dicom_file(path: str) -> bool:
+  """Whether the path holds a file with DICOM's magic."""
+  try:
+    with open_file(path) as file:
+      return starts_as_dicom(file)
+  except (ImageError, OSError):
+    return False
 
 
 def _stamp(entry: os.DirEntry[str]) -> Stamp | None:

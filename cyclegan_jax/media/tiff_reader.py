@@ -77,7 +77,7 @@ def is_tiff(file: BinaryIO) -> bool:
 
 
 class TiffImage:
-  """The first image of a TIFF file, its header read and its pixels not.
+  """One image of a TIFF file, its header read and its pixels not.
 
   Attributes:
     height: in pixels, before the image is turned upright.
@@ -92,12 +92,13 @@ class TiffImage:
     is_big_endian_bigtiff: whether Pillow would mistake it for plain TIFF.
   """
 
-  def __init__(self, file: BinaryIO, *, max_pixels: int):
+  def __init__(self, file: BinaryIO, *, max_pixels: int, page: int = 0):
     """Reads the header.
 
     Args:
       file: open for reading, seekable; it is left open.
       max_pixels: limit on width times height.
+      page: number of the image in the file, from 0.
 
     Raises:
       ValueError: the header is damaged, or claims too much.
@@ -105,14 +106,15 @@ class TiffImage:
     self._file = file
     self._num_bytes = file.seek(0, io.SEEK_END)
     try:
-      self._read_header(max_pixels)
+      self._read_header(max_pixels, page)
     except (ValueError, MemoryError):
       raise
     except Exception as error:  # damaged tags end in nearly any of them
       raise ValueError('its tags are damaged') from error
 
-  def _read_header(self, max_pixels: int) -> None:
-    page = self._page = _open_page(self._file)
+  def _read_header(self, max_pixels: int, number: int) -> None:
+    page = self._page = _open_page(self._file, number)
+    self._number = number
     self._pages = page.parent.pages
     self.height, self.width = page.imagelength, page.imagewidth
     self.samples = page.samplesperpixel
@@ -170,18 +172,24 @@ class TiffImage:
     return first == other
 
   def count_pages(self) -> int:
-    """Counts pages of the first one's size, without thumbnails and masks.
+    """Counts `page_numbers`."""
+    return len(self.page_numbers())
+
+  def page_numbers(self) -> list[int]:
+    """Finds pages of the first one's size, without thumbnails and masks.
 
     Raises:
       ValueError: a page claims too much.
     """
-    count = 1
-    for page in itertools.islice(iter_directories(self._file), 1, _MAX_PAGES):
+    numbers = [0]
+    directories = itertools.islice(iter_directories(self._file), _MAX_PAGES)
+    for number, page in enumerate(directories):
       size = page.numbers.get(257), page.numbers.get(256)
       is_part = page.numbers.get(254, 0) & _REDUCED_OR_MASK
       is_part = is_part or page.numbers.get(255) == _OLD_REDUCED
-      count += size == (self.height, self.width) and not is_part
-    return count
+      if number and size == (self.height, self.width) and not is_part:
+        numbers.append(number)
+    return numbers
 
   def decode(self, name: str, *, num_pages: int = 1) -> np.ndarray:
     """Decodes the image as it lies in the file, not turned upright.
@@ -199,7 +207,8 @@ class TiffImage:
     """
     planes = []
     with quiet_tifffile():
-      pages = [self._pages[number] for number in range(num_pages)]
+      first = self._number
+      pages = [self._pages[first + number] for number in range(num_pages)]
     for page in pages:
       self._check(page, name)
       # [planes, 1, height, width, values]; threads are the loader's matter.
@@ -344,13 +353,16 @@ class TiffImage:
         raise ValueError(f'a strip holds more than its {of_segment} bytes')
 
 
-def _open_page(file: BinaryIO) -> Any:
-  """The first page of a TIFF file, whose tags it checks.
+def _open_page(file: BinaryIO, number: int = 0) -> Any:
+  """A page of a TIFF file, the first by default, whose tags it checks.
 
   Raises:
     ValueError: there is none, or it claims too much.
   """
   read_directory(file)
+  checked = len(list(itertools.islice(iter_directories(file), number + 1)))
+  if number and checked <= number:
+    raise ValueError(f'it has no page {number}')
   file.seek(0)
   with quiet_tifffile():
     tiff = tifffile.TiffFile(
@@ -363,7 +375,7 @@ def _open_page(file: BinaryIO) -> Any:
     )
     if not tiff.pages:
       raise ValueError('it is damaged: it has no page')
-    return tiff.pages.first
+    return tiff.pages[number] if number else tiff.pages.first
 
 
 def _dtype(page: Any) -> str:

@@ -9,7 +9,7 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -69,6 +69,54 @@ def encode_tiff(
     },
   )
   return file.getvalue()
+
+
+def write_tiff_pages(
+  path: pathlib.Path,
+  images: Iterable[np.ndarray],
+  count: int,
+  *,
+  exif: bytes | None = None,
+  icc: bytes | None = None,
+  tags: Sequence[Tag] = (),
+) -> None:
+  """Writes a stack page by page, whole or not at all.
+
+  Args:
+    path: of the file.
+    images: [h, w, C] of one shape and type.
+    count: number of images.
+    exif: EXIF data, of which the resolution is kept.
+    icc: the color profile.
+    tags: further tags of every page, as `tiff_reader.read_tags` returns them.
+
+  Raises:
+    OSError: the disk is full, and so on.
+  """
+  _, _, resolution = _opening(exif)
+  with replacing(path) as temporary, contextlib.ExitStack() as stack:
+    stack.enter_context(quiet_tifffile())
+    writer: Any = None
+    for image in images:
+      if writer is None:
+        is_big = count * image.nbytes > _MAX_BYTES
+        writer = stack.enter_context(
+          tifffile.TiffWriter(temporary, bigtiff=is_big)
+        )
+      channels = image.shape[-1]
+      writer.write(
+        np.ascontiguousarray(image[..., 0] if channels == 1 else image),
+        photometric='rgb' if channels == 3 else 'minisblack',
+        planarconfig=None if channels == 1 else 'contig',
+        extrasamples=['unspecified'] * (channels - (3 if channels == 3 else 1)),
+        metadata=None,
+        software=False,
+        extratags=tags,
+        compression='zlib',
+        iccprofile=icc,
+        maxworkers=1,
+        **resolution,
+      )
 
 
 @contextlib.contextmanager

@@ -61,6 +61,8 @@ class Context:
     max_pixels: limit on the pixels of an image.
     scratch: folder of scratch files.
     progress: progress bars.
+    identity: text that tells these translations from those by another
+      checkpoint, direction or seed.
     notes: messages for the user that are not failures.
   """
 
@@ -72,12 +74,14 @@ class Context:
     options: Options,
     num_outputs: int,
     progress: rich.progress.Progress,
+    identity: str = '',
   ):
     self.config = config
     self.options = options
     self.max_pixels = options.max_pixels or config.data.max_pixels
     self.scratch = options.scratch or to
     self.progress = progress
+    self.identity = identity
     self.notes: list[str] = []
     self._noted = set[str]()
 

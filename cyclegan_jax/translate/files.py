@@ -1,5 +1,6 @@
-"""Translation of files and folders: images, animations and videos."""
+"""Translation of files and folders: images, stacks, animations, videos."""
 
+import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,8 +17,9 @@ from cyclegan_jax.translate.clips import translate_clip
 from cyclegan_jax.translate.context import Context
 from cyclegan_jax.translate.large import is_large, translate_large
 from cyclegan_jax.translate.options import Options
-from cyclegan_jax.translate.output_record import claim
+from cyclegan_jax.translate.output_record import claim, describe
 from cyclegan_jax.translate.plan import Job, make_plan
+from cyclegan_jax.translate.stacks import is_stack, translate_stack
 from cyclegan_jax.translate.stills import OF_ONE_FILE, translate_stills
 
 
@@ -86,6 +88,7 @@ def translate_files(
       options,
       len(plan.names),
       progress,
+      identity=json.dumps(describe(loaded.path, options)),
     )
     failed = plan.failed + [
       f'{printable(str(job.source))} is not translated: '
@@ -111,13 +114,16 @@ def translate_files(
 def _translate(work: Context, jobs: Sequence[Job]) -> Iterator[str]:
   """Yields an error message for each job, or ''."""
   clips = [job for job in jobs if job.is_clip]
-  stills = [job for job in jobs if not job.is_clip]
+  stacks = [job for job in jobs if not job.is_clip and is_stack(work, job)]
+  stills = [job for job in jobs if not job.is_clip and job not in set(stacks)]
   large = {job for job in stills if is_large(work, job)}
   small = [job for job in stills if job not in large]
   yield from translate_stills(work, small, on_animation=clips.append)
   for job in stills:
     if job in large:
       yield _error_of(translate_large, work, job)
+  for job in stacks:
+    yield _error_of(translate_stack, work, job)
   for job in clips:  # including animations that were found among the stills
     yield _error_of(translate_clip, work, job)
 
@@ -125,7 +131,7 @@ def _translate(work: Context, jobs: Sequence[Job]) -> Iterator[str]:
 def _error_of(
   translate: Callable[[Context, Job], None], work: Context, job: Job
 ) -> str:
-  """Translates a large image or a clip; returns an error message or ''."""
+  """Translates an image, a stack or a clip; returns an error message or ''."""
   try:
     translate(work, job)
   except WorkdirError:

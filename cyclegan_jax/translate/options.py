@@ -22,8 +22,8 @@ class Options:
     batch_size: number of images of one size that are translated at once.
     shard: (i, n) for the i-th of n equal parts of the work, from 1.
     overwrite: whether to replace existing outputs.
-    file_format: 'auto' keeps PNG and TIFF and turns other formats into PNG;
-      or a key of ENDINGS.
+    file_format: 'auto' keeps PNG, TIFF, DICOM and NIfTI and turns other formats
+      into PNG; or a key of ENDINGS.
     gallery: whether to write a page of all translations and reconstructions.
     max_pixels: limit on the pixels of an input; 0 for the config's.
     scratch: folder of the scratch files of large images; None for that of the

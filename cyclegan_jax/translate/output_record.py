@@ -46,7 +46,7 @@ def claim(
     raise ConfigError(
       f'{page} exists and was not written by this command. Use another --to'
     )
-  description = _describe(checkpoint, options)
+  description = describe(checkpoint, options)
   record = to / RECORD_FILE
   try:
     content = json.loads(record.read_text(encoding='utf-8'))
@@ -77,7 +77,7 @@ def claim(
   return foreign
 
 
-def _describe(checkpoint: pathlib.Path, options: Options) -> dict[str, Any]:
+def describe(checkpoint: pathlib.Path, options: Options) -> dict[str, Any]:
   """Properties that all outputs in a folder share."""
   manifest = (checkpoint / MANIFEST_FILE).read_bytes()
   return {

@@ -14,9 +14,11 @@ from cyclegan_jax.media.decoding import EXTENSIONS
 from cyclegan_jax.media.image_files import holds
 from cyclegan_jax.media.listing import (
   describe_others,
+  is_dicom_file,
   list_images,
   natural,
 )
+from cyclegan_jax.media.medical import kind_by_name, split_ending
 from cyclegan_jax.media.value_range import values_of
 from cyclegan_jax.translate.options import ENDINGS, Options
 
@@ -94,7 +96,9 @@ def make_plan(
     raise DataError(f'no images in {names}. Give images, or folders of them')
   targets = _distinct(
     {
-      source: _with_ending(path, config, options)
+      source: _with_ending(
+        path, config, options, is_medical=bool(medical_kind(source))
+      )
       for source, path in pairs.items()
     }
   )
@@ -165,14 +169,17 @@ def _match(
 
 
 def _with_ending(
-  path: pathlib.Path, config: Config, options: Options
+  path: pathlib.Path, config: Config, options: Options, *, is_medical: bool
 ) -> pathlib.Path:
   """Replaces an ending by that of the output's format."""
   suffix = path.suffix.lower()
   if suffix in _CLIPS:
     return clips.clip_target(path)
   if options.file_format != 'auto':
-    return path.with_suffix(ENDINGS[options.file_format])
+    stem, _ = split_ending(path.name)
+    return path.with_name(stem + ENDINGS[options.file_format])
+  if is_medical:
+    return path
   if suffix not in _KEPT_ENDINGS:
     path = path.with_suffix('.png')
   domain = options.direction[1]
@@ -182,14 +189,23 @@ def _with_ending(
   return path.with_suffix('.tif')
 
 
+def medical_kind(path: pathlib.Path) -> str:
+  """'nifti', 'dicom' or '' for an input, which may have no ending."""
+  kind = kind_by_name(path.name)
+  if kind == 'dicom' and not split_ending(path.name)[1]:
+    return kind if is_dicom_file(str(path)) else ''
+  return kind
+
+
 def _distinct(
   targets: dict[pathlib.Path, pathlib.Path],
 ) -> dict[pathlib.Path, pathlib.Path]:
   """Keeps the whole name of inputs that differ in the ending: a.jpg.png."""
   counts = collections.Counter(targets.values())
   return {
-    source: target.with_name(source.name + target.suffix)
-    if counts[target] > 1 and target.suffix != source.suffix
+    source: target.with_name(source.name + split_ending(target.name)[1])
+    if counts[target] > 1
+    and split_ending(target.name)[1] != split_ending(source.name)[1]
     else target
     for source, target in targets.items()
   }
@@ -200,6 +216,7 @@ def _make_jobs(
 ) -> Iterator[Job]:
   for source, target in targets.items():
     for sample in range(samples):
-      stem = f'{target.stem}_{sample + 1}' if samples > 1 else target.stem
-      path = target.with_name(stem + target.suffix)
+      stem, ending = split_ending(target.name)
+      stem = f'{stem}_{sample + 1}' if samples > 1 else stem
+      path = target.with_name(stem + ending)
       yield Job(source, path, path.relative_to(to).as_posix(), sample)

@@ -1,0 +1,182 @@
+"""Translates files of several images: volumes, DICOM files, TIFF stacks."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from cyclegan_jax.errors import ImageError, UserError, printable
+from cyclegan_jax.media.decoding import decode_opaque, stored_kind, tiff_pages
+from cyclegan_jax.media.image_files import (
+  read_metadata_for,
+  values_for,
+  write_photo,
+)
+from cyclegan_jax.media.listing import open_file
+from cyclegan_jax.media.medical import (
+  kind_by_name,
+  read_scan,
+  read_slice,
+  write_scan,
+)
+from cyclegan_jax.media.tiff_writer import write_tiff_pages
+from cyclegan_jax.translate.context import Context, InMemory
+from cyclegan_jax.translate.plan import Job, medical_kind
+
+_TIFF = ('.tif', '.tiff')
+
+
+def is_stack(work: Context, job: Job) -> bool:
+  """Whether a file is medical, or has pages that are all translated."""
+  if medical_kind(job.source):
+    return True
+  is_tiff = job.source.suffix.lower() in _TIFF
+  if not is_tiff or work.config.data.pages != 'all':
+    return False
+  try:
+    with open_file(str(job.source)) as file:
+      pages = tiff_pages(file, str(job.source), max_pixels=work.max_pixels)
+      return len(pages) > 1
+  except UserError:  # reading it as one image reports what is wrong
+    return False
+
+
+def translate_stack(work: Context, job: Job) -> None:
+  """Translates every image of a file, into a file like it or a TIFF stack.
+
+  Raises:
+    UserError: the file cannot be read, the format has no room for it, or a
+      package is missing.
+    OSError: the output cannot be written.
+  """
+  name = str(job.source)
+  kind = medical_kind(job.source)
+  is_medical = bool(kind)
+  to_tiff = job.target.suffix.lower() in _TIFF
+  slice_axis = work.config.data.slice_axis
+  if is_medical and work.options.size and not to_tiff:
+    raise ImageError(
+      name, '--size does not fit its geometry: leave it out, or --format tiff'
+    )
+  with open_file(name) as file:
+    if is_medical:
+      scan = read_scan(
+        file, name, slice_axis=slice_axis, max_pixels=work.max_pixels
+      )
+      numbers, dtype, colors = (
+        list(range(scan.num_images)),
+        scan.dtype,
+        scan.colors,
+      )
+      read = functools.partial(
+        read_slice,
+        file,
+        name,
+        channels=work.channels[0],
+        slice_axis=slice_axis,
+        max_pixels=work.max_pixels,
+      )
+    else:
+      numbers = tiff_pages(file, name, max_pixels=work.max_pixels)
+      dtype, colors = stored_kind(file, name, max_pixels=work.max_pixels)
+      read = functools.partial(_read_page, work, file, name)
+    if not numbers:
+      raise ImageError(name, 'it has no pixels')
+    _, values = values_for(
+      np.empty(0, dtype), work.config.data, work.options.direction, name=name
+    )
+    work.note_conversion(job, dtype, colors)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    with work.bar(printable(job.source.name)) as on_image:
+      translated = _translated(work, job, read, numbers, on_image)
+      if to_tiff:
+        _write_tiff(work, job, translated, len(numbers), is_medical)
+      elif is_medical and kind_by_name(job.target.name) == kind:
+        write_scan(
+          job.target,
+          file,
+          name,
+          translated,
+          values,
+          slice_axis=slice_axis,
+          max_pixels=work.max_pixels,
+          identity=f'{work.identity} {job.sample}',
+        )
+      elif len(numbers) == 1:
+        write_photo(str(job.target), next(translated))
+      else:
+        raise ImageError(
+          name,
+          f'it has {len(numbers)} images, which {job.target.suffix} cannot '
+          'hold: leave out --format, or give --format tiff',
+        )
+      # Of one image, writers need not ask for more.
+      for _ in translated:
+        pass
+
+
+def _read_page(
+  work: Context, file: BinaryIO, name: str, page: int
+) -> np.ndarray:
+  return decode_opaque(
+    file,
+    name,
+    channels=work.channels[0],
+    max_pixels=work.max_pixels,
+    page=page,
+  )
+
+
+def _translated(
+  work: Context,
+  job: Job,
+  read: Callable[[int], np.ndarray],
+  numbers: list[int],
+  on_image: Callable[[int, int | None], None],
+) -> Iterator[np.ndarray]:
+  """Translates in batches; the image in the middle is for the gallery."""
+  translator = work.translators[job.sample]
+  size = work.options.batch_size
+  middle = numbers[len(numbers) // 2]
+  for start in range(0, len(numbers), size):
+    part = numbers[start : start + size]
+    images = [_resized(work, job, read(number)) for number in part]
+    outputs = translator.translate_stored(np.stack(images))
+    for number, image, output in zip(part, images, outputs, strict=True):
+      yield output
+      if number == middle and work.gallery and work.back:
+        back = work.back.translate_stored(output[None])[0]
+        shown = (image, output, back)
+        work.show(job, [InMemory(each) for each in shown], 'image')
+    on_image(start + len(part), len(numbers))
+
+
+def _resized(work: Context, job: Job, image: np.ndarray) -> np.ndarray:
+  if work.options.size is None:
+    return image
+  return work.resize(image, *work.new_size(image.shape[:2], job))
+
+
+def _write_tiff(
+  work: Context,
+  job: Job,
+  images: Iterator[np.ndarray],
+  count: int,
+  is_medical: bool,
+) -> None:
+  if is_medical:
+    write_tiff_pages(job.target, images, count)
+    return
+  metadata = read_metadata_for(
+    str(job.source), channels=work.channels[1], max_pixels=work.max_pixels
+  )
+  tags = metadata.tags if work.options.size is None else ()
+  write_tiff_pages(
+    job.target,
+    images,
+    count,
+    exif=metadata.exif,
+    icc=metadata.icc,
+    tags=tags,
+  )

@@ -1,0 +1,605 @@
+"""Folders of DICOM files, of NIfTI volumes and of TIFF stacks."""
+
+import gzip
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import nibabel
+import nibabel.testing
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from pydicom.data import get_testdata_file
+
+from cyclegan_jax.config import Config, DataConfig, from_config_dict
+from cyclegan_jax.data.file_images import images_of_files
+from cyclegan_jax.data.folder_source import open_folder
+from cyclegan_jax.data.image_list import Images
+from cyclegan_jax.data.pairs import match_names
+from cyclegan_jax.data.ranges import resolve_values
+from cyclegan_jax.errors import ConfigError, ImageError
+from cyclegan_jax.media.listing import list_images
+from cyclegan_jax.training.train import train
+from cyclegan_jax.translate.files import Outcome, translate_files
+from cyclegan_jax.translate.options import Options
+
+pytestmark = pytest.mark.media
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Left-right turned, anisotropic and shifted.
+AFFINE = np.array(
+  [[-0.8, 0, 0, 90], [0, 0.8, 0, -126], [0, 0, 2.5, -72], [0, 0, 0, 1.0]]
+)
+
+
+def dicom(name: str) -> str:
+  path = get_testdata_file(name, download=False)
+  assert path
+  return str(path)
+
+
+def volume(name: str) -> str:
+  return str(pathlib.Path(nibabel.testing.data_path) / name)
+
+
+def images_of(*paths: str | pathlib.Path, **options: object) -> Images:
+  defaults: dict = {'channels': 1, 'max_pixels': 10**8}
+  return images_of_files([str(path) for path in paths], **defaults | options)
+
+
+def stored(images: Images, index: int) -> np.ndarray:
+  assert images.stored
+  return images.stored(index)
+
+
+def write_ct(path: pathlib.Path, seed: int = 0, dtype: str = 'int16') -> None:
+  """A volume of 20 x 24 x 5 in Hounsfield units, padded by -2000."""
+  rng = np.random.default_rng(seed)
+  data = rng.integers(-1000, 1500, (20, 24, 5)).astype(dtype)
+  data[0, 0] = -2000
+  image = nibabel.Nifti1Image(data, AFFINE)
+  image.header.set_xyzt_units('mm', 'sec')
+  image.to_filename(path)
+
+
+def write_mr(path: pathlib.Path, seed: int = 0) -> None:
+  rng = np.random.default_rng(seed)
+  data = rng.uniform(0, 900, (20, 24, 5)).astype(np.float32)
+  nibabel.Nifti1Image(data, AFFINE).to_filename(path)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """A run on CT (a) and MR (b) volumes, as `run`, and its folders."""
+  folder = tmp_path_factory.mktemp('ct_mr')
+  for domain, write in (('A', write_ct), ('B', write_mr)):
+    (folder / f'train{domain}').mkdir()
+    for number in range(2):
+      write(folder / f'train{domain}' / f'p{number}.nii.gz', seed=number)
+  train(tiny(folder), folder / 'run')
+  return folder
+
+
+def tiny(folder: pathlib.Path, **data: object) -> Config:
+  return Config().replace(
+    batch_size=2,
+    steps=2,
+    num_devices=1,
+    data={
+      'name': 'folder',
+      'path': str(folder),
+      'size': 16,
+      'load_size': 16,
+      'channels_a': 1,
+      'channels_b': 1,
+      'window_a': 'ct_full',
+      'num_workers': 0,
+      'prefetch_batches': 1,
+      **data,
+    },
+    generator={'name': 'resnet', 'filters': 2, 'blocks': 1},
+    discriminator={'filters': 2, 'layers': 2},
+    log={'num_samples': 2},
+  )
+
+
+def translate(
+  runs: pathlib.Path, *inputs: pathlib.Path, to: pathlib.Path, **options: object
+) -> Outcome:
+  return translate_files(runs / 'run', inputs, to, Options(**options))  # type: ignore[arg-type]
+
+
+# Reading
+
+
+def test_ct_is_in_hounsfield_units() -> None:
+  images = images_of(dicom('CT_small.dcm'))
+  source = pydicom.dcmread(dicom('CT_small.dcm'))
+  pixels = stored(images, 0)
+  assert images.names == (dicom('CT_small.dcm'),)
+  assert pixels.dtype == np.float32
+  expected = source.pixel_array * source.RescaleSlope + source.RescaleIntercept
+  assert source.RescaleIntercept == -1024
+  # The padding is no measurement.
+  is_padding = source.pixel_array == source.get('PixelPaddingValue')
+  np.testing.assert_array_equal(pixels[~is_padding, 0], expected[~is_padding])
+  assert images.header_of
+  assert images.shape_of
+  assert images.header_of(0).dtype == 'float32'
+  assert images.shape_of(0) == expected.shape
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'MR_small_RLE.dcm',
+    'MR_small_bigendian.dcm',
+    'MR_small_implicit.dcm',
+    'MR_small_jp2klossless.dcm',
+  ],
+)
+def test_all_encodings_give_the_same_values(name: str) -> None:
+  plain, other = images_of(dicom('MR_small.dcm')), images_of(dicom(name))
+  np.testing.assert_array_equal(stored(plain, 0), stored(other, 0))
+
+
+def test_frames_are_images() -> None:
+  images = images_of(dicom('rtdose.dcm'), dicom('MR_small.dcm'))
+  source = pydicom.dcmread(dicom('rtdose.dcm'))
+  assert len(images) == 16
+  assert images.names[3] == f'{dicom("rtdose.dcm")}[3]'
+  assert images.names[15] == dicom('MR_small.dcm')
+  np.testing.assert_allclose(
+    stored(images, 3)[..., 0],
+    source.pixel_array[3] * float(source.DoseGridScaling),
+    rtol=1e-6,
+  )
+
+
+def test_bytes_and_colors_stay() -> None:
+  images = images_of(dicom('examples_rgb_color.dcm'), channels=3)
+  source = pydicom.dcmread(dicom('examples_rgb_color.dcm'))
+  np.testing.assert_array_equal(images.read(0), source.pixel_array)
+  palette = images_of(dicom('examples_palette.dcm'), channels=3).read(0)
+  assert palette.dtype == np.uint8
+  assert palette.shape == (350, 800, 3)
+
+
+def test_monochrome1_is_inverted(tmp_path: pathlib.Path) -> None:
+  data = pydicom.dcmread(dicom('CT_small.dcm'))
+  data.PhotometricInterpretation = 'MONOCHROME1'
+  data.RescaleIntercept = 0
+  if 'PixelPaddingValue' in data:
+    del data.PixelPaddingValue
+  data.save_as(tmp_path / 'x.dcm')
+  pixels = stored(images_of(tmp_path / 'x.dcm'), 0)
+  np.testing.assert_array_equal(pixels[..., 0], -1 - data.pixel_array)
+
+
+def test_padding_is_missing(tmp_path: pathlib.Path) -> None:
+  data = pydicom.dcmread(dicom('CT_small.dcm'))
+  padded = data.pixel_array.copy()
+  padded[:5] = -2000
+  data.PixelData = padded.tobytes()
+  data.PixelPaddingValue = -2000
+  data.save_as(tmp_path / 'x.dcm')
+  pixels = stored(images_of(tmp_path / 'x.dcm'), 0)
+  assert np.isnan(pixels[:5]).all()
+  assert np.nanmin(pixels) > -2000
+
+
+def test_scaling_of_enhanced_files(tmp_path: pathlib.Path) -> None:
+  data = pydicom.dcmread(dicom('CT_small.dcm'))
+  source = data.pixel_array
+  del data.RescaleSlope, data.RescaleIntercept
+  data.NumberOfFrames = 2
+  data.PixelData = np.stack([source, source]).tobytes()
+  frames = []
+  for number in (1, 2):
+    values = pydicom.Dataset()
+    values.RescaleSlope, values.RescaleIntercept = number, -10 * number
+    frame = pydicom.Dataset()
+    frame.PixelValueTransformationSequence = [values]
+    frames.append(frame)
+  data.PerFrameFunctionalGroupsSequence = frames
+  if 'PixelPaddingValue' in data:
+    del data.PixelPaddingValue
+  data.save_as(tmp_path / 'x.dcm')
+  images = images_of(tmp_path / 'x.dcm')
+  np.testing.assert_array_equal(stored(images, 1)[..., 0], source * 2.0 - 20)
+
+
+def test_unsupported_transfer_syntax_is_named() -> None:
+  images = images_of(dicom('SC_rgb_jls_lossy_line.dcm'), channels=3)
+  with pytest.raises(ImageError, match='JPEG-LS Lossy.*1.2.840.10008.1.2.4.81'):
+    images.read(0)
+
+
+def test_truncated_and_foreign_files_are_errors(tmp_path: pathlib.Path) -> None:
+  (tmp_path / 'a.dcm').write_bytes(b'nothing')
+  (tmp_path / 'b.nii').write_bytes(b'nothing')
+  (tmp_path / 'c.nii.gz').write_bytes(b'\x1f\x8bnothing')
+  write_ct(tmp_path / 'd.nii')
+  whole = (tmp_path / 'd.nii').read_bytes()
+  (tmp_path / 'd.nii').write_bytes(whole[:-100])
+  paths = sorted(tmp_path.iterdir())
+  images = images_of(dicom('MR_truncated.dcm'), *paths)
+  assert len(images) == 1 + 3 + 5  # the volume's header is whole
+  for index in range(len(images)):
+    with pytest.raises(ImageError) as error:
+      stored(images, index)
+    assert '\n' not in str(error.value)
+
+
+def test_size_is_limited() -> None:
+  images = images_of(dicom('CT_small.dcm'), max_pixels=100)
+  with pytest.raises(ImageError, match='max_pixels'):
+    stored(images, 0)
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2])
+@pytest.mark.parametrize(
+  'name', ['anatomical.nii', 'functional.nii', 'example_nifti2.nii.gz']
+)
+def test_slices_are_images(name: str, axis: int) -> None:
+  path = volume(name)
+  data = nibabel.load(path).get_fdata()
+  images = images_of(path, slice_axis=axis)
+  assert len(images) == data.shape[axis] * int(np.prod(data.shape[3:]))
+  assert images.names[2] == f'{path}[2]'
+  last = data if data.ndim == 3 else data[..., -1]
+  expected = last.take(-1, axis).T
+  pixels = stored(images, len(images) - 1)
+  np.testing.assert_array_equal(pixels[..., 0], expected.astype(np.float32))
+  assert images.shape_of
+  assert images.shape_of(0) == expected.shape
+
+
+def test_harmless_details_are_not_logged(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  write_ct(tmp_path / 'x.nii')
+  data = bytearray((tmp_path / 'x.nii').read_bytes())
+  data[76:80] = bytes(4)  # a direction of the axes that is neither 1 nor -1
+  (tmp_path / 'x.nii').write_bytes(data)
+  stored(images_of(tmp_path / 'x.nii'), 1)
+  assert not caplog.records
+
+
+def test_volume_is_not_unpacked_for_its_header(tmp_path: pathlib.Path) -> None:
+  # 2 TB of zeros by the header, in a file of no pixels.
+  header = nibabel.Nifti1Header()
+  header.set_data_shape((10_000, 10_000, 5000))
+  header.set_data_dtype(np.float32)
+  header['magic'], header['vox_offset'] = b'n+1', 352
+  with gzip.open(tmp_path / 'x.nii.gz', 'wb') as file:
+    file.write(header.binaryblock)
+  images = images_of(tmp_path / 'x.nii.gz')
+  assert len(images) == 5000
+  with pytest.raises(ImageError, match='unpacks'):
+    stored(images, 4999)
+
+
+# Folders
+
+
+def test_dicom_files_without_an_ending_are_found(
+  tmp_path: pathlib.Path,
+) -> None:
+  for name in ('IM0001', '1.2.840.113619.2', 'DICOMDIR'):
+    shutil.copy(dicom('CT_small.dcm'), tmp_path / name)
+  shutil.copy(dicom('CT_small.dcm'), tmp_path / 'x.txt')
+  (tmp_path / 'README').write_text('nothing')
+  os.mkfifo(tmp_path / 'pipe')
+  listing = list_images(str(tmp_path))
+  names = [pathlib.Path(path).name for path in listing.images]
+  assert names == ['1.2.840.113619.2', 'IM0001']
+  assert sum(listing.other_files.values()) == 4
+
+
+def test_folder_equals_its_archive(tmp_path: pathlib.Path) -> None:
+  folder = tmp_path / 'data'
+  for domain in ('A', 'B'):
+    (folder / f'train{domain}').mkdir(parents=True)
+  shutil.copy(dicom('CT_small.dcm'), folder / 'trainA' / 'IM1')
+  shutil.copy(dicom('test-SR.dcm'), folder / 'trainA' / 'report.dcm')
+  (folder / 'trainA' / 'README').write_text('nothing')
+  write_ct(folder / 'trainA' / 'ct.nii.gz')
+  write_mr(folder / 'trainB' / 'ct.nii')
+  with zipfile.ZipFile(tmp_path / 'data.zip', 'w') as archive:
+    for path in folder.rglob('*'):
+      archive.write(path, path.relative_to(folder))
+  both = [
+    open_folder(
+      DataConfig(name='folder', path=str(path), channels_a=1, channels_b=1)
+    )
+    for path in (folder, tmp_path / 'data.zip')
+  ]
+  unpacked, packed = (images['train_a'] for images in both)
+  assert unpacked.relative_names() == packed.relative_names()
+  assert 'ct.nii.gz[4]' in unpacked.relative_names()
+  assert len(unpacked) == 6  # the report has no pixels
+  for images in (unpacked, packed):
+    assert images.other_files == {'.dcm': 1, '': 1}
+  for index in range(6):
+    np.testing.assert_array_equal(
+      stored(unpacked, index), stored(packed, index)
+    )
+  pairs = match_names(unpacked, both[0]['train_b'])
+  assert len(pairs) == 5  # slices of one number
+
+
+def test_different_orientations_are_reported(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  write_ct(tmp_path / 'a.nii')
+  write_mr(tmp_path / 'b.nii.gz')
+  images_of(tmp_path / 'a.nii', tmp_path / 'b.nii.gz')
+  assert not caplog.records
+  source = nibabel.load(tmp_path / 'a.nii')
+  nibabel.as_closest_canonical(source).to_filename(tmp_path / 'c.nii')
+  images_of(*sorted(tmp_path.iterdir()), dicom('CT_small.dcm'))
+  (record,) = caplog.records
+  assert 'LAS' in record.getMessage()
+  assert 'RAS' in record.getMessage()
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None
+from cyclegan_jax.data.file_images import images_of_files
+from cyclegan_jax.errors import ImageError, UserError
+try:
+  images_of_files(sys.argv[2:], channels=1, max_pixels=1000)
+except UserError as error:
+  print(type(error) is UserError, error)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+  ('package', 'name'), [('pydicom', 'x.dcm'), ('nibabel', 'x.nii.gz')]
+)
+def test_missing_package_names_the_extra(
+  tmp_path: pathlib.Path, package: str, name: str
+) -> None:
+  (tmp_path / name).write_bytes(b'')
+  done = subprocess.run(
+    [sys.executable, '-c', WITHOUT, package, name],
+    cwd=tmp_path,
+    env={'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  (line,) = done.stdout.splitlines()
+  assert line.startswith(f'True {name} ')
+  assert package in line
+  assert 'cyclegan_jax[medical]' in line
+
+
+def test_windows_set_the_range() -> None:
+  config = DataConfig(window_a='ct_lung')
+  assert (config.low_a, config.high_a) == (-1350, 150)
+  assert (config.low_b, config.high_b) == (0, 0)
+  # A resolved config is read back.
+  assert DataConfig(window_a='ct_lung', low_a=-1350, high_a=150) == config
+  with pytest.raises(ConfigError, match=r'window_a.*low_a'):
+    DataConfig(window_a='ct_bone', low_a=-1350, high_a=150)
+  values = {'data': {'window_b': 'ct_soft'}}
+  assert from_config_dict(values).data.high_b == 240
+
+
+def test_clipped_values_are_reported_once(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  write_ct(tmp_path / 'ct.nii', dtype='float32')
+  images = images_of(tmp_path / 'ct.nii')
+  data = nibabel.load(tmp_path / 'ct.nii').get_fdata()
+  config = DataConfig(
+    name='folder', channels_a=1, channels_b=1, window_a='ct_full'
+  )
+  resolved = resolve_values(config, {'train_a': images, 'train_b': images})
+  assert (resolved.dtype_a, resolved.low_a) == ('float32', -1024)
+  assert (resolved.low_b, resolved.high_b) == (data.min(), data.max())
+  (record,) = caplog.records
+  share = 100 * ((data < -1024) | (data > 3071)).mean()
+  assert 'low_a' in record.getMessage()
+  assert f'{share:.2g}%' in record.getMessage()
+
+
+# Stacks of TIFF
+
+
+def test_pages_are_images_when_asked(tmp_path: pathlib.Path) -> None:
+  rng = np.random.default_rng(0)
+  pages = rng.integers(0, 65535, (4, 20, 24), np.uint16)
+  colors = rng.integers(0, 255, (3, 20, 24, 3), np.uint8)
+  with tifffile.TiffWriter(tmp_path / 'a.tif') as writer:
+    for page in pages:
+      writer.write(page)
+    writer.write(pages[0, :5, :5], subfiletype=1)  # a thumbnail
+  with tifffile.TiffWriter(tmp_path / 'b.tif') as writer:
+    for page in colors:
+      writer.write(page, photometric='rgb', compression='zlib')
+  paths = sorted(tmp_path.iterdir())
+  assert len(images_of(*paths)) == 2
+  gray = images_of(paths[0], pages='all', channels=1)
+  colored = images_of(paths[1], pages='all', channels=3)
+  assert gray.names[3] == f'{paths[0]}[3]'
+  assert len(gray) == 4
+  for index in range(4):
+    np.testing.assert_array_equal(stored(gray, index)[..., 0], pages[index])
+  for index in range(3):
+    np.testing.assert_array_equal(colored.read(index), colors[index])
+  assert gray.header_of
+  assert gray.header_of(2).num_frames == 1
+
+
+# Translation
+
+
+def test_ct_to_mr_and_back(runs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  for direction, folder, low, high in (
+    ('ab', 'trainA', 0, 900),
+    ('ba', 'trainB', -1024, 3071),
+  ):
+    outcome = translate(
+      runs,
+      runs / folder,
+      to=tmp_path / direction,
+      direction=direction,
+      batch_size=2,
+      gallery=True,
+    )
+    assert not outcome.failed
+    assert outcome.num_made == 2
+    source = nibabel.load(runs / folder / 'p1.nii.gz')
+    result = nibabel.load(tmp_path / direction / 'p1.nii.gz')
+    np.testing.assert_array_equal(result.affine, source.affine)
+    assert result.shape == source.shape
+    assert result.header.get_xyzt_units() == source.header.get_xyzt_units()
+    assert result.get_data_dtype() == np.float32
+    values = result.get_fdata()
+    assert low <= values.min() < values.max() <= high
+    # Not flattened, and each slice is in its place.
+    assert len({values[..., k].tobytes() for k in range(5)}) == 5
+
+
+def test_volume_equals_its_slices(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  source = tmp_path / 'p.nii'
+  write_ct(source)
+  assert not translate(runs, source, to=tmp_path / 'nifti').failed
+  outcome = translate(runs, source, to=tmp_path / 'tiff', file_format='tiff')
+  assert not outcome.failed
+  stack = tifffile.imread(tmp_path / 'tiff' / 'p.tif')
+  result = nibabel.load(tmp_path / 'nifti' / 'p.nii').get_fdata()
+  assert stack.dtype == np.float32
+  np.testing.assert_array_equal(stack, result.T.astype(np.float32))
+
+
+def test_target_type_is_the_domains(tmp_path: pathlib.Path) -> None:
+  for domain, write in (('A', write_ct), ('B', write_mr)):
+    (tmp_path / f'train{domain}').mkdir()
+    write(tmp_path / f'train{domain}' / 'p.nii')
+  config = tiny(tmp_path, window_a='ct_soft', dtype_a='int16', slice_axis=1)
+  train(config, tmp_path / 'run')
+  outcome = translate(
+    tmp_path, tmp_path / 'trainB', to=tmp_path / 'out', direction='ba'
+  )
+  assert not outcome.failed
+  result = nibabel.load(tmp_path / 'out' / 'p.nii')
+  assert result.get_data_dtype() == np.int16
+  assert result.shape == (20, 24, 5)
+  assert -160 <= result.get_fdata().min() <= result.get_fdata().max() <= 240
+
+
+@pytest.mark.parametrize('name', ['x.dcm', 'IM0001', '1.2.840.1'])
+def test_dicom_to_dicom(
+  runs: pathlib.Path, tmp_path: pathlib.Path, name: str
+) -> None:
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  first = pydicom.dcmread(dicom('CT_small.dcm'))
+  first.save_as(folder / name)
+  second = pydicom.dcmread(dicom('CT_small.dcm'))
+  second.SOPInstanceUID = pydicom.uid.generate_uid()
+  second.file_meta.MediaStorageSOPInstanceUID = second.SOPInstanceUID
+  second.save_as(folder / 'y.dcm')
+  outcome = translate(runs, folder, to=tmp_path / 'out')
+  assert not outcome.failed
+  assert outcome.num_made == 2
+  result = pydicom.dcmread(tmp_path / 'out' / name)
+  other = pydicom.dcmread(tmp_path / 'out' / 'y.dcm')
+  assert list(result.ImageType)[:2] == ['DERIVED', 'SECONDARY']
+  assert result.DerivationDescription
+  uids = {each.SOPInstanceUID for each in (first, second, result, other)}
+  assert len(uids) == 4
+  assert result.file_meta.MediaStorageSOPInstanceUID == result.SOPInstanceUID
+  assert result.SeriesInstanceUID == other.SeriesInstanceUID
+  assert result.SeriesInstanceUID != first.SeriesInstanceUID
+  assert result.StudyInstanceUID == first.StudyInstanceUID
+  assert result.FrameOfReferenceUID == first.FrameOfReferenceUID
+  assert list(result.PixelSpacing) == list(first.PixelSpacing)
+  (source,) = result.SourceImageSequence
+  assert source.ReferencedSOPInstanceUID == first.SOPInstanceUID
+  values = pydicom.pixels.apply_rescale(result.pixel_array, result)
+  assert values.shape == first.pixel_array.shape
+  assert 0 <= values.min() < values.max() <= 900.1
+  # The stored values are those that a TIFF holds exactly.
+  tiff = tmp_path / 'tiff'
+  translate(runs, folder / name, to=tiff, file_format='tiff')
+  (path,) = tiff.glob('*.tif')
+  assert path.name == f'{name.removesuffix(".dcm")}.tif'
+  exact = tifffile.imread(path)
+  assert np.abs(values - exact).max() <= float(result.RescaleSlope)
+
+
+@pytest.mark.parametrize(
+  ('name', 'frames'),
+  [
+    ('rtdose_rle.dcm', 15),
+    ('MR_small_bigendian.dcm', 1),
+    ('MR_small_jp2klossless.dcm', 1),
+    ('liver_1frame.dcm', 1),
+  ],
+)
+def test_other_encodings_are_written_plainly(
+  runs: pathlib.Path, tmp_path: pathlib.Path, name: str, frames: int
+) -> None:
+  outcome = translate(runs, pathlib.Path(dicom(name)), to=tmp_path)
+  assert not outcome.failed
+  result = pydicom.dcmread(tmp_path / name)
+  shape = (frames, result.Rows, result.Columns)
+  assert result.pixel_array.reshape(shape).dtype == np.uint16
+  assert not result.file_meta.TransferSyntaxUID.is_compressed
+
+
+def test_refusals_name_what_helps(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  source = runs / 'trainA' / 'p0.nii.gz'
+  outcome = translate(runs, source, to=tmp_path / '1', file_format='png')
+  assert '--format tiff' in outcome.failed[0]
+  outcome = translate(runs, source, to=tmp_path / '2', size=(32, 0))
+  assert '--size' in outcome.failed[0]
+  report = pathlib.Path(dicom('test-SR.dcm'))
+  outcome = translate(runs, report, to=tmp_path / '3')
+  assert report.name in outcome.failed[0]
+
+
+def test_samples_keep_the_whole_ending(tmp_path: pathlib.Path) -> None:
+  from cyclegan_jax.translate.plan import make_plan
+
+  write_mr(tmp_path / 'a.nii.gz')
+  plan = make_plan(
+    [tmp_path / 'a.nii.gz'], tmp_path / 'out', Config(), Options(samples=2)
+  )
+  assert plan.names == ['a_1.nii.gz', 'a_2.nii.gz']
+
+
+def test_stack_to_stack(tmp_path: pathlib.Path) -> None:
+  rng = np.random.default_rng(0)
+  for domain in ('A', 'B'):
+    (tmp_path / f'train{domain}').mkdir()
+    pages = rng.integers(0, 255, (3, 20, 24), np.uint8)
+    path = tmp_path / f'train{domain}' / 's.tif'
+    tifffile.imwrite(path, pages, photometric='minisblack')
+  train(
+    tiny(tmp_path, pages='all', window_a='none', num_workers=1),
+    tmp_path / 'run',
+  )
+  outcome = translate(tmp_path, tmp_path / 'trainA', to=tmp_path / 'out')
+  assert not outcome.failed
+  assert not outcome.notes
+  stack = tifffile.imread(tmp_path / 'out' / 's.tif')
+  assert stack.shape == (3, 20, 24)
+  assert stack.dtype == np.uint8
