@@ -1,33 +1,23 @@
 """Training runs: from a config and images to two generators in a folder."""
 
 import contextlib
-import dataclasses
 import functools
-import logging
-import os
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+import rich.console
 
 from cyclegan_jax import parallel, register
 from cyclegan_jax.config import (
   Config,
   DistributedConfig,
   expand_paths,
-  from_config_dict,
-  source_options,
 )
-from cyclegan_jax.data.fingerprint import changes, fingerprint, listing
 from cyclegan_jax.data.image_list import Images
-from cyclegan_jax.data.loader import sample_images
-from cyclegan_jax.data.own_source import ArraySequence, images_of_sequences
-from cyclegan_jax.data.ranges import with_values
-from cyclegan_jax.data.sources import open_stored_images
-from cyclegan_jax.errors import DataError, WorkdirError
+from cyclegan_jax.data.own_source import ArraySequence
 from cyclegan_jax.evaluation.results import scores_line
 from cyclegan_jax.evaluation.synthetic_scores import (
   DrawingScores,
@@ -35,30 +25,22 @@ from cyclegan_jax.evaluation.synthetic_scores import (
 )
 from cyclegan_jax.metrics.goals import check_best_metric
 from cyclegan_jax.report import tensorboard
-from cyclegan_jax.report.metric_writer import METRICS_FILE
 from cyclegan_jax.report.run_log import RunLog
-from cyclegan_jax.report.run_page import PAGE_FILE
 from cyclegan_jax.report.samples import translate_samples
 from cyclegan_jax.signals import StoppedError, StopSignal
 from cyclegan_jax.state import (
   TrainState,
-  abstract_train_state,
-  create_train_state,
 )
 from cyclegan_jax.step import metric_names
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.storage.workdir import (
-  check_free_space,
   lock_workdir,
-  read_config,
   write_config,
 )
 from cyclegan_jax.terminal import stderr_console
 from cyclegan_jax.training import preflight, processes
 from cyclegan_jax.training.changes import (
-  changed_options,
-  continued,
   describe,
   write_history,
 )
@@ -67,18 +49,12 @@ from cyclegan_jax.training.compiled_step import (
   compile_step,
   is_state_finite,
 )
-from cyclegan_jax.training.fine_tune import (
-  Networks,
-  read_networks,
-  with_network_options,
-  with_networks,
-)
 from cyclegan_jax.training.loop import Evaluate, Loop, raise_save_error
 from cyclegan_jax.training.periodic_evaluation import (
-  EVALUATION_FILE,
   PeriodicEvaluation,
   is_evaluation_missing,
 )
+from cyclegan_jax.training.setup import Setup, set_up
 from cyclegan_jax.types import Params
 
 # How long a signal waits for the first checkpoint, which makes the run
@@ -105,22 +81,6 @@ class TrainResult(NamedTuple):
   signal: int | None
   score: DrawingScores | None
   evaluation: str
-
-
-class _Setup(NamedTuple):
-  """Everything that is known before the training step is compiled."""
-
-  config: Config  # resolved
-  given: Config  # before counts were filled in
-  images: Mapping[str, Images]  # by split: 'train_a', ...
-  state: TrainState
-  resumed: checkpoint.Checkpoint | None
-  networks: Networks | None  # that a new run starts from
-  samples: Mapping[str, np.ndarray]  # test images of the sample sheets
-  data: dict[str, Any]  # fingerprint of the images
-  image_list: dict[str, Any]  # names and sizes of the images
-  survey: dict[str, str]  # what of the files is left out or converted
-  history: list[dict[str, Any]]  # changes of the config
 
 
 def train(
@@ -170,232 +130,152 @@ def train(
     if is_first:
       stack.enter_context(lock_workdir(workdir))
     setup = stop.call(
-      functools.partial(
-        _set_up, config, workdir, explicit, may_change, sources
-      ),
+      functools.partial(set_up, config, workdir, explicit, may_change, sources),
       patience=_SETUP_PATIENCE_SECONDS,
     )
-    config, state = setup.config, setup.state
-    start_step = int(state.step)
     stack.enter_context(explain_disk_errors(workdir))
     if is_first:
-      write_config(workdir, config)
-    facts = preflight.describe(config, setup.images, state) | setup.survey
+      write_config(workdir, setup.config)
+    facts = preflight.describe(setup.config, setup.images, setup.state)
+    facts |= setup.survey
     if setup.networks:
       facts |= setup.networks.facts()
-    preflight.print_facts(setup.given, facts, workdir, start_step, console)
-    held.close()
-    saver = stack.enter_context(
-      checkpoint.Saver(
-        workdir / 'checkpoints',
-        config,
-        data=setup.data,
-        image_list=setup.image_list,
-        resume_step=start_step if setup.resumed else None,
-        history=setup.history,
-        is_writer=is_first,
-      )
+    preflight.print_facts(
+      setup.given, facts, workdir, setup.start_step, console
     )
-    if setup.resumed is None:
-      # A signal during compilation and a non-finite first loss need a
-      # checkpoint to return to.
-      saver.save(state)
-      saver.save(state)
-      saver.wait()
-      if failure := saver.take_failure():
-        # Later ones would most likely fail too, after hours of training.
-        raise_save_error(workdir, failure)
-    elif len(setup.history) > len(setup.resumed.history):
-      # With the new config, so that the run resumes with it.
-      saver.save(state, setup.resumed.metrics, replace=True)
-      console.print(
-        f'changed at step {start_step:,}: '
-        f'{describe(setup.history[-1]["changes"])}',
-        soft_wrap=True,
-      )
-    if is_first:
-      write_history(workdir, setup.history)
-    is_missing = is_evaluation_missing(config, setup.resumed)
-    evaluation = None
+    held.close()
+    saver = stack.enter_context(_open_saver(setup, workdir))
+    _save_start(saver, setup, workdir, console)
     try:
-      if is_first and (start_step < config.steps or is_missing):
-        evaluation = stop.call(lambda: _open_evaluation(config, setup.images))
-      if evaluation is not None:
-        facts['evaluation'] = evaluation.describe()
-        console.print(f'evaluation: {facts["evaluation"]}', soft_wrap=True)
-      step = None
-      if start_step < config.steps:
-        console.print('compiling the training step ...')
-        step = stop.call(lambda: _compile(config, state, setup.samples))
-        preflight.check_memory(config, step.num_bytes)
-        if step.num_bytes is not None:
-          facts['memory of a step'] = preflight.gib(step.num_bytes)
-          console.print(f'memory of a step: {facts["memory of a step"]}')
-      run_log = stack.enter_context(
-        RunLog(
-          workdir,
-          config,
-          facts=facts,
-          history=setup.history,
-          reals=setup.samples,
-          # The record of an interrupted evaluation is written again.
-          start_step=start_step - is_missing,
-          console=console,
-          is_writer=is_first,
-        )
-      )
-      evaluate: Evaluate | None = None
-      if evaluation is not None:
-        evaluate = functools.partial(
-          evaluation.run, workdir=workdir, run_log=run_log, stop=stop
-        )
-      elif config.evaluation.every_steps and not is_first:
-        evaluate = _no_scores
-      if is_missing and setup.resumed and evaluate:
-        _evaluate_resumed(setup.resumed, evaluate, config, run_log, saver)
-      if step is not None:
-        if start_step == 0:
-          run_log.add_samples(0, state.translators)
-          stop.call(run_log.flush)  # the first step donates the state
-        loop = Loop(
-          config,
-          workdir,
-          setup.images,
-          step,
-          run_log,
-          saver,
-          stop,
-          evaluate,
-        )
-        state = loop(state)
-      score = None
-      is_done = int(state.step) == config.steps
-      if is_done and config.data.name == 'embedded' and is_first:
-        score = stop.call(lambda: score_drawings(config, state.translators))
-        run_log.update_page(
-          int(state.step), score=str(score or 'no animal in view')
-        )
+      return _run(setup, workdir, saver, stop, facts, console, stack)
     except StoppedError:
       saver.wait()
       if failure := saver.take_failure():
         raise_save_error(workdir, failure)
-      return TrainResult(state, config, start_step, stop.received, None, '')
-    signal = None if is_done else stop.received
-    summary = evaluation.last if evaluation is not None else ''
-    if not summary and setup.resumed:
-      summary = scores_line(start_step, setup.resumed.metrics)
-    return TrainResult(state, config, start_step, signal, score, summary)
-
-
-def _set_up(
-  config: Config,
-  workdir: pathlib.Path,
-  explicit: Collection[str] | None,
-  may_change: bool,
-  sources: Mapping[str, ArraySequence] | None,
-) -> _Setup:
-  """Reads, resolves and checks everything that a run needs.
-
-  Only the first of several processes reads the folder; it sends the others
-  the resolved config and the state.
-  """
-  resumed, saved, networks = None, None, None
-  if processes.is_first():
-    checkpoint.recover_replaced(workdir / 'checkpoints')
-    resumed = checkpoint.load_newest(workdir / 'checkpoints')
-    saved = resumed.config if resumed else read_config(workdir)
-    if saved is None:
-      _check_no_foreign_files(workdir)
-    # A resumed run reads them only to find out whether they have moved.
-    has_moved = resumed and config.init_from != resumed.config.init_from
-    is_there = os.path.isdir(config.init_from)
-    if config.init_from and (resumed is None or (has_moved and is_there)):
-      sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
-      networks = read_networks(config, sha256=sha256, explicit=explicit)
-      config = networks.config
-    elif config.init_from and saved is not None and explicit is not None:
-      config = with_network_options(
-        config, saved, explicit, discriminators=config.init_discriminators
+      return TrainResult(
+        setup.state, setup.config, setup.start_step, stop.received, None, ''
       )
-    preflight.check_effects(config, explicit or (), is_new=saved is None)
-  if config.init_from and explicit is not None:
-    adapted = processes.from_first(lambda: dataclasses.asdict(config))
-    config = from_config_dict(adapted)
-  given = config
-  is_same_source = networks is not None or bool(
-    saved and config.init_sha256 and config.init_sha256 == saved.init_sha256
-  )
-  if sources is None:
-    stored = open_stored_images(config.data)
-  else:
-    stored = images_of_sequences(config.data, sources)
-  data, image_list = fingerprint(stored), listing(stored)
-  moved: set[str] = set()  # options that name the same under another path
-  if resumed is not None and resumed.data == data:
-    moved |= {f'config.data.{name}' for name in source_options()}
-  if is_same_source:
-    moved.add('config.init_from')
 
-  def complete(resolved: Config) -> Config:
-    if saved is None:
-      return resolved
-    return continued(
-      workdir,
-      saved,
-      resolved,
-      step=int(resumed.state.step) if resumed else None,
-      explicit=explicit or (),
-      moved=moved,
-      may_change=may_change,
-    )
 
-  config = _resolve(config, stored, saved, networks, complete)
-  history = list(resumed.history) if resumed else []
-  if resumed and (changed := changed_options(resumed.config, config, moved)):
-    history.append({'step': int(resumed.state.step), 'changes': changed})
-  images = with_values(stored, config.data)
-  preflight.check_images(config, images)
-  check_best_metric(config, metric_names(config))
-  if resumed is not None:
-    state, networks = resumed.state, None
-    if resumed.data and resumed.data != data:
-      _report_changed_images(resumed, config, image_list)
-  else:
-    state = create_train_state(config, jax.random.key(config.seed))
-    if networks is not None:
-      state = with_networks(state, networks)
-  if processes.is_first():
-    check_free_space(workdir, config, preflight.num_bytes(state))
-  state = processes.tree_from_first(lambda: state, abstract_train_state(config))
-  samples = sample_images(config, images)
-  survey = preflight.survey(config, images) if processes.is_first() else {}
-  return _Setup(
-    config,
-    given,
-    images,
-    state,
-    resumed,
-    networks,
-    samples,
-    data,
-    image_list,
-    survey,
-    history,
+def _open_saver(setup: Setup, workdir: pathlib.Path) -> checkpoint.Saver:
+  return checkpoint.Saver(
+    workdir / 'checkpoints',
+    setup.config,
+    data=setup.data,
+    image_list=setup.image_list,
+    resume_step=setup.start_step if setup.resumed else None,
+    history=setup.history,
+    is_writer=processes.is_first(),
   )
 
 
-def _check_no_foreign_files(workdir: pathlib.Path) -> None:
-  """Checks that a new run would not write over files of others.
+def _save_start(
+  saver: checkpoint.Saver,
+  setup: Setup,
+  workdir: pathlib.Path,
+  console: rich.console.Console,
+) -> None:
+  """Saves the state of a new run, or of one that continues otherwise.
 
   Raises:
-    WorkdirError: a file of that name exists.
+    WorkdirError: the first checkpoint cannot be saved.
   """
-  for name in (METRICS_FILE, PAGE_FILE, EVALUATION_FILE):
-    if (workdir / name).exists():
-      raise WorkdirError(
-        f'{workdir / name} exists, but {workdir} holds no run that could be '
-        'resumed: pass another --workdir, or move the file away'
+  if setup.resumed is None:
+    # A signal during compilation and a non-finite first loss need a
+    # checkpoint to return to.
+    saver.save(setup.state)
+    saver.wait()
+    if failure := saver.take_failure():
+      # Later ones would most likely fail too, after hours of training.
+      raise_save_error(workdir, failure)
+  elif len(setup.history) > len(setup.resumed.history):
+    # With the new config, so that the run resumes with it.
+    saver.save(setup.state, setup.resumed.metrics, replace=True)
+    console.print(
+      f'changed at step {setup.start_step:,}: '
+      f'{describe(setup.history[-1]["changes"])}',
+      soft_wrap=True,
+    )
+  if processes.is_first():
+    write_history(workdir, setup.history)
+
+
+def _run(
+  setup: Setup,
+  workdir: pathlib.Path,
+  saver: checkpoint.Saver,
+  stop: StopSignal,
+  facts: dict[str, str],
+  console: rich.console.Console,
+  stack: contextlib.ExitStack,
+) -> TrainResult:
+  """Trains to the last step, and scores what can be scored.
+
+  Raises:
+    StoppedError: a signal came, and the state is that of the set-up.
+  """
+  config, state, start_step = setup.config, setup.state, setup.start_step
+  is_first = processes.is_first()
+  is_missing = is_evaluation_missing(config, setup.resumed)
+  evaluation = None
+  if is_first and (start_step < config.steps or is_missing):
+    evaluation = stop.call(lambda: _open_evaluation(config, setup.images))
+  if evaluation is not None:
+    facts['evaluation'] = evaluation.describe()
+    console.print(f'evaluation: {facts["evaluation"]}', soft_wrap=True)
+  step = None
+  if start_step < config.steps:
+    console.print('compiling the training step ...')
+    step = stop.call(lambda: _compile(config, state, setup.samples))
+    preflight.check_memory(config, step.num_bytes)
+    if step.num_bytes is not None:
+      facts['memory of a step'] = preflight.gib(step.num_bytes)
+      console.print(f'memory of a step: {facts["memory of a step"]}')
+  run_log = stack.enter_context(
+    RunLog(
+      workdir,
+      config,
+      facts=facts,
+      history=setup.history,
+      reals=setup.samples,
+      # The record of an interrupted evaluation is written again.
+      start_step=start_step - is_missing,
+      console=console,
+      is_writer=is_first,
+    )
+  )
+  evaluate: Evaluate | None = None
+  if evaluation is not None:
+    evaluate = functools.partial(
+      evaluation.run, workdir=workdir, run_log=run_log, stop=stop
+    )
+  elif config.evaluation.every_steps and not is_first:
+    evaluate = _no_scores
+  if is_missing and setup.resumed and evaluate:
+    _evaluate_resumed(setup.resumed, evaluate, config, run_log, saver)
+  if step is not None:
+    if start_step == 0:
+      run_log.add_samples(0, state.translators)
+      stop.call(run_log.flush)  # the first step donates the state
+    loop = Loop(
+      config, workdir, setup.images, step, run_log, saver, stop, evaluate
+    )
+    state = loop(state)
+  score = None
+  is_done = int(state.step) == config.steps
+  signal = None if is_done else stop.received
+  if is_done and config.data.name == 'embedded' and is_first:
+    try:
+      score = stop.call(lambda: score_drawings(config, state.translators))
+      run_log.update_page(
+        int(state.step), score=str(score or 'no animal in view')
       )
+    except StoppedError:
+      signal = stop.received
+  summary = evaluation.last if evaluation is not None else ''
+  if not summary and setup.resumed:
+    summary = scores_line(start_step, setup.resumed.metrics)
+  return TrainResult(state, config, start_step, signal, score, summary)
 
 
 def _open_evaluation(
@@ -407,41 +287,6 @@ def _open_evaluation(
   evaluation = PeriodicEvaluation(config, images)
   check_best_metric(config, metric_names(config), scores=evaluation.names)
   return evaluation
-
-
-def _resolve(
-  config: Config,
-  images: Mapping[str, Images],
-  saved: Config | None,
-  networks: Networks | None,
-  complete: Callable[[Config], Config],
-) -> Config:
-  """Resolves the config in the first process, for all processes.
-
-  Raises:
-    DataError: this process has other images than the first.
-  """
-
-  def resolve() -> Config:
-    resolved = preflight.resolve(
-      config,
-      images,
-      saved=saved,
-      init_sha256=networks.sha256 if networks else '',
-    )
-    return complete(resolved)
-
-  if processes.count() == 1:
-    return resolve()
-  resolved, first = processes.from_first(
-    lambda: (dataclasses.asdict(resolve()), fingerprint(images))
-  )
-  if first != fingerprint(images):
-    raise DataError(
-      f'process {processes.index()} has other images than the first: give all '
-      'processes the same'
-    )
-  return from_config_dict(resolved)
 
 
 def _compile(
@@ -483,28 +328,3 @@ def _evaluate_resumed(
     run_log.call_after(step, lambda _: run_log.sync())
     run_log.flush()
     saver.save(resumed.state, {**resumed.metrics, **metrics}, replace=True)
-
-
-def _report_changed_images(
-  resumed: checkpoint.Checkpoint, config: Config, image_list: dict[str, Any]
-) -> None:
-  """Warns of images that changed since a checkpoint was saved.
-
-  Raises:
-    DataError: config.data.strict is set.
-  """
-  old = checkpoint.load_image_list(resumed.path)
-  text = (
-    'the images changed since this run began '
-    f'({"; ".join(changes(old, image_list))})'
-  )
-  if config.data.strict:
-    raise DataError(
-      f'{text}: restore them, or set config.data.strict=False to continue with '
-      'the present images'
-    )
-  logging.getLogger('cyclegan_jax').warning(
-    '%s: training continues with the present images, so the result will '
-    'differ from an uninterrupted run',
-    text,
-  )
