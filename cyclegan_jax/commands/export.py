@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 import shlex
 
 from cyclegan_jax.commands.parser import Parser, random_seed
@@ -47,6 +48,8 @@ def run(argv: list[str], program: str) -> int:
     parser.error('argument --dtype: float16 is for --format onnx and web only')
   if options.onnxruntime_web and options.format != 'web':
     parser.error('argument --onnxruntime-web: it is for --format web only')
+  if options.title and options.format != 'web':
+    parser.error('argument --title: it is for --format web only')
   if options.format == 'web':
     _write_site(options)
     return 0
@@ -69,11 +72,8 @@ def run(argv: list[str], program: str) -> int:
 def _write_files(options: argparse.Namespace, is_file: bool) -> None:
   write = load_format(options.format)
   models = _load_models(options)
-  names = {way: f'{way}.{options.format}' for way in ('ab', 'ba')}
-  if options.format == 'pth':
-    names = pth_file.FILE_NAMES
   paths = [
-    options.to if is_file else options.to / names[model.direction]
+    options.to if is_file else options.to / _file_name(model, options.format)
     for model in models
   ]
   for path in paths:
@@ -90,6 +90,18 @@ def _write_files(options: argparse.Namespace, is_file: bool) -> None:
         summary = _write_checked(path, temporary, model, write)
     print(summary)
     _print_usage(model, options.format)
+
+
+def _file_name(model: Model, format_name: str) -> str:
+  """The name of a file in a folder: as programs expect it, or for people."""
+  if format_name == 'pth':
+    return pth_file.FILE_NAMES[model.direction]
+  data, stem = model.config.data, model.direction
+  if data.name_a or data.name_b:
+    names = [re.sub(r'\W+', '_', data.name_of(domain)) for domain in stem]
+    if names[0].casefold() != names[1].casefold():
+      stem = '2'.join(names)
+  return f'{stem}.{format_name}'
 
 
 def _write_site(options: argparse.Namespace) -> None:
@@ -114,7 +126,7 @@ def _write_site(options: argparse.Namespace) -> None:
         name = network_file(model.direction)
         summaries.append(_write_checked(to / name, folder / name, model, write))
       copy_runtime(folder / RUNTIME_FOLDER, options.onnxruntime_web)
-      write_page(folder, models)
+      write_page(folder, models, title=options.title)
   for summary, model in zip(summaries, models, strict=True):
     print(summary)
     _print_usage(model, options.format)
@@ -171,7 +183,7 @@ def _write_checked(
   average = ', running average' if model.is_average else ''
   mebibytes = temporary.stat().st_size / 2**20
   return (
-    f'{path}: {model.direction}{average}, {mebibytes:.1f} MiB, at most '
+    f'{path}: {model.config.data.way(model.direction)}{average}, {mebibytes:.1f} MiB, at most '
     f'{difference:.1e} from the translator'
   )
 
@@ -242,6 +254,12 @@ def _parser(program: str) -> Parser:
     metavar='FILE|FOLDER',
     help=f'{PACKAGE} for --format web, as npm packs or unpacks it (default: '
     'npm downloads it)',
+  )
+  add(
+    '--title',
+    default='',
+    help='heading of the page of --format web, in place of "Translate images" '
+    'and the facts about the network',
   )
   add('--overwrite', action='store_true', help='replace existing files')
   return parser

@@ -26,6 +26,7 @@ def run(argv: list[str], program: str) -> int:
     options.checkpoints,
     port=options.port,
     limits=limits,
+    title=options.title,
     on_start=lambda url: print(f'{url} (Ctrl-C to stop)', flush=True),
   )
   return 0
@@ -45,6 +46,12 @@ def _parser(program: str) -> Parser:
     nargs='+',
     metavar='checkpoint',
     help="a run's folder, or a checkpoint's; the page offers a choice of them",
+  )
+  add(
+    '--title',
+    default='',
+    help='heading of the page, in place of "Translate images" and the facts '
+    'about the networks',
   )
   add(
     '--port',
