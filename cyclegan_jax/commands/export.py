@@ -96,7 +96,7 @@ def _file_name(model: Model, format_name: str) -> str:
   """The name of a file in a folder: as programs expect it, or for people."""
   if format_name == 'pth':
     return pth_file.FILE_NAMES[model.direction]
-  data, stem = model.config.data, model.direction
+  data, stem = model.config.data, str(model.direction)
   if data.name_a or data.name_b:
     names = [re.sub(r'\W+', '_', data.name_of(domain)) for domain in stem]
     if names[0].casefold() != names[1].casefold():
@@ -181,10 +181,11 @@ def _write_checked(
       'export an earlier checkpoint, or to another format or dtype'
     )
   average = ', running average' if model.is_average else ''
+  way = model.config.data.way(model.direction)
   mebibytes = temporary.stat().st_size / 2**20
   return (
-    f'{path}: {model.config.data.way(model.direction)}{average}, {mebibytes:.1f} MiB, at most '
-    f'{difference:.1e} from the translator'
+    f'{path}: {way}{average}, {mebibytes:.1f} MiB, at most {difference:.1e} '
+    'from the translator'
   )
 
 

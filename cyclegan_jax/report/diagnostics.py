@@ -57,8 +57,8 @@ CHECKS = {
   'near_zero': Check(
     0.9,
     fails_above=True,
-    message='the discriminator of {source_name} has won: its loss is near zero in '
-    '{value:.0%} of the last records, so the generator learns nothing from '
+    message='the discriminator of {source_name} has won: its loss is near zero '
+    'in {value:.0%} of the last records, so the generator learns nothing from '
     'it; lower config.optimizer.disc_learning_rate_ratio or raise '
     'config.loss.r1',
   ),
@@ -90,8 +90,8 @@ CHECKS = {
     fails_above=False,
     message='{way} inverts colors: bright becomes dark '
     '(correlation {value:.2f}), which the cycle loss allows; unless '
-    '{target_name} is a negative of {source_name}, set config.loss.identity_{target}=5 (it needs '
-    'equal channels) or restart with another config.seed',
+    '{target_name} is a negative of {source_name}, set '
+    'config.loss.identity_{target}=5 (it needs equal channels) or restart with another config.seed',
   ),
   # Healthy runs have 0.9 to 1.0.
   'hidden': Check(
