@@ -19,12 +19,12 @@ from cyclegan_jax.export.formats import (
 )
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.stablehlo_runtime import load_exported
-from cyclegan_jax.interop.safetensors import (
+from cyclegan_jax.state import create_train_state
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.safetensors import (
   read_safetensors,
   write_safetensors,
 )
-from cyclegan_jax.state import create_train_state
-from cyclegan_jax.storage import checkpoint
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')

@@ -91,7 +91,8 @@ CHECKS = {
     message='{way} inverts colors: bright becomes dark '
     '(correlation {value:.2f}), which the cycle loss allows; unless '
     '{target_name} is a negative of {source_name}, set '
-    'config.loss.identity_{target}=5 (it needs equal channels) or restart with another config.seed',
+    'config.loss.identity_{target}=5 (it needs equal channels) or restart with '
+    'another config.seed',
   ),
   # Healthy runs have 0.9 to 1.0.
   'hidden': Check(
