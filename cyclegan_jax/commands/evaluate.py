@@ -8,7 +8,12 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
-from cyclegan_jax.commands.parser import Parser, random_seed, whole_number
+from cyclegan_jax.commands.parser import (
+  CHECKPOINT_HELP,
+  Parser,
+  random_seed,
+  whole_number,
+)
 from cyclegan_jax.config import Config
 from cyclegan_jax.data.sources import (
   Images,
@@ -79,7 +84,7 @@ def _parser(program: str) -> Parser:
     'baselines: the untranslated copy, and real against real.',
   )
   add = parser.add_argument
-  add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=pathlib.Path, help=CHECKPOINT_HELP)
   add(
     '--data',
     type=pathlib.Path,

@@ -8,6 +8,10 @@ from typing import NoReturn
 from cyclegan_jax import register
 from cyclegan_jax.errors import ConfigError
 
+CHECKPOINT_HELP = (
+  "a run's folder, or a checkpoint's; or hf:owner/name of a model hub"
+)
+
 
 class Parser(argparse.ArgumentParser):
   """An ArgumentParser with one-line errors, --plugin and --debug."""

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from cyclegan_jax.commands.parser import Parser, whole_number
+from cyclegan_jax.commands.parser import CHECKPOINT_HELP, Parser, whole_number
 from cyclegan_jax.errors import UserError
 
 
@@ -45,7 +45,7 @@ def _parser(program: str) -> Parser:
     type=pathlib.Path,
     nargs='+',
     metavar='checkpoint',
-    help="a run's folder, or a checkpoint's; the page offers a choice of them",
+    help=f'{CHECKPOINT_HELP}; the page offers a choice of several',
   )
   add(
     '--title',

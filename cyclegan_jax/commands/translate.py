@@ -8,7 +8,12 @@ import sys
 
 import jax
 
-from cyclegan_jax.commands.parser import Parser, random_seed, whole_number
+from cyclegan_jax.commands.parser import (
+  CHECKPOINT_HELP,
+  Parser,
+  random_seed,
+  whole_number,
+)
 from cyclegan_jax.translate.files import translate_files
 from cyclegan_jax.translate.options import ENDINGS, Options
 
@@ -57,7 +62,7 @@ def _parser(program: str) -> Parser:
     'outputs are kept, so the same command resumes an interrupted one.',
   )
   add = parser.add_argument
-  add('checkpoint', type=pathlib.Path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=pathlib.Path, help=CHECKPOINT_HELP)
   add(
     'inputs',
     type=pathlib.Path,

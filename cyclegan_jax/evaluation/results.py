@@ -7,6 +7,7 @@ baselines: the untranslated copy, and real images against real ones.
 import dataclasses
 import hashlib
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -194,6 +195,30 @@ class Evaluation:
       'images',
     )
     return _markdown_table(heads, cells)
+
+
+def read_scores(run: pathlib.Path, step: int) -> str:
+  """The table and the notes of an evaluation of a run, as Markdown.
+
+  The folders of the images, which its file also names, are left out.
+
+  Args:
+    run: folder of the run.
+    step: step of the evaluated checkpoint.
+
+  Returns:
+    '' if it was not evaluated, or its files cannot be read.
+  """
+  path = run / EVALUATION_FOLDER / f'{step}.json'
+  try:
+    notes = json.loads(path.read_text(encoding='utf-8'))['notes']
+    text = path.with_suffix('.md').read_text(encoding='utf-8')
+  except (OSError, ValueError, LookupError, TypeError):
+    return ''
+  table = [line for line in text.splitlines() if line.startswith('|')]
+  return '\n'.join(
+    [*table, '', *(f'- {_escaped(str(note))}' for note in notes)]
+  )
 
 
 def describe_images(images: ImageSet) -> dict[str, Any]:

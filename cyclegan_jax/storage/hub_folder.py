@@ -6,6 +6,7 @@ file is needed.
 """
 
 import json
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -80,6 +81,8 @@ def local_folder(path: str | pathlib.Path) -> pathlib.Path:
       revision=match[2],
       allow_patterns=[*FILE_NAMES.values()],
       library_name='cyclegan_jax',
+      # Read now, where the client reads it when it is imported.
+      endpoint=os.environ.get('HF_ENDPOINT') or None,
     )
   except Exception as error:  # of the client, of HTTP and of the disk
     raise WorkdirError(
