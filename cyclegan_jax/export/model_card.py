@@ -81,7 +81,7 @@ def model_card(
   ]
   parts = {
     'base_model': base_model,
-    'title': ', '.join(ways),
+    'title': ' and '.join(ways),
     'version': importlib.metadata.version('cyclegan_jax'),
     'step': f'{model.step:,}',
     'sheet': sheet,
