@@ -167,6 +167,20 @@ def client(make_client):
   return make_client()
 
 
+@pytest.mark.parametrize('title', ['', '<b>Horses & zebras'])
+def test_the_heading_and_the_names_on_the_page(title, runs, tmp_path):
+  models = load_models(runs[:1], tmp_path)
+  queue = JobQueue(QUEUE)
+  app = make_app(models, queue, Limits(), tmp_path, PORT, title)
+  _, _, body = Client(app, queue).ask('GET', '/')
+  page = pages.Page(body.decode())
+  for tag in ('title', 'h1'):
+    assert page.texts(tag) == [title or 'Translate images']
+  (about,) = [e[1] for e in page.elements if e[1].get('id') == 'about']
+  assert ('hidden' in about) == bool(title)
+  assert page.data['models'][0]['names'] == {'a': 'horse', 'b': 'zebra'}
+
+
 def reason(answer):
   return json.loads(answer[2])['error']
 
