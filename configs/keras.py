@@ -5,7 +5,7 @@ centre 128, flips, batch 1, 150 epochs, Adam 2e-4 at a constant rate; log loss
 with lambda 10. 83.7 million parameters in both generators. Not run in full
 yet: it wants an accelerator. The data is downloaded by TFDS:
 
-  pip install -e '.[tfds]'
+  pip install -e .
   python main.py --config=configs/keras.py
 """
 

@@ -4,7 +4,7 @@ ResNet-9 and PatchGAN with instance norm, least squares, lambda 10, identity
 5, a pool of 50, Adam 2e-4 for 100 epochs and 100 more in which it falls. Not
 run in full yet: it wants an accelerator. The data is downloaded by TFDS:
 
-  pip install -e '.[tfds]'
+  pip install -e .
   python main.py --config=configs/paper.py
 """
 

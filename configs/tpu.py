@@ -3,7 +3,7 @@
 One pair a core on eight cores, so an eighth of the paper's updates in as many
 epochs. Not measured yet.
 
-  pip install -e '.[tpu,tfds]'
+  pip install -e '.[tpu]'
   python main.py --config=configs/tpu.py
 """
 

@@ -134,6 +134,7 @@ WINDOWS = {
 }
 # How the values of image files are stored.
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')
+_MAX_NAME = 40  # characters of a domain's name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +204,16 @@ class DataConfig(Section):
     'a data set with the images of domain b',
     used_by=('tfds',),
     is_source=True,
+  )
+  name_a: str = option(
+    '',
+    "what a's images show, such as horse, for people: on pages and sample "
+    "sheets, in tables, messages and names of exported files; '' is horse for "
+    'drawings, else a',
+    may_change=True,
+  )
+  name_b: str = option(
+    '', "what b's images show, such as zebra, likewise", may_change=True
   )
   num_train: int = option(
     400, 'training drawings per domain', low=1, used_by=('embedded',)
@@ -349,6 +360,29 @@ class DataConfig(Section):
           f'config.data.low_{domain}={low} is not below config.data.'
           f'high_{domain}={high}: set both, or both to 0 for the full range'
         )
+      name = getattr(self, f'name_{domain}')
+      if len(name) > _MAX_NAME or not name.isprintable():
+        raise ConfigError(
+          f'config.data.name_{domain}={name!r} is not a name: give up to '
+          f'{_MAX_NAME} visible characters'
+        )
+    if self.name_of('a') == self.name_of('b'):
+      raise ConfigError(
+        f'config.data.name_a={self.name_a!r} and config.data.name_b='
+        f'{self.name_b!r} are both shown as {self.name_of("a")!r}: give '
+        'different names'
+      )
+
+  def name_of(self, domain: str) -> str:
+    """Name of a domain that is shown to people."""
+    name = {'a': self.name_a, 'b': self.name_b}[domain]
+    if not name and self.name == 'embedded':
+      name = {'a': 'horse', 'b': 'zebra'}[domain]
+    return name or domain
+
+  def way(self, direction: str, arrow: str = ' → ') -> str:
+    """Name of a direction that is shown to people: 'horse → zebra'."""
+    return arrow.join(self.name_of(domain) for domain in direction)
 
   @property
   def size_before_crop(self) -> int:
@@ -504,7 +538,8 @@ class LossConfig(Section):
   adversarial: str = option(
     'vanilla',
     "minimax is the Keras note's formula as written; vanilla trains the "
-    'generator on -log D',
+    'generator on -log D; wgan_gp makes one update of the critic per update of '
+    'the generator, where the paper makes five',
     choices=register.BUILT_IN['adversarial_loss'],
     part='adversarial_loss',
   )

@@ -75,7 +75,7 @@ def pip_install(*what):
 
 
 is_tfds = data.startswith('cycle_gan/')
-pip_install('-e', '.[tfds,export]' if is_tfds else '.[export]')
+pip_install('-e', '.[export]')
 
 
 def cyclegan(*arguments):

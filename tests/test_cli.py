@@ -258,7 +258,7 @@ def test_warnings_come_after_the_facts(tmp_path, capsys):
   assert 'config.steps_per_epoch' not in err
   # Scores, when they are made and at the end.
   line = next(x for x in lines if x.startswith('evaluation in '))
-  assert 'step 2: ab: l1 ' in line
+  assert 'step 2: a → b: l1 ' in line
   assert line.split(' of ', 1)[1] in out
   config = json.loads((tmp_path / 'run' / 'config.json').read_text())
   assert config['data']['name'] == 'folder'

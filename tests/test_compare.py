@@ -19,7 +19,7 @@ from PIL import Image
 from cyclegan_jax import create_train_state
 from cyclegan_jax.commands import compare
 from cyclegan_jax.compare.page import compare_runs, shortest_labels
-from cyclegan_jax.config import Config
+from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import ConfigError, DataError, UserError, WorkdirError
 from cyclegan_jax.evaluation.results import Evaluation, Figure, Row
@@ -252,7 +252,8 @@ def test_images_of_another_folder(files, shown, runs, tmp_path):
       re.findall('<h3>(.*?)</h3>', text), text.split('<h3>')[1:], strict=True
     )
   }
-  assert names == {' → '.join(each): files for each, files in shown.items()}
+  way = DataConfig().way
+  assert names == {way(each): files for each, files in shown.items()}
 
 
 def test_unreadable_test_images_are_left_out(runs, tmp_path):
@@ -289,7 +290,9 @@ def evaluate(
     for direction, value in zip(('ab', 'ba'), values, strict=True)
   )
   images = {domain: {'sha256': digest} for domain in 'ab'}
-  content = Evaluation(rows, images, (), {'step': step, **facts}).to_json()
+  content = Evaluation(
+    rows, images, (), {'step': step, **facts}, DataConfig()
+  ).to_json()
   path = folder / 'evaluation' / f'{step}.json'
   path.parent.mkdir(exist_ok=True)
   path.write_text(json.dumps(content))

@@ -522,3 +522,26 @@ def test_urls_are_no_paths(path):
     changes = {section: changes}
   with pytest.raises(ConfigError, match=path):
     expand_paths(Config().replace(**changes))
+
+
+def test_names_of_domains():
+  drawings, folders = Config().data, Config().replace(data={'name': 'folder'})
+  assert drawings.way('ab') == 'horse → zebra'
+  assert folders.data.way('ba', ' to ') == 'b to a'
+  named = folders.replace(data={'name_a': 'Äpfel', 'name_b': 'x y'}).data
+  assert named.way('ab', '/') == 'Äpfel/x y'
+  assert named.name_of('a') == 'Äpfel'
+
+
+@pytest.mark.parametrize(
+  ('names', 'option'),
+  [
+    ({'name_a': 'x\n'}, 'config.data.name_a'),
+    ({'name_b': 'x' * 41}, 'config.data.name_b'),
+    ({'name_a': 'x', 'name_b': 'x'}, 'config.data.name_b'),
+    ({'name_a': 'zebra'}, 'config.data.name_a'),
+  ],
+)
+def test_names_that_cannot_be_shown(names, option):
+  with pytest.raises(ConfigError, match=option):
+    Config().replace(data=names)

@@ -19,12 +19,12 @@ from cyclegan_jax.export.formats import (
 )
 from cyclegan_jax.export.model import Model
 from cyclegan_jax.export.stablehlo_runtime import load_exported
-from cyclegan_jax.interop.safetensors import (
+from cyclegan_jax.state import create_train_state
+from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.safetensors import (
   read_safetensors,
   write_safetensors,
 )
-from cyclegan_jax.state import create_train_state
-from cyclegan_jax.storage import checkpoint
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -331,6 +331,21 @@ def test_both_directions_into_a_folder(runs, tmp_path, capsys):
   assert run(*command, '--overwrite') == 0
 
 
+def test_files_with_the_names_of_the_domains(tmp_path):
+  config = make_config(GENERATORS['resnet']).replace(
+    data={'name_a': 'Äpfel/grün', 'name_b': '../b'}
+  )
+  with checkpoint.Saver(tmp_path / 'run/checkpoints', config) as saver:
+    saver.save(make_state(config))
+  to = tmp_path / 'out'
+  argv = ['export', tmp_path / 'run', '--format', 'safetensors', '--to', to]
+  assert run(*argv) == 0
+  assert sorted(each.name for each in to.iterdir()) == [
+    '_b2Äpfel_grün.safetensors',
+    'Äpfel_grün2_b.safetensors',
+  ]
+
+
 def test_one_direction_into_a_file(runs, tmp_path):
   path = tmp_path / 'deep' / 'horse.onnx'
   options = ['--direction', 'ba', '--dtype', 'float16']
@@ -402,6 +417,7 @@ def test_wrong_command_lines(tmp_path):
       '--onnxruntime-web',
     ),
     ([tmp_path, '--format', 'onnx', '--seed', '-1'], '--seed'),
+    ([tmp_path, '--format', 'hub', '--title', 'x'], '--title'),
   ):
     with pytest.raises(ConfigError, match=option):
       export.run([str(x) for x in ['run', '--to', *argv]], 'cyclegan export')

@@ -366,8 +366,8 @@ def described():
 def test_facts(described):
   config, images, state = described
   facts = preflight.describe(config, images, state)
-  assert facts['training images'] == '1,200 of a, 1,200 of b'
-  assert facts['test images'] == '3 of a, 3 of b'
+  assert facts['training images'] == '1,200 of horse, 1,200 of zebra'
+  assert facts['test images'] == '3 of horse, 3 of zebra'
   assert f'{preflight.num_parameters(state.gen):,}' in facts['generators']
   assert facts['steps'] == '5,400 of 2 pairs, 600 per epoch'
   assert facts['cache'] == 'up to 2.7 MiB of decoded images'

@@ -167,6 +167,20 @@ def client(make_client):
   return make_client()
 
 
+@pytest.mark.parametrize('title', ['', '<b>Horses & zebras'])
+def test_the_heading_and_the_names_on_the_page(title, runs, tmp_path):
+  models = load_models(runs[:1], tmp_path)
+  queue = JobQueue(QUEUE)
+  app = make_app(models, queue, Limits(), tmp_path, PORT, title)
+  _, _, body = Client(app, queue).ask('GET', '/')
+  page = pages.Page(body.decode())
+  for tag in ('title', 'h1'):
+    assert page.texts(tag) == [title or 'Translate images']
+  (about,) = [e[1] for e in page.elements if e[1].get('id') == 'about']
+  assert ('hidden' in about) == bool(title)
+  assert page.data['models'][0]['names'] == {'a': 'horse', 'b': 'zebra'}
+
+
 def reason(answer):
   return json.loads(answer[2])['error']
 
@@ -646,8 +660,8 @@ def test_the_page_shows_and_saves_translations(page, expected):
   np.testing.assert_array_equal(back, expected['aba'])
 
   page.get_by_role('button', name='Compare').click()
-  page.get_by_label('From B to A').check()
-  page.wait_for_selector('.slider .after img[alt^="Translated (A)"]')
+  page.get_by_label('From zebra to horse').check()
+  page.wait_for_selector('.slider .after img[alt^="Translated (horse)"]')
   url = page.get_attribute('#download', 'href')
   page.get_by_label('Checkpoint').select_option('<b>second')
   page.wait_for_selector(f'#download[href]:not([href="{url}"])')
@@ -668,11 +682,11 @@ def test_the_page_by_keyboard(page):
   page.keyboard.press('ArrowRight')
   assert slider.input_value() == '1'
   page.keyboard.press('2')
-  page.wait_for_selector('.slider .after img[alt^="Back again (A)"]')
-  page.get_by_label('From A to B').focus()
+  page.wait_for_selector('.slider .after img[alt^="Back again (horse)"]')
+  page.get_by_label('From horse to zebra').focus()
   page.keyboard.press('ArrowRight')
-  assert page.get_by_label('From B to A').is_checked()
-  page.wait_for_selector('.slider .after img[alt^="Back again (B)"]')
+  assert page.get_by_label('From zebra to horse').is_checked()
+  page.wait_for_selector('.slider .after img[alt^="Back again (zebra)"]')
   page.get_by_role('button', name='Remove a.png').press('Enter')
   assert page.locator('#work').is_hidden()
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclegan_jax.config import DataConfig
 from cyclegan_jax.images import to_uint8
-from cyclegan_jax.report import sheet
+from cyclegan_jax.report import samples, sheet
 
 
 def draw(*blocks):
@@ -34,6 +35,25 @@ def test_images_are_in_rows_and_titles_over_columns():
     assert (pixels[top : top + 128, 132:136] == 255).all()  # the gap
   assert pixels[:header, :132].min() < 80  # ink of both titles
   assert pixels[:header, 132:].min() < 80
+
+
+def test_long_and_foreign_titles_stay_over_their_columns():
+  pixels = draw({'x' * 99: flat(1.0), 'y': flat(1.0)})
+  header = pixels[: pixels.shape[0] - 132]
+  assert (header[:, 132:136] == 255).all()  # the gap
+
+
+@pytest.mark.parametrize(
+  ('name', 'shown'), [('', 'a'), ('cat', 'cat'), ('Öl', 'a')]
+)
+def test_names_of_domains(name, shown):
+  data = DataConfig(name='folder', name_a=name)
+  image = flat(0.0)
+  drawn = samples.draw_samples(
+    {'ab': samples.Translations(image, image, image)}, data
+  )
+  titles = [f'real {shown}', f'{shown} to b', 'back again']
+  np.testing.assert_array_equal(drawn, draw(dict.fromkeys(titles, image)))
 
 
 def test_pixels_of_small_images_become_squares():

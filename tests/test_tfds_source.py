@@ -420,7 +420,7 @@ def test_missing_package(package, monkeypatch):
   message = error_of(UserError, dataset='cycle_gan/maps')
   assert "config.data.name='tfds'" in message
   assert package in message
-  assert 'cyclegan_jax[tfds]' in message
+  assert 'pip install array_record tensorflow-datasets' in message
 
 
 WITHOUT_TENSORFLOW = """

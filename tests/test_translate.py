@@ -510,7 +510,7 @@ def test_the_gallery(resnet, tmp_path):
   assert outcome.page == to / 'index.html'
   page = outcome.page.read_text()
   assert '"deep/b.png"' in page
-  assert 'a → b and back' in page
+  assert 'horse → zebra and back' in page
   # A translation that the page lacks is repeated, others are kept.
   put(tmp_path / 'in' / 'c.png')
   (to / 'a.png').unlink()

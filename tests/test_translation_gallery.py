@@ -33,9 +33,9 @@ def plain(*shape, value=128):
   return np.full(shape, value, np.uint8)
 
 
-def make(folder, *, direction='ab', title='run', total=None):
+def make(folder, *, direction='ab', title='run', total=None, names=None):
   return TranslationGallery(
-    folder, title=title, direction=direction, total=total
+    folder, title=title, direction=direction, total=total, names=names
   )
 
 
@@ -232,11 +232,13 @@ def test_the_progress_of_a_page(tmp_path, count, total, width):
     assert f'{count} of {total:,}' in page.texts('p')[0]
 
 
-def test_labels_of_the_other_direction(tmp_path):
-  gallery = make(tmp_path, direction='ba')
+@pytest.mark.parametrize('names', [None, ('<zebra>', 'horse')])
+def test_labels_of_the_other_direction(names, tmp_path):
+  gallery = make(tmp_path, direction='ba', names=names)
   gallery.add('x', *[plain(1, 1, 1)] * 3)
   labels = finish(gallery).data['labels']
-  assert labels == ['Input (b)', 'Translated (a)', 'Back again (b)']
+  b, a = names or 'ba'
+  assert labels == [f'Input ({b})', f'Translated ({a})', f'Back again ({b})']
 
 
 def test_nested_names_do_not_collide(tmp_path):

@@ -310,7 +310,7 @@ def test_there_and_back_and_from_gray(browser, sites, runs):
     assert difference(decode(data), ab(pixels)) <= 1
 
     url = page.get_attribute('#download', 'href')
-    page.get_by_label('From B to A').check()
+    page.get_by_label('From zebra to horse').check()
     page.wait_for_selector(f'#download[href]:not([href="{url}"])')
     name, data = pages.download(page)
     assert name == 'horse.jpeg_ba.png'
@@ -347,7 +347,7 @@ def test_float16(browser, sites, runs):
   assert sizes[1] < 0.8 * sizes[0]
   pixels = drawing(20, 28)
   with opened(browser, sites['half']) as page:
-    assert page.get_by_label('From B to A').is_hidden()
+    assert page.get_by_label('From zebra to horse').is_hidden()
     made = translate(page, pages.encode(pixels))
   assert difference(made, load_translator(runs['resnet'], 'ab')(pixels)) <= 3
 

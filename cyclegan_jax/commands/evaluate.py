@@ -10,6 +10,7 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax.commands.parser import (
+  CHECKPOINT_HELP,
   Parser,
   local_path,
   random_seed,
@@ -99,7 +100,7 @@ def _parser(program: str) -> Parser:
     'baselines: the untranslated copy, and real against real.',
   )
   add = parser.add_argument
-  add('checkpoint', type=local_path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=local_path, help=CHECKPOINT_HELP)
   add(
     '--data',
     type=local_path,

@@ -1,12 +1,21 @@
 """`cyclegan export`."""
 
 import argparse
+import dataclasses
 import pathlib
+import re
 import shlex
+import shutil
 
-from cyclegan_jax.commands.parser import Parser, local_path, random_seed
+from cyclegan_jax.commands.parser import (
+  CHECKPOINT_HELP,
+  Parser,
+  local_path,
+  random_seed,
+)
 from cyclegan_jax.config import Direction
 from cyclegan_jax.errors import UserError, WorkdirError
+from cyclegan_jax.evaluation.results import read_scores
 from cyclegan_jax.export import pth_file
 from cyclegan_jax.export.formats import (
   FORMATS,
@@ -15,6 +24,12 @@ from cyclegan_jax.export.formats import (
   load_format,
 )
 from cyclegan_jax.export.model import Model
+from cyclegan_jax.export.model_card import (
+  CARD_FILE,
+  SHEET_FILE,
+  model_card,
+  without_private_paths,
+)
 from cyclegan_jax.export.onnxruntime_web import (
   PACKAGE,
   check_runtime_source,
@@ -27,12 +42,15 @@ from cyclegan_jax.export.web_page import (
   network_file,
   write_page,
 )
+from cyclegan_jax.report.run_page import list_samples, sample_path
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import (
   filling,
   replacing,
 )
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.storage.hub_folder import FILE_NAMES
+from cyclegan_jax.storage.workdir import write_config
 
 # The greatest difference from the translator on random images in [-1, 1] with
 # which a file is written. float16 rounds each activation to 11 bits.
@@ -47,8 +65,13 @@ def run(argv: list[str], program: str) -> int:
     parser.error('argument --dtype: float16 is for --format onnx and web only')
   if options.onnxruntime_web and options.format != 'web':
     parser.error('argument --onnxruntime-web: it is for --format web only')
+  if options.title and options.format != 'web':
+    parser.error('argument --title: it is for --format web only')
   if options.format == 'web':
     _write_site(options)
+    return 0
+  if options.format == 'hub':
+    _write_hub_folder(options)
     return 0
   ending = options.to.suffix.removeprefix('.')
   is_file = ending == options.format
@@ -69,11 +92,8 @@ def run(argv: list[str], program: str) -> int:
 def _write_files(options: argparse.Namespace, is_file: bool) -> None:
   write = load_format(options.format)
   models = _load_models(options)
-  names = {way: f'{way}.{options.format}' for way in ('ab', 'ba')}
-  if options.format == 'pth':
-    names = pth_file.FILE_NAMES
   paths = [
-    options.to if is_file else options.to / names[model.direction]
+    options.to if is_file else options.to / _file_name(model, options.format)
     for model in models
   ]
   for path in paths:
@@ -92,16 +112,22 @@ def _write_files(options: argparse.Namespace, is_file: bool) -> None:
     _print_usage(model, options.format)
 
 
+def _file_name(model: Model, format_name: str) -> str:
+  """The name of a file in a folder: as programs expect it, or for people."""
+  if format_name == 'pth':
+    return pth_file.FILE_NAMES[model.direction]
+  data, stem = model.config.data, str(model.direction)
+  if data.name_a or data.name_b:
+    names = [re.sub(r'\W+', '_', data.name_of(domain)) for domain in stem]
+    if names[0].casefold() != names[1].casefold():
+      stem = '2'.join(names)
+  return f'{stem}.{format_name}'
+
+
 def _write_site(options: argparse.Namespace) -> None:
   """Writes a folder for web servers, whole or not at all."""
   to = options.to
-  if to.exists() and not to.is_dir():
-    raise WorkdirError(f'{to} is a file: give a folder with --to')
-  if to.is_dir() and any(to.iterdir()) and not options.overwrite:
-    raise WorkdirError(
-      f'{to} is not empty: give another --to, or --overwrite, which keeps '
-      'files of other names'
-    )
+  _check_folder(options)
   write = load_format('onnx')
   check_runtime_source(options.onnxruntime_web)
   models = _load_models(options)
@@ -114,7 +140,7 @@ def _write_site(options: argparse.Namespace) -> None:
         name = network_file(model.direction)
         summaries.append(_write_checked(to / name, folder / name, model, write))
       copy_runtime(folder / RUNTIME_FOLDER, options.onnxruntime_web)
-      write_page(folder, models)
+      write_page(folder, models, title=options.title)
   for summary, model in zip(summaries, models, strict=True):
     print(summary)
     _print_usage(model, options.format)
@@ -124,9 +150,69 @@ def _write_site(options: argparse.Namespace) -> None:
   )
 
 
+def _check_folder(options: argparse.Namespace) -> None:
+  """Raises WorkdirError unless --to is a folder that may be filled."""
+  to = options.to
+  if to.exists() and not to.is_dir():
+    raise WorkdirError(f'{to} is a file: give a folder with --to')
+  if to.is_dir() and any(to.iterdir()) and not options.overwrite:
+    raise WorkdirError(
+      f'{to} is not empty: give another --to, or --overwrite, which keeps '
+      'files of other names'
+    )
+
+
+def _write_hub_folder(options: argparse.Namespace) -> None:
+  """Writes a folder for a model hub, whole or not at all."""
+  to = options.to
+  _check_folder(options)
+  write = load_format('safetensors')
+  found = checkpoint.load(options.checkpoint, direction=options.direction)
+  config = without_private_paths(found.config)
+  models = [
+    dataclasses.replace(model, config=config)
+    for model in _models_of(found, options)
+  ]
+  step = models[0].step
+  run = found.path.absolute().parent.parent
+  scores, sheets = '', []
+  summaries = []
+  if found.path.absolute().parent.name == 'checkpoints':
+    scores = read_scores(run, step)
+    sheets = [each for each, _ in list_samples(run) if each <= step]
+  counts = {split: facts['count'] for split, facts in found.data.items()}
+  with explain_disk_errors(to, option='--to'):
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with filling(to, last=CARD_FILE) as folder:
+      for model in models:
+        name = FILE_NAMES[model.direction]
+        summaries.append(_write_checked(to / name, folder / name, model, write))
+      write_config(folder, config)
+      if sheets:
+        shutil.copyfile(sample_path(run, sheets[-1]), folder / SHEET_FILE)
+      card = model_card(
+        models, counts=counts, scores=scores, has_sheet=bool(sheets)
+      )
+      (folder / CARD_FILE).write_text(card, encoding='utf-8')
+  print(*summaries, sep='\n')
+  if not scores:
+    print(f'  without scores: `cyclegan evaluate` has none of step {step:,}')
+  print(
+    f'{to}: fill in {to / CARD_FILE}, then upload it with\n  hf upload '
+    f'OWNER/NAME {shlex.quote(str(to))}'
+  )
+
+
 def _load_models(options: argparse.Namespace) -> list[Model]:
   """The generators of the checkpoint, or that of --direction."""
-  found = checkpoint.load(options.checkpoint, direction=options.direction)
+  return _models_of(
+    checkpoint.load(options.checkpoint, direction=options.direction), options
+  )
+
+
+def _models_of(
+  found: checkpoint.Checkpoint, options: argparse.Namespace
+) -> list[Model]:
   both: tuple[Direction, ...] = ('ab', 'ba')
   return [
     Model(
@@ -169,10 +255,11 @@ def _write_checked(
       'export an earlier checkpoint, or to another format or dtype'
     )
   average = ', running average' if model.is_average else ''
+  way = model.config.data.way(model.direction)
   mebibytes = temporary.stat().st_size / 2**20
   return (
-    f'{path}: {model.direction}{average}, {mebibytes:.1f} MiB, at most '
-    f'{difference:.1e} from the translator'
+    f'{path}: {way}{average}, {mebibytes:.1f} MiB, at most {difference:.1e} '
+    'from the translator'
   )
 
 
@@ -204,15 +291,16 @@ def _parser(program: str) -> Parser:
     'run on random images and compared with the translator first.',
   )
   add = parser.add_argument
-  add('checkpoint', type=local_path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=local_path, help=CHECKPOINT_HELP)
   add(
     '--format',
-    choices=(*FORMATS, 'web'),
+    choices=(*FORMATS, 'hub', 'web'),
     required=True,
     help='onnx: for onnxruntime and browsers; stablehlo: for JAX on CPUs, GPUs '
     "and TPUs, by cyclegan_jax.load_exported; pth: for the authors' PyTorch "
-    'code; safetensors: the weights, for cyclegan import; web: a folder for '
-    'any web server, whose page translates in the browser',
+    'code; safetensors: the weights, for cyclegan import; hub: a folder for a '
+    'model hub, with a model card; web: a folder for any web server, whose '
+    'page translates in the browser',
   )
   add(
     '--to',
@@ -242,6 +330,12 @@ def _parser(program: str) -> Parser:
     metavar='FILE|FOLDER',
     help=f'{PACKAGE} for --format web, as npm packs or unpacks it (default: '
     'npm downloads it)',
+  )
+  add(
+    '--title',
+    default='',
+    help='heading of the page of --format web, in place of "Translate images" '
+    'and the facts about the network',
   )
   add('--overwrite', action='store_true', help='replace existing files')
   return parser

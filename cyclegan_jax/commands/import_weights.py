@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from cyclegan_jax.commands.parser import Parser, local_path
 from cyclegan_jax.config import Config, Direction
 from cyclegan_jax.errors import WeightsError, WorkdirError
-from cyclegan_jax.export.safetensors_file import is_ours, read_model
 from cyclegan_jax.interop.import_config import make_import_config
 from cyclegan_jax.interop.torch_infer import Network
 from cyclegan_jax.interop.weight_files import (
@@ -29,6 +28,7 @@ from cyclegan_jax.state import (
 )
 from cyclegan_jax.storage.checkpoint import Saver
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.storage.hub_folder import is_saved_generator, read_generator
 from cyclegan_jax.training.preflight import gib, num_bytes
 
 
@@ -124,14 +124,13 @@ def _read_generator(
 ) -> Generator:
   """Reads a generator of the authors, or of `cyclegan export`."""
   tensors, metadata = read_tensors(path)
-  if not is_ours(metadata):
+  if not is_saved_generator(metadata):
     return generator_from_torch(path, tensors, renames, dropout)
-  model = read_model(path, tensors, metadata)
-  network = Network(
-    model.config.generator, model.channels_in, model.channels_out
-  )
-  params = jax.tree.map(jnp.asarray, model.params)
-  return Generator(path, network, params, model.config, model.direction)
+  saved = read_generator(path, tensors, metadata)
+  source, target = (saved.config.channels(each) for each in saved.direction)
+  network = Network(saved.config.generator, source, target)
+  params = jax.tree.map(jnp.asarray, saved.params)
+  return Generator(path, network, params, saved.config, saved.direction)
 
 
 def _directions(

@@ -12,6 +12,10 @@ from cyclegan_jax import register
 from cyclegan_jax.config import expand_path
 from cyclegan_jax.errors import ConfigError, one_line, printable
 
+CHECKPOINT_HELP = (
+  "a run's folder, or a checkpoint's; or hf:owner/name of a model hub"
+)
+
 
 class Parser(argparse.ArgumentParser):
   """An ArgumentParser with one-line errors, --plugin and --debug."""

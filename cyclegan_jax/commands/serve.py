@@ -1,6 +1,11 @@
 """`cyclegan serve`."""
 
-from cyclegan_jax.commands.parser import Parser, local_path, whole_number
+from cyclegan_jax.commands.parser import (
+  CHECKPOINT_HELP,
+  Parser,
+  local_path,
+  whole_number,
+)
 from cyclegan_jax.errors import UserError
 
 
@@ -24,6 +29,7 @@ def run(argv: list[str], program: str) -> int:
     options.checkpoints,
     port=options.port,
     limits=limits,
+    title=options.title,
     on_start=lambda url: print(f'{url} (Ctrl-C to stop)', flush=True),
   )
   return 0
@@ -42,7 +48,13 @@ def _parser(program: str) -> Parser:
     type=local_path,
     nargs='+',
     metavar='checkpoint',
-    help="a run's folder, or a checkpoint's; the page offers a choice of them",
+    help=f'{CHECKPOINT_HELP}; the page offers a choice of several',
+  )
+  add(
+    '--title',
+    default='',
+    help='heading of the page, in place of "Translate images" and the facts '
+    'about the networks',
   )
   add(
     '--port',

@@ -64,12 +64,13 @@ def _print_summary(
     )
   else:
     print(f'\ntrained {step:,} steps')
+  a, b = (result.config.data.name_of(domain) for domain in 'ab')
   quoted = shlex.quote(str(workdir))
   print(
     f'  run page    {workdir / "index.html"}'
     f'\n  checkpoint  {workdir / "checkpoints" / str(step)}'
     f'\n  metrics     {workdir / "metrics.jsonl"}, or with TensorBoard: '
     f'tensorboard --logdir={quoted}'
-    '\nTranslate a folder of images from a to b with'
+    f'\nTranslate a folder of images from {a} to {b} with'
     f'\n  cyclegan translate {quoted} FOLDER --to OUT --direction ab'
   )

@@ -8,6 +8,7 @@ import sys
 import jax
 
 from cyclegan_jax.commands.parser import (
+  CHECKPOINT_HELP,
   Parser,
   local_path,
   random_seed,
@@ -63,7 +64,7 @@ def _parser(program: str) -> Parser:
     'outputs are kept, so the same command resumes an interrupted one.',
   )
   add = parser.add_argument
-  add('checkpoint', type=local_path, help="a run's folder, or a checkpoint's")
+  add('checkpoint', type=local_path, help=CHECKPOINT_HELP)
   add(
     'inputs',
     type=local_path,

@@ -178,7 +178,7 @@ def _read_scores(folder: pathlib.Path, end_step: int | None) -> Scores | None:
 
 def _score_name(direction: str, metric: str) -> str:
   """The name of a score on the page, with its best value."""
-  name = f'{direction[0]} → {direction[1]} {shown_name(metric)}'
+  name = f'{direction} {shown_name(metric)}'
   goal = best_at(f'evaluation/{direction}/{metric}')
   if goal is None or goal == best_at(metric):
     return name

@@ -109,6 +109,12 @@ def _option_text(config: Config | None, path: str) -> str:
   return value if isinstance(value, str) and value else repr(value)
 
 
+def _way(direction: str, runs: Sequence[Run]) -> str:
+  """A direction by the names that all runs have, or by its letters."""
+  ways = {run.config.data.way(direction) for run in runs if run.config}
+  return ways.pop() if len(ways) == 1 else ' → '.join(direction)
+
+
 def scores_table(runs: Sequence[Run]) -> Iterable[str]:
   """The scores of each run's last evaluation."""
   score_dicts = [run.scores.values if run.scores else {} for run in runs]
@@ -126,7 +132,8 @@ def scores_table(runs: Sequence[Run]) -> Iterable[str]:
   are_comparable = True
   for name in names:
     row = [scores.get(name) for scores in score_dicts]
-    yield _score_row(name, row)
+    direction, _, metric = name.partition(' ')
+    yield _score_row(f'{_way(direction, runs)} {metric}', row)
     are_comparable &= len({score.basis for score in row if score}) == 1
   yield '</tbody></table>'
   if not are_comparable:
@@ -184,8 +191,8 @@ def _basis_difference(first: ScoreBasis, other: ScoreBasis) -> str:
 
 def picture_table(pictures: Pictures, runs: Sequence[Run]) -> Iterable[str]:
   """The test images of one direction: a row an image, a column a run."""
-  source, target = pictures.direction
-  yield f'<div><h3>{source} → {target}</h3><div class="card scroll">'
+  way = _escape(_way(pictures.direction, runs))
+  yield f'<div><h3>{way}</h3><div class="card scroll">'
   yield f'<table class="pictures">{_head("input", runs)}<tbody>'
   for row, name in enumerate(pictures.names):
     short_name = name.replace('\\', '/').rsplit('/', 1)[-1]

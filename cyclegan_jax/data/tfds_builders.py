@@ -16,14 +16,14 @@ _NUM_LISTED = 12  # names that a message lists; of more, it suggests a few
 
 
 def check_installed() -> None:
-  """Raises UserError where a package of the extra `tfds` is missing."""
+  """Raises UserError where TFDS or a package that it needs is missing."""
   try:
     import array_record  # noqa: F401
     import tensorflow_datasets  # noqa: F401
   except ImportError as error:
     raise UserError(
       f"config.data.name='tfds' needs more packages ({one_line(error)}): "
-      "pip install 'cyclegan_jax[tfds]'"
+      'pip install array_record tensorflow-datasets'
     ) from error
 
 

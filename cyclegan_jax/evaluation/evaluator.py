@@ -181,6 +181,7 @@ class Evaluator:
         'label_maps': self._label_domain,
         'palette': self._palette and _digest(self._palette),
       },
+      data=self._config.data,
     )
 
   @property

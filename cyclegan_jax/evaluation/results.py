@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cyclegan_jax.config import DataConfig
 from cyclegan_jax.evaluation.image_set import ImageSet
 from cyclegan_jax.metrics.goals import HIGHER, LOWER, best_at
 from cyclegan_jax.report.metric_writer import json_number
@@ -67,12 +68,15 @@ class Row(NamedTuple):
   sources: str
 
 
-def scores_line(step: int, metrics: Mapping[str, float]) -> str:
+def scores_line(
+  step: int, metrics: Mapping[str, float], data: DataConfig
+) -> str:
   """The scores among a run's metrics in a line; '' if there are none.
 
   Args:
     step: step of the metrics.
     metrics: metrics by name, as of `Evaluation.metrics`.
+    data: config of the images, for their names.
   """
   texts = []
   for direction in ('ab', 'ba'):
@@ -82,7 +86,7 @@ def scores_line(step: int, metrics: Mapping[str, float]) -> str:
       for name, value in metrics.items()
       if name.startswith(prefix) and not name.endswith('_std')
     ]
-    texts += [f'{direction}: {", ".join(scores)}'] if scores else []
+    texts += [f'{data.way(direction)}: {", ".join(scores)}'] if scores else []
   return f'step {step:,}: {"; ".join(texts)}' if texts else ''
 
 
@@ -95,12 +99,14 @@ class Evaluation:
     images: the test images by domain, from `describe_images`.
     notes: sentences that explain the table.
     facts: further facts for the JSON file.
+    data: config of the images, for their names.
   """
 
   rows: tuple[Row, ...]
   images: Mapping[str, Mapping[str, Any]]
   notes: tuple[str, ...]
   facts: Mapping[str, Any]
+  data: DataConfig
 
   @property
   def failures(self) -> tuple[str, ...]:
@@ -172,7 +178,7 @@ class Evaluation:
     """The lines of the Markdown table."""
     cells = [
       (
-        f'{row.direction[0]} → {row.direction[1]}',
+        self.data.way(row.direction),
         shown_name(row.metric),
         str(row.translated),
         str(row.copy or '-'),
@@ -203,6 +209,30 @@ def is_evaluation(path: pathlib.Path) -> bool:
     return False
 
 
+def read_scores(run: pathlib.Path, step: int) -> str:
+  """The table and the notes of an evaluation of a run, as Markdown.
+
+  The folders of the images, which its file also names, are left out.
+
+  Args:
+    run: folder of the run.
+    step: step of the evaluated checkpoint.
+
+  Returns:
+    '' if it was not evaluated, or its files cannot be read.
+  """
+  path = run / EVALUATION_FOLDER / f'{step}.json'
+  try:
+    notes = json.loads(path.read_text(encoding='utf-8'))['notes']
+    text = path.with_suffix('.md').read_text(encoding='utf-8')
+  except (OSError, ValueError, LookupError, TypeError):
+    return ''
+  table = [line for line in text.splitlines() if line.startswith('|')]
+  return '\n'.join(
+    [*table, '', *(f'- {_escaped(str(note))}' for note in notes)]
+  )
+
+
 def describe_images(images: ImageSet) -> dict[str, Any]:
   """Identifies a set of test images.
 
@@ -228,12 +258,15 @@ def shown_name(metric: str) -> str:
   return f'{metric}{unit}{_ARROWS.get(best_at(metric), "")}'
 
 
-def history_table(records: Sequence[Mapping[str, float]]) -> list[str]:
+def history_table(
+  records: Sequence[Mapping[str, float]], data: DataConfig
+) -> list[str]:
   """Lines of a Markdown table of all evaluations of a run.
 
   Args:
     records: records of `read_metrics`, the newest last; those without an
       evaluation are skipped.
+    data: config of the images, for their names.
   """
   evaluated = [
     record
@@ -261,7 +294,7 @@ def history_table(records: Sequence[Mapping[str, float]]) -> list[str]:
   heads = ['step']
   for name in names:
     _, direction, metric = name.split('/')
-    heads.append(f'{direction[0]} → {direction[1]} {shown_name(metric)}')
+    heads.append(f'{data.way(direction)} {shown_name(metric)}')
   return _markdown_table(heads, rows)
 
 

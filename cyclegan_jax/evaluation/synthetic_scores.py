@@ -23,13 +23,16 @@ class DrawingScores(NamedTuple):
   Attributes:
     ab: scores from horses to zebras.
     ba: scores from zebras to horses.
+    data: config of the drawings, for their names.
   """
 
   ab: StripesScore
   ba: StripesScore
+  data: DataConfig
 
   def __str__(self) -> str:
-    return f'a -> b: {self.ab}\nb -> a: {self.ba}'
+    ab, ba = (self.data.way(each, ' -> ') for each in ('ab', 'ba'))
+    return f'{ab}: {self.ab}\n{ba}: {self.ba}'
 
   def rows(self, direction: Direction) -> list[Row]:
     """The rows of one direction."""
@@ -71,7 +74,9 @@ def score_drawings(
   """
   ab = _score_direction(config, gen, 'ab')
   ba = _score_direction(config, gen, 'ba')
-  return None if ab is None or ba is None else DrawingScores(ab, ba)
+  return (
+    None if ab is None or ba is None else DrawingScores(ab, ba, config.data)
+  )
 
 
 def true_translation(

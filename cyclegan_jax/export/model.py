@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from cyclegan_jax import register
 from cyclegan_jax.config import Config, Direction, size_multiple
 from cyclegan_jax.inference import make_translator, translate
-from cyclegan_jax.nets import make_generator
 from cyclegan_jax.nets.layers import Dropout
 from cyclegan_jax.types import Array, Params
 
@@ -117,18 +115,6 @@ class Model:
   def translate(self, images: np.ndarray) -> np.ndarray:
     """[B, H, W, C] to [B, H, W, C'] by the translator."""
     return np.asarray(self.translator(images))
-
-  def param_shapes(self) -> dict[str, tuple[int, ...]]:
-    """The shapes of the network's parameters by name, joined by dots."""
-    network = make_generator(self.config.generator, channels=self.channels_out)
-    side = self.side or self.config.data.size
-    images = jax.ShapeDtypeStruct(
-      (1, side, side, self.channels_in), jnp.float32
-    )
-    keys = {'params': self.key, 'dropout': self.key}
-    params = jax.eval_shape(network.init, keys, images)['params']
-    flat = flax.traverse_util.flatten_dict(params, sep='.')
-    return {name: param.shape for name, param in flat.items()}
 
   def trial_shapes(self) -> list[tuple[int, int, int]]:
     """Two (batch, height, width) to try a file with."""

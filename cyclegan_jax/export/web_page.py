@@ -55,12 +55,15 @@ def network_file(direction: str) -> str:
   return f'{direction}.onnx'
 
 
-def write_page(folder: pathlib.Path, models: Sequence[Model]) -> None:
+def write_page(
+  folder: pathlib.Path, models: Sequence[Model], *, title: str = ''
+) -> None:
   """Writes the page, its style and its scripts.
 
   Args:
     folder: with the networks and onnxruntime-web.
     models: the exported directions of one checkpoint.
+    title: heading of the page; '' for the default.
   """
   texts = {
     'page.css': translate_page.style_sheet(),
@@ -79,6 +82,7 @@ def write_page(folder: pathlib.Path, models: Sequence[Model]) -> None:
     model_choice='<input type="hidden" id="model" value="0">',
     accept='image/*',
     footer=_FOOTER,
+    title=title,
     head=_CONTENT_POLICY,
     notice=_NOTICE,
   )
@@ -93,7 +97,6 @@ def _page_data(folder: pathlib.Path, models: Sequence[Model]) -> dict[str, Any]:
     return {'name': name, 'bytes': (folder / name).stat().st_size}
 
   model = models[0]
-  about = translate_page.describe_checkpoint(model.config, model.step)
   max_pixels = _MAX_PIXELS
   if not model.side:
     # Half of what the translator does not cut into tiles, because browsers
@@ -102,7 +105,9 @@ def _page_data(folder: pathlib.Path, models: Sequence[Model]) -> dict[str, Any]:
     max_pixels = min(_MAX_PIXELS, whole_pixels // 2)
   return {
     'models': [
-      {'about': about, 'directions': [each.direction for each in models]}
+      translate_page.describe_model(
+        model.config, model.step, [each.direction for each in models]
+      )
     ],
     'dtype': model.dtype,
     'max_pixels': max_pixels,

@@ -12,13 +12,13 @@ import numpy as np
 from cyclegan_jax.config import Config, Direction, DiscriminatorConfig
 from cyclegan_jax.errors import WeightsError, one_line
 from cyclegan_jax.interop.pth import read_pth
-from cyclegan_jax.interop.safetensors import read_safetensors
 from cyclegan_jax.interop.torch_infer import (
   Network,
   infer_discriminator,
   infer_generator,
 )
 from cyclegan_jax.interop.torch_names import params_from_torch, rename
+from cyclegan_jax.storage.safetensors import read_safetensors
 from cyclegan_jax.types import Params
 
 Renames = Mapping[str, str | None]

@@ -57,8 +57,8 @@ CHECKS = {
   'near_zero': Check(
     0.9,
     fails_above=True,
-    message='the discriminator of {source} has won: its loss is near zero in '
-    '{value:.0%} of the last records, so the generator learns nothing from '
+    message='the discriminator of {source_name} has won: its loss is near zero '
+    'in {value:.0%} of the last records, so the generator learns nothing from '
     'it; lower config.optimizer.disc_learning_rate_ratio or raise '
     'config.loss.r1',
   ),
@@ -67,7 +67,7 @@ CHECKS = {
   'diversity': Check(
     0.15,
     fails_above=False,
-    message='{source} to {target} has no diversity: different images have '
+    message='{way} has no diversity: different images have '
     'nearly the same translation ({value:.0%} of the differences are left); '
     'raise config.loss.cycle_{source}, lower config.optimizer.learning_rate, '
     'or restart with another config.seed',
@@ -78,7 +78,7 @@ CHECKS = {
   'change': Check(
     0.03,
     fails_above=False,
-    message='{source} to {target} changes nothing: its translations are '
+    message='{way} changes nothing: its translations are '
     'nearly its inputs (difference {value:.3f} on the scale of -1 to 1); lower '
     'config.loss.identity_{target} or config.loss.cycle_{source}, or enlarge '
     'the networks with config.generator.filters',
@@ -88,16 +88,17 @@ CHECKS = {
   'luminance': Check(
     -0.5,
     fails_above=False,
-    message='{source} to {target} inverts colors: bright becomes dark '
-    '(correlation {value:.2f}), which the cycle loss allows; unless {target} '
-    'is a negative of {source}, set config.loss.identity_{target}=5 (it needs '
-    'equal channels) or restart with another config.seed',
+    message='{way} inverts colors: bright becomes dark '
+    '(correlation {value:.2f}), which the cycle loss allows; unless '
+    '{target_name} is a negative of {source_name}, set '
+    'config.loss.identity_{target}=5 (it needs equal channels) or restart with '
+    'another config.seed',
   ),
   # Healthy runs have 0.9 to 1.0.
   'hidden': Check(
     2.0,
     fails_above=True,
-    message='{source} to {target} hides its input in invisible noise '
+    message='{way} hides its input in invisible noise '
     '(arXiv:1712.02950): with other noise added to the translations, the '
     "error of the way back is {value:.1f} times as large, so 'back again' is "
     'misleading; lower config.loss.cycle_{source}',
@@ -129,6 +130,7 @@ class Diagnostics:
     Args:
       config: resolved config of the run.
     """
+    self._data = config.data
     self._steps = config.steps
     self._warmup_steps = config.warmup_steps
     self._undecided_loss = _UNDECIDED_LOSSES.get(config.loss.adversarial)
@@ -194,8 +196,12 @@ class Diagnostics:
         count = self._num_failures[key] + 1 if has_failed else 0
         self._num_failures[key] = count
         if count >= check.patience and key not in self._warnings:
+          source, target = place[1:2], place[-1:]
           text = check.message.format(
-            source=place[1:2], target=place[-1:], value=value
+            source=source,
+            target=target,
+            value=value,
+            **self._names(source, target),
           )
           self._warnings[key] = f'{text} (step {step:,})'
           warnings.append(self._warnings[key])
@@ -212,6 +218,16 @@ class Diagnostics:
       losses.clear()
     for record in records:
       self.update(int(record['step']), record)
+
+  def _names(self, source: str, target: str) -> dict[str, str]:
+    """The names in a warning; none for a check of the whole run."""
+    if not source:
+      return {}
+    return {
+      'source_name': self._data.name_of(source),
+      'target_name': self._data.name_of(target),
+      'way': self._data.way(source + target, ' to '),
+    }
 
   def _counts(self, check: Check, step: int) -> bool:
     if check.start is None:

@@ -236,7 +236,7 @@ class RunLog:
 
   def _add_samples(self, step: int, gen: dict[str, Params]) -> None:
     samples = translate_samples(self._config, gen, self._reals)
-    sheet = draw_samples(samples)
+    sheet = draw_samples(samples, self._config.data)
     png = encode_png(sheet)
     path = sample_path(self._workdir, step)
     with self._report_failure('the sample sheet'):

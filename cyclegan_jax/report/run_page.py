@@ -51,7 +51,7 @@ def write_run_page(
   metrics = read_curves(workdir / METRICS_FILE, end_step=step)
   samples = [
     {'step': sample_step, 'src': f'samples/{name}'}
-    for sample_step, name in _list_samples(workdir)
+    for sample_step, name in list_samples(workdir)
     if sample_step <= step
   ]
   # One chart for each prefix of the metrics' names, one curve for each name.
@@ -94,7 +94,7 @@ def write_run_page(
   )
 
 
-def _list_samples(workdir: Path) -> list[tuple[int, str]]:
+def list_samples(workdir: Path) -> list[tuple[int, str]]:
   """Returns step and file name of the sample sheets in a run's folder."""
   names = [path.name for path in (workdir / 'samples').glob('step_*.png')]
   return sorted(

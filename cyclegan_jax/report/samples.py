@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from cyclegan_jax.config import Config
+from cyclegan_jax.config import Config, DataConfig
 from cyclegan_jax.images import to_float
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.report.sheet import draw_sheet
@@ -68,18 +68,25 @@ def translate_samples(
   return samples
 
 
-def draw_samples(samples: Mapping[str, Translations]) -> Image.Image:
+def draw_samples(
+  samples: Mapping[str, Translations], data: DataConfig
+) -> Image.Image:
   """Draws a sheet of real images, translations, reconstructions, identities.
 
   Args:
     samples: translations by direction, 'ab' and 'ba'.
+    data: config of the images, for their names.
 
   Returns:
     An RGB image with a to b on the left and b to a on the right.
   """
   blocks = []
   for direction, images in samples.items():
-    source, target = tuple(direction)
+    # Pillow's font has no other characters than those of ASCII.
+    source, target = (
+      name if (name := data.name_of(domain)).isascii() else domain
+      for domain in direction
+    )
     block = {
       f'real {source}': images.real,
       f'{source} to {target}': images.fake,

@@ -54,6 +54,7 @@ def draw_sheet(
   for block in blocks_rgb:
     for title, images in block.items():
       middle = (x + width / 2, header / 2)
+      title = _shorten(title, font, width)
       draw.text(middle, title, fill=_INK, font=font, anchor='mm')
       for row, image in enumerate(images):
         left = x + (width - image.shape[1]) // 2
@@ -75,6 +76,15 @@ def encode_png(image: Image.Image) -> bytes:
 def _enlarge(images: np.ndarray, min_size: int) -> np.ndarray:
   factor = max(1, -(-min_size // min(images.shape[1:3])))
   return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _shorten(title: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+  """Returns as much of a title as fits over its column."""
+  if font.getlength(title) <= width:
+    return title
+  while title and font.getlength(f'{title}…') > width:
+    title = title[:-1]
+  return f'{title}…'
 
 
 def _title_font(titles: Sequence[str], width: int) -> ImageFont.FreeTypeFont:

@@ -51,7 +51,13 @@ class TranslationGallery:
   """
 
   def __init__(
-    self, folder: Path, *, title: str, direction: str, total: int | None = None
+    self,
+    folder: Path,
+    *,
+    title: str,
+    direction: str,
+    total: int | None = None,
+    names: tuple[str, str] | None = None,
   ):
     """Opens a new or an existing gallery.
 
@@ -61,6 +67,8 @@ class TranslationGallery:
       direction: 'ab' or 'ba'; entries of the other direction are not shown.
       total: expected number of entries, of all processes together, for the
         status line.
+      names: names of the inputs and of the translations that are shown; None
+        for the letters of the direction.
 
     Raises:
       ValueError: direction is something else.
@@ -73,6 +81,7 @@ class TranslationGallery:
     self._title = title
     self._direction = direction
     self._total = total
+    self._names = names or (direction[0], direction[1])
     self._pictures.mkdir(parents=True, exist_ok=True)
 
   def add(
@@ -175,7 +184,7 @@ class TranslationGallery:
     return entry
 
   def _write_page(self, path: Path, entries: list[_Entry]) -> None:
-    a, b = self._direction[0], self._direction[1]
+    a, b = self._names
     total = self._total or 0
     has_back = any(len(entry.sizes) > 2 for entry in entries)
     write_page(

@@ -59,6 +59,7 @@ def make_app(
   limits: Limits,
   scratch: pathlib.Path,
   port: int,
+  title: str = '',
 ) -> ASGIApp:
   """The server as an ASGI application.
 
@@ -68,11 +69,12 @@ def make_app(
     limits: of requests.
     scratch: folder for files; each request has a folder of its own in it.
     port: port of the server.
+    title: heading of the page; '' for the default.
   """
   endpoints = _Endpoints(models, queue, limits, scratch)
   script = translate_page.script(read_page_part('serve.js', 'serve'))
   files = {
-    '/': (_page(models, limits), 'text/html'),
+    '/': (_page(models, limits, title), 'text/html'),
     '/page.css': (translate_page.style_sheet(), 'text/css'),
     '/page.js': (script, 'text/javascript'),
     '/icon.svg': (read_page_part('icon.svg'), 'image/svg+xml'),
@@ -96,22 +98,22 @@ async def _file(text: str, media_type: str, request: Request) -> Response:
   return Response(text, media_type=media_type)
 
 
-def _page(models: Sequence[ServedModel], limits: Limits) -> str:
+def _page(models: Sequence[ServedModel], limits: Limits, title: str) -> str:
   options = ''.join(
     f'<option value="{index}">{html.escape(model.name)}</option>'
     for index, model in enumerate(models)
   )
-  model_data = [
-    {'about': model.about, 'directions': list(model.translators)}
-    for model in models
-  ]
   return translate_page.page(
-    {'models': model_data, 'max_bytes': limits.max_bytes},
+    {
+      'models': [model.description for model in models],
+      'max_bytes': limits.max_bytes,
+    },
     style_url='page.css',
     script_url='page.js',
     model_choice='<label class="field">Checkpoint '
     f'<select id="model">{options}</select></label>',
     accept=_ACCEPTED_TYPES,
+    title=title,
     footer='JPEG, PNG, WebP, BMP and TIFF, up to '
     f'{limits.max_pixels / 1e6:.3g} megapixels and '
     f'{limits.max_bytes / 2**20:.0f} MB. Images are only sent to the machine '

@@ -4,7 +4,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from cyclegan_jax.media.image_files import (
   write_photo,
 )
 from cyclegan_jax.media.value_range import values_of
-from cyclegan_jax.report.translate_page import describe_checkpoint
+from cyclegan_jax.report.translate_page import describe_model
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.translate.translator import (
   OnProgress,
@@ -32,12 +32,12 @@ class ServedModel(NamedTuple):
 
   Attributes:
     name: to choose it by.
-    about: a line that tells it from others.
+    description: facts for the page, of `describe_model`.
     translators: by direction, for 'ab', 'ba' or both.
   """
 
   name: str
-  about: str
+  description: dict[str, Any]
   translators: dict[str, Translator]
 
 
@@ -66,7 +66,7 @@ def load_models(
     models.append(
       ServedModel(
         name if names.count(name) == 1 else str(path),
-        describe_checkpoint(found.config, int(found.state.step)),
+        describe_model(found.config, int(found.state.step), found.directions),
         translators,
       )
     )

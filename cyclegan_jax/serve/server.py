@@ -31,6 +31,7 @@ def serve(
   *,
   port: int,
   limits: Limits,
+  title: str = '',
   on_start: Callable[[str], None],
 ) -> None:
   """Serves the page until a signal arrives, which is raised again.
@@ -39,6 +40,7 @@ def serve(
     paths: folders of runs or of checkpoints.
     port: 0 for any free port.
     limits: of requests.
+    title: heading of the page; '' for the default.
     on_start: called with the page's URL when it can be opened.
 
   Raises:
@@ -56,7 +58,7 @@ def serve(
     queue = JobQueue(limits.queue)
     queue.run_when_idle(warm_up_tasks(models))
     config = uvicorn.Config(
-      make_app(models, queue, limits, scratch, port),
+      make_app(models, queue, limits, scratch, port, title),
       http=_protocol_with_timeout(limits.header_seconds),
       ws='none',
       lifespan='off',

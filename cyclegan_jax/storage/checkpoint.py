@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -39,6 +40,7 @@ from cyclegan_jax.metrics.goals import badness
 from cyclegan_jax.nets import make_generator
 from cyclegan_jax.parallel import check_devices
 from cyclegan_jax.state import TrainState, abstract_train_state
+from cyclegan_jax.storage import hub_folder
 from cyclegan_jax.storage.checksums import (
   MANIFEST_FILE,
   DamagedError,
@@ -320,15 +322,17 @@ def load(
 
   Args:
     path: a run's folder or its `checkpoints`, for the newest valid checkpoint,
-      or one `checkpoints/<step>`.
+      or one `checkpoints/<step>`; or a folder of `cyclegan export --format
+      hub`, or 'hf:owner/name' for one on a hub, which hold generators only.
     direction: 'ab' or 'ba' if its generator is required.
 
   Raises:
     WorkdirError: there is no checkpoint, it is damaged or of another version,
       or it lacks the generator.
+    WeightsError: the files of a hub's folder are damaged.
   """
   check_devices()
-  path = pathlib.Path(path)
+  path = hub_folder.local_folder(path)
   if not os.path.isdir(path):  # Path.is_dir raises for names that are too long
     raise WorkdirError(
       f'{path} is not a folder: pass the folder of a run, or of one of its '
@@ -344,6 +348,8 @@ def load(
         f'{path} is damaged ({error}): pass another checkpoint, or the '
         "run's folder for the newest valid one"
       ) from error
+  elif hub_folder.is_hub_folder(path):
+    checkpoint = _load_hub_folder(path)
   else:
     inner = path / 'checkpoints'
     checkpoint = load_newest(inner if inner.is_dir() else path)
@@ -451,6 +457,21 @@ def _load(path: pathlib.Path) -> Checkpoint:
     tuple(each for each in DOMAINS if each in record['discriminators']),
     tuple(record['history']),
   )
+
+
+def _load_hub_folder(path: pathlib.Path) -> Checkpoint:
+  generator, gen, directions = hub_folder.read_hub_folder(path)
+  state = TrainState(
+    step=jnp.int32(generator.step),
+    key=jax.random.key(generator.config.seed),
+    gen=gen,
+    gen_ema=None,
+    disc={},
+    gen_opt=(),
+    disc_opt=(),
+    pools={},
+  )
+  return Checkpoint(state, generator.config, path, {}, {}, directions, ())
 
 
 def _check_format(path: pathlib.Path) -> None:

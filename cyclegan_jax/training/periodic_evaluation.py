@@ -54,6 +54,7 @@ class PeriodicEvaluation:
       pairs=options.pairs,
       palette=read_palette(options.palette),
     )
+    self._data = config.data
     self.last = ''  # the newest scores, as a line
     self._features = 'none' if extractor is None else extractor.name
 
@@ -109,13 +110,13 @@ class PeriodicEvaluation:
       for record in read_metrics(workdir / METRICS_FILE)
       if record['step'] < step
     ]
-    history = history_table([*records, {'step': step, **scores}])
+    history = history_table([*records, {'step': step, **scores}], self._data)
     text = evaluation.to_markdown(title=f'Evaluation at step {step:,}')
     run_log.write_text(
       EVALUATION_FILE, '\n'.join([text, '## All steps', '', *history, ''])
     )
     seconds = time.monotonic() - began
-    self.last = scores_line(step, scores)
+    self.last = scores_line(step, scores, self._data)
     run_log.print(f'evaluation in {seconds:.1f} s of {self.last}')
     return scores
 

@@ -376,9 +376,10 @@ def describe(
     Texts by name; settings that have no effect are among them.
   """
   sizes = {split: f'{len(images[split]):,}' for split in images}
+  a, b = (config.data.name_of(domain) for domain in 'ab')
   facts = {
-    'training images': f'{sizes["train_a"]} of a, {sizes["train_b"]} of b',
-    'test images': f'{sizes["test_a"]} of a, {sizes["test_b"]} of b',
+    'training images': f'{sizes["train_a"]} of {a}, {sizes["train_b"]} of {b}',
+    'test images': f'{sizes["test_a"]} of {a}, {sizes["test_b"]} of {b}',
     'generators': f'{config.generator.name}, '
     f'{num_parameters(state.gen):,} parameters in both',
     'discriminators': f'{config.discriminator.name}, '
@@ -392,7 +393,8 @@ def describe(
   values = {domain: values_of(config.data, domain) for domain in 'ab'}
   if not all(each.is_plain for each in values.values()):
     facts['values'] = ', '.join(
-      f'{text} of {domain}' for domain, text in values.items()
+      f'{text} of {config.data.name_of(domain)}'
+      for domain, text in values.items()
     )
   if pairs := training_pairs(config, images):
     share = f'{config.data.paired_share:.0%}'

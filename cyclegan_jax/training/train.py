@@ -274,7 +274,7 @@ def _run(
       signal = stop.received
   summary = evaluation.last if evaluation is not None else ''
   if not summary and setup.resumed:
-    summary = scores_line(start_step, setup.resumed.metrics)
+    summary = scores_line(start_step, setup.resumed.metrics, config.data)
   return TrainResult(state, config, start_step, signal, score, summary)
 
 

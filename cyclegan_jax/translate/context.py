@@ -100,12 +100,14 @@ class Context:
     ]
     self.back = self.gallery = None
     if options.gallery:
+      source, target = options.direction
       self.back = make('ba' if options.direction == 'ab' else 'ab', 0)
       self.gallery = TranslationGallery(
         to,
         title=to.resolve().name,
         direction=options.direction,
         total=num_outputs,
+        names=(config.data.name_of(source), config.data.name_of(target)),
       )
 
   @property

@@ -77,11 +77,21 @@ def claim(
   return foreign
 
 
+def _checksum(checkpoint: pathlib.Path) -> str:
+  """Checksum of a checkpoint's manifest, or of the files of a hub's folder."""
+  files = [checkpoint / MANIFEST_FILE]
+  if not files[0].exists():
+    files = sorted(checkpoint.glob('*.safetensors'))
+  digest = hashlib.sha256()
+  for path in files:
+    digest.update(path.read_bytes())
+  return digest.hexdigest()[:16]
+
+
 def describe(checkpoint: pathlib.Path, options: Options) -> dict[str, Any]:
   """Properties that all outputs in a folder share."""
-  manifest = (checkpoint / MANIFEST_FILE).read_bytes()
   return {
-    'checkpoint': f'{checkpoint} {hashlib.sha256(manifest).hexdigest()[:16]}',
+    'checkpoint': f'{checkpoint} {_checksum(checkpoint)}',
     'direction': options.direction,
     'seed': options.seed,
     'size': None if options.size is None else list(options.size),

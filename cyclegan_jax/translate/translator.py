@@ -266,7 +266,8 @@ def load_translator(
   """Loads a checkpoint's translator, with averaged weights if it has them.
 
   Args:
-    path: folder of a run, or of one of its checkpoints.
+    path: folder of a run, of one of its checkpoints, or of `cyclegan export
+      --format hub`; or 'hf:owner/name' for one on a hub.
     direction: 'ab' or 'ba'.
     seed: random seed of dropout.
     sample: number of the draw with that seed.
@@ -274,6 +275,7 @@ def load_translator(
   Raises:
     WorkdirError: there is no checkpoint, it is damaged, or it lacks this
       direction.
+    WeightsError: the files of a hub's folder are damaged.
   """
   loaded = checkpoint.load(path, direction=direction)
   return Translator(

@@ -12,11 +12,13 @@ const [INPUT, TRANSLATED, BACK] = [0, 1, 2];  // the roles of pictures
 const choice = byId('choice');
 const chosenModel = () => data.models[byId('model').value];
 const chosenDirection = () => choice.elements.direction.value;
+const namesOf = direction => [...direction].map(
+  domain => chosenModel().names[domain]);
 const reverse = direction => direction === 'ab' ? 'ba' : 'ab';
 const canTranslateBack = () => chosenModel().directions.includes(
   reverse(chosenDirection()));
 function roleLabels() {
-  const [from, to] = chosenDirection().toUpperCase();
+  const [from, to] = namesOf(chosenDirection());
   return [`Input (${from})`, `Translated (${to})`, `Back again (${from})`];
 }
 
@@ -279,7 +281,10 @@ function onChoice() {
   const { about, directions } = chosenModel();
   byId('about').textContent = about;
   const radios = [...choice.elements.direction];
-  for (const { value, parentNode: label } of radios) {
+  for (const radio of radios) {
+    const { value, parentNode: label } = radio, names = namesOf(value);
+    radio.setAttribute('aria-label', `From ${names.join(' to ')}`);
+    label.lastElementChild.textContent = names.join(' → ');
     label.hidden = !directions.includes(value);
     label.classList.toggle('only', directions.length === 1);
   }
