@@ -301,6 +301,18 @@ def test_alpha_passes_through(tmp_path):
   assert read(tmp_path / 's.png', 4).alpha is None
 
 
+def test_bands_are_not_taken_for_alpha(tmp_path):
+  pixels = noise((4, 5, 4), np.uint8)
+  like = Photo(pixels, colors=4)  # such as near infrared beside RGB
+  write_photo(str(tmp_path / 'x.tif'), pixels, like=like)
+  again = read(tmp_path / 'x.tif', 4)
+  assert again.colors == 4
+  np.testing.assert_array_equal(again.pixels, pixels)
+  for ending in ('jpg', 'bmp', 'webp'):
+    with pytest.raises(DataError, match=r'4 channels.*\.tif'):
+      write_photo(str(tmp_path / f'x.{ending}'), pixels, like=like)
+
+
 def test_alpha_of_another_depth(tmp_path):
   alpha = np.array([[0, 128, 255]], np.uint8)
   like = Photo(np.zeros((1, 3, 3), np.uint8), alpha)

@@ -196,6 +196,8 @@ def _picture(pixels: np.ndarray, like: Photo | None) -> _Picture:
   has_alpha = colors != channels
   if like is None:
     return _Picture(pixels, has_alpha)
+  if like.colors == channels:  # bands, of which none is alpha
+    colors, has_alpha = channels, False
   nodata = nodata_of(like.tags)
   if like.missing is not None and nodata is not None:
     pixels = with_missing(pixels, like.missing, nodata)
@@ -273,10 +275,10 @@ def _of_bytes(path: str, picture: _Picture, kind: str) -> _Picture:
     raise _unfit(
       path, f'{kind} has no {pixels.dtype}: give it the ending {others}'
     )
-  if pixels.shape[-1] > 4:
+  channels = pixels.shape[-1]
+  if channels - picture.has_alpha not in (1, 3):
     raise _unfit(
-      path,
-      f'{kind} has no {pixels.shape[-1]} channels: give it the ending .tif',
+      path, f'{kind} has no {channels} channels: give it the ending .tif'
     )
   return picture
 
