@@ -242,7 +242,7 @@ def test_orientation_is_applied_as_pillow_does():
 def test_channels_that_are_not_there(shape, channels):
   for dtype in (np.uint8, np.uint16):
     data = tiff(noise(shape, dtype), planarconfig='contig')
-    assert f'not {channels}' in refusal(data, channels)
+    assert f'not the {channels}' in refusal(data, channels)
 
 
 # Files that lie.

@@ -603,4 +603,7 @@ def _unmultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 def _wrong_channels(num_channels: int, channels: int) -> ValueError:
   plural = 's' if num_channels != 1 else ''
-  return ValueError(f'it has {num_channels} channel{plural}, not {channels}')
+  return ValueError(
+    f'it has {num_channels} channel{plural}, not the {channels} of '
+    'config.data.channels_a or channels_b'
+  )
