@@ -154,8 +154,6 @@ def test_a_photograph_has_no_five_channels():
   buffer = io.BytesIO()
   Image.new('RGB', (4, 4)).save(buffer, 'PNG')
   with pytest.raises(ImageError, match='3 channels, not the 5'):
-    ImageError, match='3 channels, not the 5 of config.data.channels'
-  ):
     stored(buffer.getvalue(), 5)
 
 
