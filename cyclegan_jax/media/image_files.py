@@ -1,6 +1,7 @@
 """Image files read and written whole, with their alpha, EXIF and profile."""
 
 import io
+import math
 import os
 import pathlib
 import struct
@@ -198,9 +199,10 @@ def _picture(pixels: np.ndarray, like: Photo | None) -> _Picture:
     return _Picture(pixels, has_alpha)
   if like.colors == channels:  # bands, of which none is alpha
     colors, has_alpha = channels, False
-  nodata = nodata_of(like.tags)
-  if like.missing is not None and nodata is not None:
-    pixels = with_missing(pixels, like.missing, nodata)
+  if like.missing is not None:
+    nodata = nodata_of(like.tags)
+    mark = math.nan if nodata is None else nodata
+    pixels = with_missing(pixels, like.missing, mark)
   if like.alpha is not None and not has_alpha:
     alpha = rescaled(like.alpha, str(pixels.dtype))
     pixels = np.concatenate([pixels, alpha[..., None]], axis=-1)
