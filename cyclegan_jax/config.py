@@ -1214,9 +1214,9 @@ def expand_path(text: str) -> str:
   Raises:
     ValueError: it is a URL, which would become a folder of that name.
   """
-  # One letter is a drive of Windows.
-  if re.match(r'[A-Za-z][A-Za-z0-9+.-]+://', text):
-    scheme = text.partition('://')[0]
+  # One letter is a drive of Windows; pathlib makes one slash of two.
+  if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
+    scheme = text.partition(':')[0]
     raise ValueError(
       f'{text!r} is a URL, and only local files can be used: copy the data to '
       f'a local disk, or mount {scheme}:// as a folder'

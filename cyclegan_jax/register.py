@@ -124,7 +124,7 @@ def load_plugin(path: str) -> None:
   Raises:
     ConfigError: it cannot be read, or fails.
   """
-  file = pathlib.Path(path).expanduser().absolute()
+  file = pathlib.Path(path).absolute()
   if str(file) in _loaded:
     return
   spec = importlib.util.spec_from_file_location(f'plugin_{file.stem}', file)

@@ -142,9 +142,13 @@ def test_colons_in_paths(path):
   assert parse_train_flags([f'--workdir={path}']).workdir == pathlib.Path(path)
 
 
-@pytest.mark.parametrize('option', ['--workdir', '--config'])
+@pytest.mark.parametrize('option', ['--workdir', '--config', '--plugin'])
 @pytest.mark.parametrize(
-  'path', ['gs://bucket/run', 'https://x.org/a.py', 'file:///run', 'x' * 300]
+  'path',
+  [
+    *('gs://bucket/run', 'https://x.org/a.py', 'file:///run', 'x' * 300),
+    str(pathlib.PurePosixPath('gs://bucket/run')),
+  ],
 )
 def test_paths_that_no_file_can_have(option, path):
   with pytest.raises(ConfigError, match=f'{option}: .*{path[:10]}'):

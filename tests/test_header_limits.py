@@ -175,6 +175,7 @@ ODD_METADATA = {
   ),
   'png checksum': (png(2, 1, b'\0\0\0\2eXIfMM\0\0\0\0'), (1, 2)),
   'png pixels per meter': (png(2, 1, chunk(b'pHYs', b'\0')), (1, 2)),
+  'png transparency': (png(2, 1, chunk(b'tRNS', b'\0')), (1, 2)),
   'jpeg exif': (jpeg_exif(TAGS), (8, 8)),
   'jpeg garbage': (jpeg(segment(0xE1, b'Exif\0\0garbage')), (8, 8)),
   'jpeg pictures': (
@@ -183,6 +184,7 @@ ODD_METADATA = {
   ),
   'jpeg profile': (jpeg(segment(0xE2, b'ICC_PROFILE\0')), (8, 8)),
   'jpeg start': (jpeg(segment(0xE0, b'JFIF')), (8, 8)),
+  'jpeg adobe': (jpeg(segment(0xEE, b'Adobe\0')), (8, 8)),
 }
 
 

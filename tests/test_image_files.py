@@ -153,7 +153,7 @@ def test_alpha_that_is_not_asked_for_is_laid_onto_white():
 def test_a_photograph_has_no_five_channels():
   buffer = io.BytesIO()
   Image.new('RGB', (4, 4)).save(buffer, 'PNG')
-  with pytest.raises(ImageError, match='3 channels, not 5'):
+  with pytest.raises(ImageError, match='3 channels, not the 5'):
     stored(buffer.getvalue(), 5)
 
 
@@ -299,6 +299,18 @@ def test_alpha_passes_through(tmp_path):
       )
   # It is a channel where the network takes it for one.
   assert read(tmp_path / 's.png', 4).alpha is None
+
+
+def test_bands_are_not_taken_for_alpha(tmp_path):
+  pixels = noise((4, 5, 4), np.uint8)
+  like = Photo(pixels, colors=4)  # such as near infrared beside RGB
+  write_photo(str(tmp_path / 'x.tif'), pixels, like=like)
+  again = read(tmp_path / 'x.tif', 4)
+  assert again.colors == 4
+  np.testing.assert_array_equal(again.pixels, pixels)
+  for ending in ('jpg', 'bmp', 'webp'):
+    with pytest.raises(DataError, match=r'4 channels.*\.tif'):
+      write_photo(str(tmp_path / f'x.{ending}'), pixels, like=like)
 
 
 def test_alpha_of_another_depth(tmp_path):
@@ -510,6 +522,8 @@ def test_a_large_number_of_pages_is_counted_fast(tmp_path):
   [
     ('float32', '-9999', True),
     ('float32', 'nan', True),
+    ('float32', '', True),  # NaN without a tag
+    ('float32', 'inf', True),
     ('int16', '-32768', True),
     ('uint8', '0', True),
     ('uint8', '-9999', False),  # which it has not
@@ -519,16 +533,16 @@ def test_a_large_number_of_pages_is_counted_fast(tmp_path):
 )
 def test_pixels_without_data_stay_so(dtype, nodata, is_marked, tmp_path):
   source = np.full((4, 5), 7, np.float32)
-  source[1, 2] = float(nodata)
-  tags = [(42113, 's', 0, nodata, True)]
+  source[1, 2] = float(nodata or 'nan')
+  tags = [(42113, 's', 0, nodata, True)] if nodata else []
   tifffile.imwrite(tmp_path / 'in.tif', source, extratags=tags)
   photo = read_photo(str(tmp_path / 'in.tif'), channels=1, max_pixels=99)
   translated = np.full((4, 5, 3), 9, dtype)
   write_photo(str(tmp_path / 'out.tif'), translated, like=photo)
   with tifffile.TiffFile(tmp_path / 'out.tif') as file:
     made = file.asarray()
-    assert file.pages[0].tags[42113].value == nodata
+    assert file.pages[0].tags.valueof(42113, default='') == nodata
   expected = translated.copy()
   if is_marked:
-    expected[1, 2] = float(nodata)
+    expected[1, 2] = float(nodata or 'nan')
   np.testing.assert_array_equal(made, expected)

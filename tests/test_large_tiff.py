@@ -106,7 +106,7 @@ def test_a_file_that_is_damaged(run, tmp_path, everything_is_large):
 
 
 @pytest.mark.parametrize(
-  'dtype, nodata', [('uint16', '0'), ('float32', '1e30')]
+  'dtype, nodata', [('uint16', '0'), ('float32', '1e30'), ('float32', 'nan')]
 )
 def test_pixels_without_data_stay_so(
   tmp_path, monkeypatch, dtype, nodata, everything_is_large
@@ -130,6 +130,8 @@ def test_pixels_without_data_stay_so(
     tifffile.imread(tmp_path / folder / 'in.tif')
     for folder in ('tiles', 'whole')
   )
-  assert (whole[:40, :30] == np.dtype(dtype).type(nodata)).all()
-  assert (whole[40:] != np.dtype(dtype).type(nodata)).all()
+  mark = np.dtype(dtype).type(nodata)
+  np.testing.assert_array_equal(whole[:40, :30], np.full((40, 30, 3), mark))
+  assert (whole[40:] != mark).all()
+  assert np.isfinite(whole[40:]).all()
   np.testing.assert_allclose(tiles, whole, rtol=1e-3, atol=1)

@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     self.add_argument('--debug', action='store_true', help='show tracebacks')
     self.add_argument(
       '--plugin',
-      type=register.load_plugin,
+      type=load_plugin,
       action='append',
       metavar='FILE.py',
       help='Python file that registers own networks, losses, data sources or '
@@ -57,6 +57,11 @@ def local_path(text: str) -> pathlib.Path:
   except ValueError as error:
     raise argparse.ArgumentTypeError(str(error)) from error
   return pathlib.Path(path)
+
+
+def load_plugin(text: str) -> None:
+  """Argument type for plugins, which are loaded at once."""
+  register.load_plugin(str(local_path(text)))
 
 
 def whole_number(low: int, high: int = 10**12) -> Callable[[str], int]:

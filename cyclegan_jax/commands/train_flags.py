@@ -270,7 +270,7 @@ def _load_plugins(argv: list[str]) -> list[str]:
     path = found[2] if found[1] else next(words, None)
     if not path:
       raise ConfigError('--plugin has no value: give --plugin=FILE.py')
-    register.load_plugin(path)
+    register.load_plugin(str(_local_path('--plugin', path)))
   return rest
 
 

@@ -463,12 +463,16 @@ def _next_readable(
   config: DataConfig, images: Images, index: int
 ) -> np.ndarray:
   """Reads the test image at an index, or the next readable one."""
+  error: ImageError
   for attempt in range(len(images)):
     try:
       return read_test_image(config, images, (index + attempt) % len(images))
-    except ImageError as error:
+    except ImageError as caught:
+      error = caught
       logging.getLogger('cyclegan_jax').warning('skipped %s', error)
-  raise DataError(f'none of {len(images)} test images is readable')
+  raise DataError(
+    f'none of {len(images)} test images is readable; the last: {error}'
+  )
 
 
 def read_test_image(

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import math
 import struct
 import threading
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ _ARRAY_TURNS = {
 _NAMES = ('JPEG', 'PNG', 'WebP', 'BMP', 'TIFF', 'GIF', 'PPM', 'AVIF', 'HEIC')
 _HEIF_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1')
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
-_COLORS = {'L': 1, 'LA': 1, 'RGB': 3, 'RGBX': 3, 'RGBA': 3}  # by mode
+_COLORS = {'F': 1, 'L': 1, 'LA': 1, 'RGB': 3, 'RGBX': 3, 'RGBA': 3}  # by mode
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, as Pillow has it
 _ORIENTATION = 0x0112  # EXIF tag
 _PNG_START = b'\x89PNG\r\n\x1a\n'
@@ -528,7 +529,7 @@ def _is_exact_in_pillow(tiff: TiffImage, channels: int) -> bool:
       tiff.samples == 1
       and tiff.dtype in ('uint16', 'float32')
       and tiff.photometric == BLACK_IS_ZERO
-      and tiff.nodata is None
+      and (tiff.nodata is None or math.isnan(tiff.nodata))
     )
   if channels not in _MODES:
     return False
@@ -657,4 +658,7 @@ def _unmultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 def _wrong_channels(num_channels: int, channels: int) -> ValueError:
   plural = 's' if num_channels != 1 else ''
-  return ValueError(f'it has {num_channels} channel{plural}, not {channels}')
+  return ValueError(
+    f'it has {num_channels} channel{plural}, not the {channels} of '
+    'config.data.channels_a or channels_b'
+  )

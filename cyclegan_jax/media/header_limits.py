@@ -49,10 +49,14 @@ _SHARED_BYTES = 2**16  # tags may share values, such as a resolution
 _EXIF, _MULTI_PICTURE = b'Exif\0\0', b'MPF\0'
 _PROFILE, _JFIF = b'ICC_PROFILE\0', b'JFIF'
 _JFIF_BYTES = 12
+_ADOBE, _ADOBE_BYTES = b'Adobe', 12
 _ORIENTATION = 0x0112  # EXIF tag
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 # Chunks that the pixels and the frames are made of.
-_PNG_PIXELS = re.compile(b'IHDR|PLTE|tRNS|IDAT|IEND|acTL|fcTL|fdAT')
+_PNG_PIXELS = re.compile(b'IHDR|PLTE|IDAT|IEND|acTL|fcTL|fdAT')
+_PNG_COLOR = slice(17, 18)  # color type in the chunk IHDR
+# Of gray and RGB; palettes have any number.
+_COLOR_KEY_BYTES = {b'\0': 2, b'\2': 6}
 # Of the texts, those that may hold an orientation.
 _PNG_TEXTS = re.compile(b'(Raw profile type exif|XML:com.adobe.xmp)\0')
 _MAX_UNPACKED = 2**20  # Pillow's limit on a text or a profile
@@ -248,7 +252,8 @@ def without_bad_metadata(
 
   Returns:
     The file, or a copy in memory; and what of the metadata is damaged that a
-    translation would keep: 'EXIF data', 'color profile', or '' for none.
+    translation would keep: 'EXIF data', 'color profile', 'transparency', or
+    '' for none.
   """
   file.seek(0)
   start = file.read(len(_PNG_START))
@@ -267,6 +272,7 @@ def _clean_png(
 ) -> tuple[bytes | None, str]:
   """Leaves out all chunks but pixels, EXIF data, a profile and orientations."""
   parts, damaged, seen = [_PNG_START], '', set[bytes]()
+  key_bytes = None
   while len(start := file.read(8)) == 8:
     size, kind = struct.unpack('>I4s', start)
     if header_only and kind == b'IDAT':
@@ -275,6 +281,8 @@ def _clean_png(
     chunk = start + file.read(size + 4)
     if _PNG_PIXELS.fullmatch(kind):
       parts.append(chunk)
+      if kind == b'IHDR':
+        key_bytes = _COLOR_KEY_BYTES.get(chunk[_PNG_COLOR])
       continue
     content = chunk[8:-4]
     if kind in (b'tEXt', b'zTXt', b'iTXt'):
@@ -282,10 +290,13 @@ def _clean_png(
       if not keyword or keyword[1] in seen:
         continue
       seen.add(keyword[1])
-    elif kind not in (b'iCCP', b'eXIf'):
+    elif kind not in (b'iCCP', b'eXIf', b'tRNS'):
       continue
-    if _is_sound(kind, content, chunk[-4:]):
+    fits = kind != b'tRNS' or key_bytes in (None, len(content))
+    if fits and _is_sound(kind, content, chunk[-4:]):
       parts.append(chunk)
+    elif kind == b'tRNS':
+      damaged = 'transparency'
     elif kind == b'iCCP':
       damaged = 'color profile'
     else:
@@ -324,6 +335,8 @@ def _clean_jpeg(data: bytes) -> tuple[bytes | None, str]:
       bad.append(segment)  # they are not read
     elif marker == 0xE0 and content.startswith(_JFIF):
       bad += [segment] * (len(content) < _JFIF_BYTES)
+    elif marker == 0xEE and content.startswith(_ADOBE):
+      bad += [segment] * (len(content) < _ADOBE_BYTES)
   damaged, instead = '', b''
   tags = b''.join(segment.content[len(_EXIF) :] for segment in exif)
   if exif and not _is_exif(tags):

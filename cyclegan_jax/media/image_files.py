@@ -1,6 +1,7 @@
 """Image files read and written whole, with their alpha, EXIF and profile."""
 
 import io
+import math
 import os
 import pathlib
 import struct
@@ -196,9 +197,12 @@ def _picture(pixels: np.ndarray, like: Photo | None) -> _Picture:
   has_alpha = colors != channels
   if like is None:
     return _Picture(pixels, has_alpha)
-  nodata = nodata_of(like.tags)
-  if like.missing is not None and nodata is not None:
-    pixels = with_missing(pixels, like.missing, nodata)
+  if like.colors == channels:  # bands, of which none is alpha
+    colors, has_alpha = channels, False
+  if like.missing is not None:
+    nodata = nodata_of(like.tags)
+    mark = math.nan if nodata is None else nodata
+    pixels = with_missing(pixels, like.missing, mark)
   if like.alpha is not None and not has_alpha:
     alpha = rescaled(like.alpha, str(pixels.dtype))
     pixels = np.concatenate([pixels, alpha[..., None]], axis=-1)
@@ -273,10 +277,10 @@ def _of_bytes(path: str, picture: _Picture, kind: str) -> _Picture:
     raise _unfit(
       path, f'{kind} has no {pixels.dtype}: give it the ending {others}'
     )
-  if pixels.shape[-1] > 4:
+  channels = pixels.shape[-1]
+  if channels - picture.has_alpha not in (1, 3):
     raise _unfit(
-      path,
-      f'{kind} has no {pixels.shape[-1]} channels: give it the ending .tif',
+      path, f'{kind} has no {channels} channels: give it the ending .tif'
     )
   return picture
 

@@ -135,7 +135,7 @@ def is_missing(pixels: np.ndarray, nodata: float) -> np.ndarray:
 
   Args:
     pixels: [h, w, C].
-    nodata: the value that marks them; NaN is one, too.
+    nodata: the value that marks them; NaN and infinity do, too.
 
   Returns:
     bool [h, w].
@@ -183,12 +183,10 @@ def without_missing(
 
 
 def _equals(pixels: np.ndarray, nodata: float) -> np.ndarray:
-  if np.isnan(nodata):
-    return np.isnan(pixels)
   if pixels.dtype.kind != 'f':
     return np.equal(pixels, np.float64(nodata))
   with np.errstate(over='ignore'):
-    return np.equal(pixels, pixels.dtype.type(nodata))
+    return ~np.isfinite(pixels) | (pixels == pixels.dtype.type(nodata))
 
 
 def rescaled(pixels: np.ndarray, dtype: str) -> np.ndarray:

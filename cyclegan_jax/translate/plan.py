@@ -104,11 +104,11 @@ def make_plan(
   )
   jobs = []
   taken: dict[pathlib.Path, pathlib.Path] = {}
-  sources = {source.resolve() for source in pairs}
+  sources = {os.path.realpath(source) for source in pairs}
   for job in _make_jobs(targets, to, options.samples):
     source, target = printable(str(job.source)), printable(str(job.target))
     other = taken.setdefault(job.target, job.source)
-    if job.target.resolve() in sources:
+    if os.path.realpath(job.target) in sources:
       failed.append(
         f'{source} is not translated: {target}, an input, would be '
         'overwritten. Use another --to'
