@@ -1,4 +1,4 @@
-"""Registers networks, losses, data sources and metrics by name.
+"""Registers networks, losses, data sources and metrics by name::
 
   import cyclegan_jax as cg
 
