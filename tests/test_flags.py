@@ -1,3 +1,4 @@
+import argparse
 import pathlib
 import sys
 
@@ -132,6 +133,12 @@ def test_home_and_variables_in_paths(tmp_path, monkeypatch):
   assert parse_train_flags(['--workdir', '~/run']).workdir == tmp_path / 'run'
   for arguments in (['$DISK/a.png'], [f'{tmp_path}/disk/a.png']):
     assert list(map(local_path, arguments)) == [tmp_path / 'disk' / 'a.png']
+  monkeypatch.chdir(tmp_path)
+  for name in ('$DISK', '~'):  # as shells find them by a pattern
+    pathlib.Path(name).touch()
+    assert local_path(name) == pathlib.Path(name)
+  with pytest.raises(argparse.ArgumentTypeError, match='empty'):
+    local_path('')
 
 
 @pytest.mark.parametrize(
