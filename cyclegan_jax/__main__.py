@@ -1,6 +1,7 @@
 """`python -m cyclegan_jax` is the command `cyclegan`."""
 
 import contextlib
+import io
 import os
 import sys
 from typing import NoReturn
@@ -24,6 +25,7 @@ def run(*command: str, program: str = '') -> NoReturn:
 
     keep_compiled_programs()
   signals.raise_on_signals()
+  _keep_on_without_messages()
   try:
     status = cli.main(argv, program=program)
   except SystemExit as end:  # by argparse, after --help
@@ -32,8 +34,35 @@ def run(*command: str, program: str = '') -> NoReturn:
   # for it, or crash it.
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, ValueError):  # a closed pipe
-      stream.flush()
+      if stream is not None:  # closed by the parent process
+        stream.flush()
   os._exit(status)
+
+
+class _Stderr(io.TextIOWrapper):
+  """Standard error that loses what cannot be written."""
+
+  def write(self, text: str) -> int:
+    with contextlib.suppress(OSError):
+      super().write(text)
+    return len(text)
+
+  def flush(self) -> None:
+    with contextlib.suppress(OSError):
+      super().flush()
+
+
+def _keep_on_without_messages() -> None:
+  """Lets the work go on where messages cannot be written, as on a full disk."""
+  old = sys.stderr
+  if isinstance(old, io.TextIOWrapper):
+    sys.stderr = _Stderr(
+      old.buffer,
+      encoding=old.encoding,
+      errors=old.errors,
+      line_buffering=old.line_buffering,
+      write_through=old.write_through,
+    )
 
 
 if __name__ == '__main__':

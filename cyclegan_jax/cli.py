@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from cyclegan_jax.errors import ConfigError, UserError
+from cyclegan_jax.errors import ConfigError, UserError, one_line
 from cyclegan_jax.signals import StoppedError, TerminatedError
 
 # Modules of cyclegan_jax.commands. Only the one that is called is imported, so
@@ -56,9 +56,22 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
   argv = sys.argv[1:] if argv is None else argv
   _print_any_text()
   try:
-    return _run(argv, program)
+    status = _run(argv, program)
+    with contextlib.suppress(BrokenPipeError, ValueError):
+      if sys.stdout is not None:  # closed by the parent process
+        sys.stdout.flush()
+    return status
   except BrokenPipeError:  # nobody reads on, as after `| head -1`
     return 128 + _SIGPIPE
+  except OSError as error:
+    if error.filename is not None:
+      raise
+    if isinstance(error, FileNotFoundError):
+      reason = 'the current folder no longer exists: change to another'
+    else:
+      reason = f'the output cannot be written: {one_line(error)}'
+    print(f'error: {reason}', file=sys.stderr)
+    return 1
 
 
 def _run(argv: list[str], program: str) -> int:

@@ -1210,6 +1210,7 @@ def expand_path(text: str) -> str:
   """Replaces '~' and environment variables in a path.
 
   Shells leave both alone in a quoted path, and '~' also in --workdir=~/run.
+  What exists by the name as it is stays: shells pass such names, too.
 
   Raises:
     ValueError: it is a URL, which would become a folder of that name.
@@ -1221,6 +1222,8 @@ def expand_path(text: str) -> str:
       f'{text!r} is a URL, and only local files can be used: copy the data to '
       f'a local disk, or mount {scheme}:// as a folder'
     )
+  if os.path.lexists(text):
+    return text
   return os.path.expandvars(os.path.expanduser(text))
 
 

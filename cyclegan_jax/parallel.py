@@ -7,6 +7,7 @@ depends on the whole batch goes through the functions below. Their
 """
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,15 +26,18 @@ def check_devices() -> None:
   """Checks that JAX has a device.
 
   Raises:
-    UserError: it has none, since JAX_PLATFORMS names a platform that this
-      machine or this installation of JAX lacks.
+    UserError: it has none, since JAX_PLATFORMS or JAX_PLATFORM_NAME names
+      a platform that this machine or this installation of JAX lacks.
   """
   try:
     jax.local_devices()
   except (RuntimeError, AssertionError) as error:
-    wanted = jax.config.jax_platforms  # type: ignore[attr-defined]
+    name, wanted = 'JAX_PLATFORMS', jax.config.jax_platforms  # type: ignore[attr-defined]
+    if not wanted:
+      name = 'JAX_PLATFORM_NAME'
+      wanted = os.environ.get(name)
     raise UserError(
-      f'JAX_PLATFORMS={wanted!r}, but JAX finds no such device '
+      f'{name}={wanted!r}, but JAX finds no such device '
       f'({one_line(error)}): unset it, or install JAX for that platform'
     ) from error
 

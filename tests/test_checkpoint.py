@@ -277,6 +277,14 @@ def test_a_run_does_not_start_anew_if_all_are_damaged(folder):
     checkpoint.load_newest(folder)
 
 
+def test_a_run_in_a_folder_that_is_not_utf_8(folder, tmp_path, caplog):
+  renamed = tmp_path / os.fsdecode(b'r\xe9sum\xe9')
+  shutil.copytree(folder, renamed)
+  with pytest.raises(WorkdirError, match='not UTF-8.*rename'):
+    checkpoint.load(renamed)
+  assert not caplog.records
+
+
 @pytest.mark.parametrize('kind', ['missing', 'empty', 'file'])
 def test_a_path_without_a_checkpoint(kind, tmp_path):
   path = tmp_path / 'run'

@@ -336,6 +336,56 @@ def test_nobody_reads_standard_output(argv, is_buffered):
   assert done.returncode in (0, 141)
 
 
+def redirected(redirection, *words):
+  command = shlex.join([sys.executable, '-m', 'cyclegan_jax', *map(str, words)])
+  return subprocess.run(
+    f'{command} {redirection}',
+    shell=True,
+    capture_output=True,
+    text=True,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+  )
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('redirection', ['>&-', '2>&-', '>&- 2>&-'])
+def test_closed_streams(redirection):
+  done = redirected(redirection, 'train', '--help')
+  assert done.stderr == ''
+  assert done.returncode == 0
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_streams_on_a_full_disk(trained_run, tmp_path):
+  done = redirected('>/dev/full', 'train', '--help')
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
+  assert line.startswith('error: ')
+  source = tmp_path / 'in' / 'a.png'
+  source.parent.mkdir()
+  Image.new('RGB', (16, 16)).save(source)
+  (tmp_path / 'in' / 'x.txt').touch()
+  words = ['translate', trained_run, source.parent, '--to', 'out']
+  done = redirected('2>/dev/full', *words)
+  assert done.stdout.endswith(': 1 made\n')
+  assert done.returncode == 0
+
+
+@pytest.mark.process
+def test_a_current_folder_that_is_gone(trained_run, tmp_path, monkeypatch):
+  gone = tmp_path / 'gone'
+  gone.mkdir()
+  monkeypatch.chdir(gone)
+  gone.rmdir()
+  done = redirected('', 'translate', trained_run, ROOT, '--to', 'out')
+  monkeypatch.chdir(tmp_path)
+  # The shell may also print one.
+  assert done.stderr.splitlines()[-1].startswith('error: the current folder')
+  assert 'Traceback' not in done.stderr
+  assert done.returncode == 1
+
+
 @pytest.mark.process
 def test_nobody_reads_standard_error(tmp_path):
   """A run goes on, as its messages are not its result."""

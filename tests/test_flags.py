@@ -1,3 +1,4 @@
+import argparse
 import pathlib
 import sys
 
@@ -132,6 +133,12 @@ def test_home_and_variables_in_paths(tmp_path, monkeypatch):
   assert parse_train_flags(['--workdir', '~/run']).workdir == tmp_path / 'run'
   for arguments in (['$DISK/a.png'], [f'{tmp_path}/disk/a.png']):
     assert list(map(local_path, arguments)) == [tmp_path / 'disk' / 'a.png']
+  monkeypatch.chdir(tmp_path)
+  for name in ('$DISK', '~'):  # as shells find them by a pattern
+    pathlib.Path(name).touch()
+    assert local_path(name) == pathlib.Path(name)
+  with pytest.raises(argparse.ArgumentTypeError, match='empty'):
+    local_path('')
 
 
 @pytest.mark.parametrize(
@@ -280,8 +287,8 @@ def test_a_file_is_run_afresh_each_time():
     # Flags that don't exist.
     (['--wrkdir=x'], '--wrkdir is not a flag: did you mean --workdir?'),
     (['--conf=x'], '--conf is not a flag: did you mean --config?'),
-    (['--flagfile=x'], '--flagfile is not a flag: did you mean --plugin?'),
-    (['--undefok=x', '--x'], '--undefok is not a flag: did you mean --debug?'),
+    (['--flagfile=x'], '--flagfile is not a flag: --help lists them'),
+    (['--undefok=x', '--x'], '--undefok is not a flag: --help lists them'),
     # Stray arguments.
     (
       ['stray'],

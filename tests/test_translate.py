@@ -712,6 +712,15 @@ def test_what_happens_to_unlike_files_is_noted_once(resnet, tmp_path):
   assert '65535' in of_16_bits
 
 
+def test_bytes_for_a_network_of_signed_values_are_noted(tmp_path):
+  values = {'dtype_a': 'int16', 'low_a': -1000.0, 'high_a': 3000.0}
+  run = save_run(tmp_path / 'run', RESNET.replace(data=values))
+  source = put(tmp_path / 'a.png')
+  (note,) = translate_files(run, [source], tmp_path / 'out').notes
+  assert 'uint8' in note
+  assert 'int16' in note.replace('uint16', '')
+
+
 def test_further_endings_are_translated(resnet, tmp_path, capfd):
   source = tmp_path / 'in'
   image = Image.fromarray(noise(16, 16, 3))

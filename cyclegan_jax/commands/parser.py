@@ -43,6 +43,8 @@ def local_path(text: str) -> pathlib.Path:
   Replaces '~' and environment variables, and rejects what no call of the
   system takes, such as names that are too long.
   """
+  if not text:
+    raise argparse.ArgumentTypeError('the path is empty: give one')
   try:
     path = expand_path(text)
     os.stat(path)

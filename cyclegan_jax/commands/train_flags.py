@@ -244,10 +244,10 @@ def _unknown_flag(name: str) -> str:
     *('workdir' for other in _OTHER_NAMES_OF_WORKDIR if other == name),
     *difflib.get_close_matches(name, known, n=1, cutoff=0.7),
     *similar_options(f'config.{name}', cutoff=0.8),
-    *difflib.get_close_matches(name, known, n=1, cutoff=0.0),
   ]
   shown = name if name.isprintable() else repr(name)
-  return f'--{shown} is not a flag: did you mean --{guesses[0]}?'
+  hint = f'did you mean --{guesses[0]}?' if guesses else '--help lists them'
+  return f'--{shown} is not a flag: {hint}'
 
 
 def _with_present_name(argument: str) -> str:

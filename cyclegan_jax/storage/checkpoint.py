@@ -35,7 +35,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cyclegan_jax.config import Config, Direction, from_config_dict
-from cyclegan_jax.errors import ConfigError, MissingPartError, WorkdirError
+from cyclegan_jax.errors import (
+  ConfigError,
+  MissingPartError,
+  WorkdirError,
+  printable,
+)
 from cyclegan_jax.metrics.goals import badness
 from cyclegan_jax.nets import make_generator
 from cyclegan_jax.parallel import check_devices
@@ -421,10 +426,23 @@ def load_image_list(path: pathlib.Path) -> dict[str, Any]:
     raise DamagedError(f'{IMAGE_LIST_FILE} is damaged') from error
 
 
+def _check_encoding(path: pathlib.Path) -> None:
+  """Raises WorkdirError for a path that Orbax's libraries do not take."""
+  absolute = os.path.abspath(path)
+  try:
+    absolute.encode()
+  except UnicodeEncodeError as error:
+    raise WorkdirError(
+      f'{printable(absolute)} is not UTF-8, as paths of checkpoints must be: '
+      'rename the folder, or pass another'
+    ) from error
+
+
 def _load(path: pathlib.Path) -> Checkpoint:
   """Loads `checkpoints/<step>`; raises DamagedError or WorkdirError."""
   _check_format(path)
   check_manifest(path)
+  _check_encoding(path)
   record = _read_record(path)
   try:
     config = from_config_dict(record['config'])

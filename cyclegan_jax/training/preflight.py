@@ -322,7 +322,7 @@ def _conversions(
   trained = values_of(config.data, domain).dtype
   for dtype, full in FULL.items():
     count = sum(count for (_, each), count in kinds.items() if each == dtype)
-    if count and dtype != trained and trained in FULL:
+    if count and dtype != trained:
       yield (
         f'{count:,} of {dtype}, by its full range 0 to {full:g}, to {trained}'
       )

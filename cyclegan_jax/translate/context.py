@@ -171,7 +171,7 @@ class Context:
       notes['gray'] = f'{name} is gray: it is repeated to 3 channels'
     elif (colors, channels) == (3, 1):
       notes['color'] = f'{name} has colors: it is converted to gray'
-    if dtype != trained and {dtype, trained} <= FULL.keys():
+    if dtype != trained and dtype in FULL:
       notes[dtype] = (
         f'{name} holds {dtype} and the network was trained on {trained}: the '
         f'full range of {dtype}, 0 to {FULL[dtype]:g}, is scaled'
