@@ -178,8 +178,8 @@ def read_config(folder: pathlib.Path) -> Config | None:
   except (OSError, ValueError, ConfigError) as error:
     reason = getattr(error, 'strerror', None) or error
     raise WorkdirError(
-      f'{path} cannot be read ({reason}): delete it to resume with the options '
-      'of the last checkpoint, or pass another --workdir'
+      f'{path} cannot be read ({reason}): move it away, or pass another '
+      '--workdir'
     ) from error
 
 
