@@ -18,7 +18,7 @@ class MissingPartError(ConfigError):
 
 
 class DataError(UserError):
-  """Images are missing, unreadable or of a shape that can't be used."""
+  """Images are missing, unreadable or of a shape that cannot be used."""
 
 
 class ImageError(DataError):
@@ -35,7 +35,7 @@ class ImageError(DataError):
     self.reason = reason
 
   def __str__(self) -> str:
-    return f"{printable(self.name)} can't be read: {self.reason}"
+    return f'{printable(self.name)} cannot be read: {self.reason}'
 
 
 class TrainingError(UserError):
@@ -43,7 +43,7 @@ class TrainingError(UserError):
 
 
 class WorkdirError(UserError):
-  """The run's folder can't be used as it is."""
+  """The run's folder cannot be used as it is."""
 
 
 class WeightsError(UserError):

@@ -471,7 +471,7 @@ def test_a_user_without_a_name_and_a_home(trained_run, tmp_path):
   assert not (home / '~').exists()
 
 
-# A run on folders with images that can't be read.
+# A run on folders with images that cannot be read.
 
 
 class RunOnBadImages:

@@ -273,7 +273,7 @@ def test_a_file_is_run_afresh_each_time():
       ['--config.optimizer.learning_rate=nan'],
       'config.optimizer.learning_rate=nan is not a finite number',
     ),
-    # A size that the network can't take.
+    # A size that the network cannot take.
     (
       ['--config.data.size=60', '--config.data.load_size=60'],
       'config.data.size=60 does not fit the network, which takes 64: make '

@@ -375,7 +375,7 @@ def test_exif_that_a_jpeg_has_no_room_for(tmp_path):
     np.testing.assert_array_equal(back.pixels, pixels)
 
 
-# What can't be.
+# What cannot be.
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from cyclegan_jax.terminal import stderr_console
 
 
 def run(argv: list[str], program: str) -> int:
-  """Evaluates a checkpoint; the status is 1 where images can't be read."""
+  """Evaluates a checkpoint; the status is 1 where images cannot be read."""
   parser = _parser(program)
   options = parser.parse_args(argv)
   if options.to is not None and options.to.suffix != '.json':

@@ -57,7 +57,7 @@ def compare_runs(
     A message for each thing that the page says is missing.
 
   Raises:
-    UserError: a folder is not a run's, the page can't be written, or `data`
+    UserError: a folder is not a run's, the page cannot be written, or `data`
       or `metrics` match nothing.
   """
   _check_target(to, overwrite=overwrite)

@@ -64,7 +64,7 @@ def make_pictures(
   """Translates test images with the newest checkpoint of each run.
 
   Each run reads them with its own size, channels and preprocessing. A text
-  takes the place of what can't be made, and is a problem of the run.
+  takes the place of what cannot be made, and is a problem of the run.
 
   Args:
     runs: the runs; their `checkpoint_step` and `problems` are updated.

@@ -115,7 +115,7 @@ def check_is_run(folder: pathlib.Path) -> None:
 def read_run(
   folder: pathlib.Path, label: str, pattern: re.Pattern[str] | None
 ) -> Run:
-  """Reads what a run recorded; what can't be read becomes a problem of it.
+  """Reads what a run recorded; what cannot be read becomes a problem of it.
 
   Args:
     folder: of a run; or of a checkpoint, for its run's records up to its step.
@@ -128,7 +128,7 @@ def read_run(
     end_step = int(folder.absolute().name)
   run = Run(label, folder, None, MetricHistory({}, [], None, 0))
   try:
-    # First: a newer format's other files can't be understood either.
+    # First: a newer format's other files cannot be understood either.
     checkpoint.check_format(workdir / 'checkpoints')
     run.config = read_config(workdir)
     has_checkpoint = any(

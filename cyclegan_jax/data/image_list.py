@@ -56,12 +56,12 @@ class Images:
 
 
 def check_channels(config: DataConfig) -> None:
-  """Raises ConfigError where a file can't have the channels asked for."""
+  """Raises ConfigError where a file cannot have the channels asked for."""
   for option in ('channels_a', 'channels_b'):
     count = getattr(config, option)
     if count not in CHANNELS:
       known = ', '.join(f'{n} ({name})' for n, name in CHANNELS.items())
       raise ConfigError(
-        f"config.data.{option}={count} can't be had from files: choose from "
+        f'config.data.{option}={count} cannot be had from files: choose from '
         f'{known}'
       )

@@ -34,7 +34,7 @@ def load_format(name: str) -> WriteFile:
       importlib.import_module(package)
     except ImportError as error:
       raise UserError(
-        f"{name} needs {package}, which can't be imported ({error}): pip "
+        f'{name} needs {package}, which cannot be imported ({error}): pip '
         "install 'cyclegan_jax[export]'"
       ) from error
   module = importlib.import_module(f'cyclegan_jax.export.{name}_file')

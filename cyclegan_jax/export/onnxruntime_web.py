@@ -82,7 +82,7 @@ def copy_runtime(
       download it.
 
   Raises:
-    UserError: the package can't be downloaded or read, or is of another
+    UserError: the package cannot be downloaded or read, or is of another
       version.
   """
   if source is None:

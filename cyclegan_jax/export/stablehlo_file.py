@@ -31,7 +31,7 @@ def write(path: pathlib.Path, model: Model) -> RunFile:
   else:
     step = model.multiple
     shape = f'batch, {step}*h, {step}*w, {model.channels_in}'
-    # A border of one pixel can't be reflected.
+    # A border of one pixel cannot be reflected.
     constraints = ['h >= 2', 'w >= 2'] if step == 4 else []
   symbols = jax.export.symbolic_shape(shape, constraints=constraints)
   images = jax.ShapeDtypeStruct(symbols, jnp.float32)

@@ -52,7 +52,7 @@ def load_exported(path: str | pathlib.Path) -> Exported:
 
   Raises:
     UserError: flatbuffers is not installed.
-    WeightsError: the file can't be read, is damaged or is something else.
+    WeightsError: the file cannot be read, is damaged or is something else.
   """
   try:
     with zipfile.ZipFile(path) as file:
@@ -60,12 +60,12 @@ def load_exported(path: str | pathlib.Path) -> Exported:
       metadata = dict(json.loads(file.read(METADATA)))
   except ImportError as error:
     raise UserError(
-      f"{path} needs flatbuffers, which can't be imported ({error}): pip "
+      f'{path} needs flatbuffers, which cannot be imported ({error}): pip '
       "install 'cyclegan_jax[export]'"
     ) from error
   except OSError as error:
     raise WeightsError(
-      f"{path} can't be read ({error.strerror}): give a file that cyclegan "
+      f'{path} cannot be read ({error.strerror}): give a file that cyclegan '
       'export --format stablehlo wrote'
     ) from error
   except Exception as error:

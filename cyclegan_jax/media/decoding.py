@@ -230,7 +230,7 @@ def stored_kind(
     file has, 3 for colors of any kind.
 
   Raises:
-    ImageError: the header can't be read or claims too much.
+    ImageError: the header cannot be read or claims too much.
   """
   with explained(file, name):
     if is_tiff(file):
@@ -253,7 +253,7 @@ def decoded_shape(
   """Reads from the header the (height, width) of the upright image.
 
   Raises:
-    ImageError: the header can't be read or claims too large an image.
+    ImageError: the header cannot be read or claims too large an image.
   """
   with explained(file, name):
     check_header(file, max_pixels=max_pixels)

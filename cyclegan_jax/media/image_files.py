@@ -92,7 +92,7 @@ def read_photo(path: str, *, channels: int, max_pixels: int) -> Photo:
     max_pixels: larger images are not decoded.
 
   Raises:
-    ImageError: the file can't be read, or has not these channels.
+    ImageError: the file cannot be read, or has not these channels.
     UserError: it takes a package that is not installed.
   """
   with open_file(path) as file:
@@ -113,7 +113,7 @@ def read_metadata_for(path: str, *, channels: int, max_pixels: int) -> Metadata:
   """Reads what goes with pixels of other channels: a profile only if it fits.
 
   Raises:
-    ImageError: the file can't be read.
+    ImageError: the file cannot be read.
   """
   with open_file(path) as file:
     metadata = read_metadata(file, path, max_pixels=max_pixels)
@@ -140,7 +140,7 @@ def write_photo(
       profile go into the file.
 
   Raises:
-    DataError: the format can't hold the pixels.
+    DataError: the format cannot hold the pixels.
     UserError: it takes a package that is not installed.
     OSError: the disk is full, and so on.
   """
@@ -310,7 +310,7 @@ def _by_pillow(picture: _Picture, kind: str, **options: int) -> bytes:
 
 
 def _unfit(path: str, reason: str) -> DataError:
-  return DataError(f"{printable(path)} can't be written: {reason}")
+  return DataError(f'{printable(path)} cannot be written: {reason}')
 
 
 _ENCODERS: dict[str, Callable[[str, _Picture], bytes]] = {

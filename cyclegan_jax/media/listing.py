@@ -63,7 +63,7 @@ def list_images(
   that leads nowhere is listed, so that it is missed when it is read.
 
   Raises:
-    DataError: the folder can't be listed.
+    DataError: the folder cannot be listed.
   """
   stamps: dict[str, Stamp | None] = {}
   other_files = Counter[str]()
@@ -82,7 +82,7 @@ def list_images(
       with os.scandir(path) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-      message = f"{printable(path)} can't be listed: {one_line(error)}"
+      message = f'{printable(path)} cannot be listed: {one_line(error)}'
       if not inner:
         raise DataError(message) from error
       unlisted.append(message)

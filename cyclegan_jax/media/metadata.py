@@ -77,7 +77,7 @@ def read_header(
     max_pixels: limit on the pixels of the image.
 
   Raises:
-    ImageError: the header can't be read or claims too much.
+    ImageError: the header cannot be read or claims too much.
   """
   dtype, colors = stored_kind(file, name, max_pixels=max_pixels)
   num_frames = count_frames(

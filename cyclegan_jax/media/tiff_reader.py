@@ -532,7 +532,7 @@ class TiffWindows:
     """Reads the window [y1 - y0, x1 - x0, C] of an image that is by rows.
 
     Raises:
-      ImageError: it can't be read.
+      ImageError: it cannot be read.
     """
     assert self._rows is not None
     channels = self.shape[2]

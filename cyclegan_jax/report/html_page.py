@@ -50,7 +50,7 @@ def write_page(
     package: the subpackage whose pages/ has the page.
 
   Raises:
-    OSError: the file can't be written.
+    OSError: the file cannot be written.
   """
   frame_parts = ['page', *shared]
 
@@ -84,7 +84,7 @@ def is_page_of(path: Path, command: str) -> bool:
   """Whether a file is a page that the command wrote.
 
   Raises:
-    OSError: the file can't be read.
+    OSError: the file cannot be read.
   """
   with path.open('rb') as file:
     return _mark(command).encode() in file.read(1024)

@@ -72,7 +72,7 @@ class TranslationGallery:
 
     Raises:
       ValueError: direction is something else.
-      OSError: the folder can't be created.
+      OSError: the folder cannot be created.
     """
     if direction not in ('ab', 'ba'):
       raise ValueError(f"direction is 'ab' or 'ba', not {direction!r}")
@@ -108,7 +108,7 @@ class TranslationGallery:
 
     Raises:
       ValueError: an array has another shape or dtype.
-      OSError: a file can't be written.
+      OSError: a file cannot be written.
     """
     images = [source, translated] + ([] if back is None else [back])
     for image in images:
@@ -148,7 +148,7 @@ class TranslationGallery:
       The page's path.
 
     Raises:
-      OSError: the page can't be written.
+      OSError: the page cannot be written.
     """
     path = self._folder / PAGE_FILE
     # The last of several processes to get the lock sees the entries of all.

@@ -243,7 +243,7 @@ class _Endpoints:
 
 
 class _TemporaryFileResponse(FileResponse):
-  """A file whose folder is removed after it is sent, or can't be."""
+  """A file whose folder is removed after it is sent, or cannot be."""
 
   def __init__(self, path: pathlib.Path, seconds: float):
     super().__init__(path)

@@ -50,7 +50,7 @@ class QueuedJob:
     return self
 
   def __exit__(self, *_: object) -> None:
-    # The thread can't be stopped: the place stays taken while it works.
+    # The thread cannot be stopped: the place stays taken while it works.
     self._is_abandoned = True
     if self.started_at is None:
       self._queue.leave(self)

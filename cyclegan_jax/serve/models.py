@@ -104,7 +104,7 @@ def translate_file(
     where PNG has no such pixels.
 
   Raises:
-    UserError: the file can't be read, or needs a package that is not
+    UserError: the file cannot be read, or needs a package that is not
       installed.
   """
   channels = translator.config.channels(translator.direction[0])

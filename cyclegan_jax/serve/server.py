@@ -44,7 +44,7 @@ def serve(
     on_start: called with the page's URL when it can be opened.
 
   Raises:
-    UserError: the port is taken, or a checkpoint can't be used.
+    UserError: the port is taken, or a checkpoint cannot be used.
   """
   with (
     _listen(port) as listener,
@@ -89,7 +89,7 @@ def _listen(port: int) -> socket.socket:
     reason = (
       'is in use'
       if error.errno == errno.EADDRINUSE
-      else f"can't be opened ({error.strerror})"
+      else f'cannot be opened ({error.strerror})'
     )
     raise UserError(
       f'port {port} {reason}: give another --port, or --port=0 for any free '

@@ -52,8 +52,8 @@ def translate_large(work: Context, job: Job) -> None:
   """Translates window by window.
 
   Raises:
-    UserError: the file can't be read, or the scratch folder not be written.
-    OSError: the output can't be written.
+    UserError: the file cannot be read, or the scratch folder not be written.
+    OSError: the output cannot be written.
   """
   source_path = str(job.source)
   translator = work.translators[job.sample]

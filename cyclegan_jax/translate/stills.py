@@ -189,5 +189,5 @@ def _write(work: Context, translation: _Translation) -> str:
     if error.errno not in OF_ONE_FILE:
       raise
     name = printable(str(job.target))
-    return f"{name} can't be written: {error.strerror}"
+    return f'{name} cannot be written: {error.strerror}'
   return ''

@@ -137,7 +137,7 @@ function compute(task, signal) {
       worker?.terminate();
       worker = undefined;
     };
-    // A running network can't be interrupted, so its worker ends.
+    // A running network cannot be interrupted, so its worker ends.
     signal.onabort = () => { endWorker(); reject(signal.reason); };
     worker.onerror = event => {
       event.preventDefault();

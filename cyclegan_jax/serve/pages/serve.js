@@ -25,7 +25,7 @@ async function post(path, query, body, signal) {
     signal.throwIfAborted();
   }
 }
-// The file itself, or the server's preview if the browser can't show it.
+// The file itself, or the server's preview if the browser cannot show it.
 async function openPicture(blob, domain, signal) {
   const url = URL.createObjectURL(blob);
   try {
