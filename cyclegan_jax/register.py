@@ -28,7 +28,7 @@ BUILT_IN = {
   'generator': ('keras_unet', 'resnet', 'torch_unet', 'vit_unet'),
   'discriminator': ('keras_patchgan', 'patchgan', 'pixelgan'),
   'adversarial_loss': ('minimax', 'vanilla', 'lsgan', 'hinge', 'wgan_gp'),
-  'loss_term': (),
+  'loss_term': ('adversarial', 'cycle', 'identity', 'paired', 'loss'),
   'source': ('embedded', 'folder', 'tfds', 'sequences'),
   'metric': (),
 }
@@ -102,8 +102,9 @@ def source(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
 
   The decorated function takes the DataConfig and returns the images of
   'train_a' and 'train_b', and optionally 'test_a' and 'test_b': sequences
-  (`__len__` and `__getitem__`) of arrays [h, w, C], uint8, or float32 in
-  [-1, 1]. `__getitem__` is called from several threads.
+  (`__len__` and `__getitem__`) of arrays [h, w, C], uint8, uint16, int16 or
+  float32, whose range is that of files: config.data.low_a and so on.
+  `__getitem__` is called from several threads.
   """
   return _decorator('source', name)
 
@@ -132,6 +133,8 @@ def load_plugin(path: str) -> None:
     raise ConfigError(f'plugin {path} is not a Python file: pass a .py file')
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module  # dataclasses and pickle look it up
+  folder = str(file.parent)  # whose other files it may import
+  sys.path.insert(0, folder)
   with registering(file):
     try:
       spec.loader.exec_module(module)
@@ -141,6 +144,8 @@ def load_plugin(path: str) -> None:
       raise ConfigError(
         f'plugin {path} failed: {type(error).__name__}: {one_line(error)}'
       ) from error
+    finally:
+      sys.path.remove(folder)
 
 
 @contextlib.contextmanager
@@ -230,6 +235,12 @@ def _decorator(kind: str, name: str, multiple: int = 1) -> Callable[[T], T]:
 
   def register(value: T) -> T:
     file = _loading[-1] if _loading else _source_file(value)
+    known = _parts[kind].get(name)
+    if known and known.file != file:
+      raise ConfigError(
+        f'{kind} {name!r} is registered by {known.file} and by {file}: give '
+        'one of them another name'
+      )
     _parts[kind][name] = _Part(value, file, multiple)
     if file and not _loading:
       _loaded[file] = _sha256(file)
@@ -242,7 +253,7 @@ def _source_file(value: Any) -> str:
   """Path of the file that defines a function or a class; '' for none."""
   try:
     path = inspect.getsourcefile(value)
-  except TypeError:
+  except (TypeError, OSError):  # of a notebook, or an interactive session
     return ''
   return (
     str(pathlib.Path(path).absolute())

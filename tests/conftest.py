@@ -18,6 +18,13 @@ from cyclegan_jax.config import Config, from_config_dict
 
 ROOT = pathlib.Path(__file__).parent.parent
 
+# A shell's background jobs ignore SIGINT, and so would the processes that tests
+# start and send signals to.
+for _name in ('SIGINT', 'SIGHUP', 'SIGTERM'):
+  _signal = getattr(signal, _name, None)
+  if _signal and signal.getsignal(_signal) is signal.SIG_IGN:
+    signal.signal(_signal, signal.default_int_handler)
+
 # Flags for tiny arrays, where compiling takes longer than running: LLVM would
 # unroll whole loops, and the fusion emitters (gone from newer XLA) double the
 # compile time of a training step. They are set before JAX starts, and the

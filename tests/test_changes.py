@@ -64,13 +64,14 @@ def test_options_that_need_no_permission(new):
   ],
 )
 def test_options_that_need_permission(new, option):
+  old = Config().replace(steps=90)
   new = {**new, 'log': {'num_samples': 3}}
   with pytest.raises(WorkdirError) as caught:
-    continue_with(Config(), **new)
+    continue_with(old, **new)
   assert f'({option})' in str(caught.value)
   assert '--change' in str(caught.value)
-  changed = continue_with(Config(), may_change=True, **new)
-  assert changed == Config().replace(**new)
+  changed = continue_with(old, may_change=True, **new)
+  assert changed == old.replace(**new)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,20 @@ def test_shapes_cannot_change(new):
   with pytest.raises(WorkdirError) as caught:
     continue_with(Config(), **new)
   assert '--change' not in str(caught.value)
+
+
+def test_a_change_does_not_end_the_run():
+  old = Config().replace(steps=90, steps_per_epoch=10)
+  with pytest.raises(ConfigError, match=r'config\.epochs'):
+    continue_with(old, step=60, may_change=True, batch_size=8, steps=45)
+
+
+def test_a_rate_of_zero_asks_for_another():
+  cosine = LINEAR.replace(
+    epochs=90_000, steps=360_000, schedule={'name': 'cosine'}
+  )
+  with pytest.raises(ConfigError, match=r'config\.schedule\.max_rate'):
+    continue_with(cosine, step=360_000, steps=400_000, epochs=100_000)
 
 
 def test_images_and_networks_may_move():
@@ -131,6 +146,15 @@ def test_the_rate_of_an_extended_run_does_not_rise(caplog):
   ratio = longer.replace(optimizer={'disc_learning_rate_ratio': 2.0})
   disc = learning_rate_schedule(ratio, side='disc')
   assert float(disc(50)) == pytest.approx(2 * last)
+  # A rate that the user repeats is no other rate.
+  repeated = continue_with(
+    LINEAR,
+    step=40,
+    explicit=['config.optimizer.learning_rate'],
+    steps=80,
+    epochs=20,
+  )
+  assert repeated == longer
   # Unless it is asked for.
   raised = continue_with(
     LINEAR,

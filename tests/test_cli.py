@@ -412,8 +412,8 @@ def test_an_encoding_without_arrows(encoding, trained_run, tmp_path):
     encoding=encoding,
   )
   assert (done.returncode, done.stderr.strip()) == (0, '')
-  assert 'a ? b' in done.stdout
-  assert 'a → b' in (tmp_path / 'x.md').read_text(encoding='utf-8')
+  assert 'horse ? zebra' in done.stdout
+  assert 'horse → zebra' in (tmp_path / 'x.md').read_text(encoding='utf-8')
 
 
 @pytest.mark.process

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cyclegan_jax.config import DataConfig
+from cyclegan_jax.config import DTYPES, DataConfig
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import DataError, ImageError, one_line
+from cyclegan_jax.media.metadata import Header
 
 _SPLITS = ('train_a', 'train_b', 'test_a', 'test_b')
 _NUM_HASHED = 16  # images of a sequence that its fingerprint covers
@@ -30,7 +31,7 @@ def images_of_sequences(
 
   Args:
     config: the numbers of channels.
-    sequences: arrays [h, w, C], uint8, or float32 in [-1, 1], of 'train_a',
+    sequences: arrays [h, w, C], uint8, uint16, int16 or float32, of 'train_a',
       'train_b', and optionally 'test_a' and 'test_b'. Without test images, the
       training images replace them.
 
@@ -64,7 +65,12 @@ def _images(split: str, sequence: ArraySequence, channels: int) -> Images:
   for index in np.linspace(0, len(names) - 1, _NUM_HASHED, dtype=int):
     digest.update(read(int(index)).tobytes())
   return Images(
-    names=names, read=read, shape_of=None, version=digest.hexdigest()
+    names=names,
+    read=read,
+    shape_of=None,
+    version=digest.hexdigest(),
+    stored=read,
+    header_of=lambda index: Header(str(read(index).dtype), channels, 1, False),
   )
 
 
@@ -82,10 +88,10 @@ def _read(
       names[index],
       f'it has the shape {image.shape}, and not (height, width, {channels})',
     )
-  if image.dtype not in (np.uint8, np.float32):
+  if str(image.dtype) not in DTYPES:
     raise ImageError(
-      names[index], f'it is {image.dtype}, and not uint8 or float32'
+      names[index], f'it is {image.dtype}, and not {" or ".join(DTYPES)}'
     )
-  if image.dtype == np.float32 and not np.abs(image).max(initial=0) <= 1:
-    raise ImageError(names[index], 'it has values outside [-1, 1]')
+  if not image.size:
+    raise ImageError(names[index], 'it has no pixels')
   return image

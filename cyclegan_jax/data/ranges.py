@@ -173,9 +173,10 @@ def _report_clipped(config: DataConfig, images: Images, domain: str) -> None:
       pixels = images.stored(index)
     except ImageError:
       continue  # the decoder will count it
-    num_below += int((pixels < low).sum())
-    num_above += int((pixels > high).sum())
-    total += int(np.isfinite(pixels).sum())
+    finite = pixels[np.isfinite(pixels)]
+    num_below += int((finite < low).sum())
+    num_above += int((finite > high).sum())
+    total += finite.size
   if num_below or num_above:
     logging.getLogger('cyclegan_jax').warning(
       'the range %g to %g of config.data.low_%s and config.data.high_%s clips '

@@ -69,7 +69,8 @@ def continued(
 
   Raises:
     WorkdirError: an option differs that may not.
-    ConfigError: an option differs that changes the shapes of the state.
+    ConfigError: an option differs that changes the shapes of the state, the
+      run would end before its last checkpoint, or its rate has fallen to 0.
   """
   if not new.schedule.max_rate and 'config.optimizer.learning_rate' not in (
     changed_options(old, new)
@@ -96,13 +97,24 @@ def continued(
       'optimizers or pools: start a new run with config.init_from='
       f'{str(folder)!r}, which takes what still fits'
     )
-  is_rate_set = {_MAX_RATE, 'config.optimizer.learning_rate'} & {
-    *explicit,
-    *changed,
-  }
+  if step and new.steps < step and not set(changed) <= _LENGTH:
+    raise ConfigError(
+      f'config.steps={new.steps} ({new.epochs} epochs of '
+      f'{new.steps_per_epoch} steps) is less than the {step} steps that '
+      f'{folder} has: raise config.epochs or config.steps'
+    )
+  is_rate_set = (
+    _MAX_RATE in {*explicit, *changed}
+    or 'config.optimizer.learning_rate' in changed
+  )
   if step and longer and not is_rate_set:
     rates = [learning_rate_schedule(each, side='gen') for each in (old, new)]
     last, following = float(rates[0](step - 1)), float(rates[1](step))
+    if following > last == 0:
+      raise ConfigError(
+        f'the learning rate of {folder} has fallen to 0: set --{_MAX_RATE}, up '
+        f'to {following:.3g}, for the steps to come'
+      )
     if following > last:
       new = new.replace(schedule={'max_rate': last})
       logging.getLogger('cyclegan_jax').warning(

@@ -94,7 +94,8 @@ def read_networks(
   }
   disc: dict[str, Params] = {}
   if config.init_discriminators:
-    if not found.state.disc:  # left out without their plugin
+    if found.discriminators and not found.state.disc:
+      # Left out without their plugin, which is then named.
       make_discriminator(found.config.discriminator)
     disc = {domain: found.state.disc[domain] for domain in found.discriminators}
   given = config

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cyclegan_jax import register
 from cyclegan_jax.config import (
   Config,
   from_config_dict,
@@ -132,6 +133,8 @@ def set_up(
     )
 
   config = _resolve(config, stored, saved, networks, complete)
+  if saved is not None:
+    _report_changed_plugins(saved, config)
   history = list(resumed.history) if resumed else []
   if resumed and (changed := changed_options(resumed.config, config, moved)):
     history.append({'step': int(resumed.state.step), 'changes': changed})
@@ -239,3 +242,12 @@ def _report_changed_images(
     'differ from an uninterrupted run',
     text,
   )
+
+
+def _report_changed_plugins(saved: Config, config: Config) -> None:
+  old = dict(register.parse_plugins(saved.plugins))
+  for path, sha256 in register.parse_plugins(config.plugins):
+    if old.get(path, sha256) != sha256:
+      logging.getLogger('cyclegan_jax').warning(
+        'the plugin %s changed since this run was saved', path
+      )

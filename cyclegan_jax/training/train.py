@@ -14,10 +14,12 @@ from cyclegan_jax import parallel, register
 from cyclegan_jax.config import (
   Config,
   DistributedConfig,
+  expand_path,
   expand_paths,
 )
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.data.own_source import ArraySequence
+from cyclegan_jax.errors import WorkdirError
 from cyclegan_jax.evaluation.results import scores_line
 from cyclegan_jax.evaluation.synthetic_scores import (
   DrawingScores,
@@ -85,7 +87,7 @@ class TrainResult(NamedTuple):
 
 def train(
   config: Config,
-  workdir: pathlib.Path,
+  workdir: str | pathlib.Path,
   *,
   explicit: Collection[str] | None = None,
   may_change: bool = False,
@@ -106,8 +108,8 @@ def train(
       long as they keep the shapes of its state. More steps are always allowed.
     sources: images in place of those of config.data: 'train_a', 'train_b', and
       optionally 'test_a' and 'test_b', each a sequence (`__len__` and
-      `__getitem__`, as in Grain) of arrays [h, w, C], uint8, or float32 in
-      [-1, 1]. `__getitem__` is called from several threads.
+      `__getitem__`, as in Grain) of arrays [h, w, C], uint8, uint16, int16 or
+      float32. `__getitem__` is called from several threads.
 
   Raises:
     UserError: the options, the images or the folder cannot be used; the
@@ -117,6 +119,10 @@ def train(
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(StopSignal())
     stack.enter_context(processes.joined(config.distributed))
+    try:
+      workdir = pathlib.Path(expand_path(str(workdir)))
+    except ValueError as error:
+      raise WorkdirError(str(error)) from error
     config = expand_paths(config.replace(distributed=DistributedConfig()))
     config = config.replace(plugins=register.loaded_plugins())
     if sources is not None:
@@ -134,7 +140,7 @@ def train(
       patience=_SETUP_PATIENCE_SECONDS,
     )
     stack.enter_context(explain_disk_errors(workdir))
-    if is_first:
+    if is_first and setup.resumed is None:
       write_config(workdir, setup.config)
     facts = preflight.describe(setup.config, setup.images, setup.state)
     facts |= setup.survey
@@ -145,7 +151,8 @@ def train(
     )
     held.close()
     saver = stack.enter_context(_open_saver(setup, workdir))
-    _save_start(saver, setup, workdir, console)
+    if setup.resumed is None:
+      _save_start(saver, setup.state, workdir)
     try:
       return _run(setup, workdir, saver, stop, facts, console, stack)
     except StoppedError:
@@ -170,25 +177,31 @@ def _open_saver(setup: Setup, workdir: pathlib.Path) -> checkpoint.Saver:
 
 
 def _save_start(
+  saver: checkpoint.Saver, state: TrainState, workdir: pathlib.Path
+) -> None:
+  """Saves the state of a new run.
+
+  A signal during compilation and a non-finite first loss need a checkpoint to
+  return to.
+
+  Raises:
+    WorkdirError: it cannot be saved.
+  """
+  saver.save(state)
+  saver.wait()
+  if failure := saver.take_failure():
+    # Later ones would most likely fail too, after hours of training.
+    raise_save_error(workdir, failure)
+
+
+def _save_change(
   saver: checkpoint.Saver,
   setup: Setup,
   workdir: pathlib.Path,
   console: rich.console.Console,
 ) -> None:
-  """Saves the state of a new run, or of one that continues otherwise.
-
-  Raises:
-    WorkdirError: the first checkpoint cannot be saved.
-  """
-  if setup.resumed is None:
-    # A signal during compilation and a non-finite first loss need a
-    # checkpoint to return to.
-    saver.save(setup.state)
-    saver.wait()
-    if failure := saver.take_failure():
-      # Later ones would most likely fail too, after hours of training.
-      raise_save_error(workdir, failure)
-  elif len(setup.history) > len(setup.resumed.history):
+  """Saves a resumed run's options, and its state with them if they changed."""
+  if setup.resumed and len(setup.history) > len(setup.resumed.history):
     # With the new config, so that the run resumes with it.
     saver.save(setup.state, setup.resumed.metrics, replace=True)
     console.print(
@@ -197,6 +210,7 @@ def _save_start(
       soft_wrap=True,
     )
   if processes.is_first():
+    write_config(workdir, setup.config)
     write_history(workdir, setup.history)
 
 
@@ -231,6 +245,8 @@ def _run(
     if step.num_bytes is not None:
       facts['memory of a step'] = preflight.gib(step.num_bytes)
       console.print(f'memory of a step: {facts["memory of a step"]}')
+  # Not before it is known that the step compiles and fits.
+  _save_change(saver, setup, workdir, console)
   run_log = stack.enter_context(
     RunLog(
       workdir,
