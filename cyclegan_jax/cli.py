@@ -34,7 +34,8 @@ cyclegan translate CHECKPOINT INPUT ... --to FOLDER [--direction ab|ba]
 cyclegan evaluate CHECKPOINT [--data FOLDER]
 cyclegan compare RUN RUN ... [--to FILE]
 cyclegan serve CHECKPOINT ... [--port 8000]
-cyclegan export CHECKPOINT --format onnx|stablehlo|pth|safetensors|web --to DIR
+cyclegan export CHECKPOINT --to DIR
+         --format onnx|stablehlo|pth|safetensors|hub|web
 cyclegan import WEIGHTS [WEIGHTS] --to FOLDER
 
 Each command has a --help of its own; cyclegan --version prints the version.

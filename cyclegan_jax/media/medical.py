@@ -444,11 +444,13 @@ def _read_dicom(file: BinaryIO, name: str, index: int) -> np.ndarray:
     limit = header.get('PixelPaddingRangeLimit', padding)
     low, high = sorted((padding, limit))
     is_padding = (low <= pixels) & (pixels <= high)
-  if photometric == 'MONOCHROME1':  # low values are white
+  slope, intercept = _rescale_of(header, index)
+  has_units = 'ModalityLUTSequence' in header or (slope, intercept) != (1, 0)
+  # Low values are white. Values in units, such as Hounsfield's, stay.
+  if photometric == 'MONOCHROME1' and not has_units:
     pixels = _inverted(pixels, header)
   if 'ModalityLUTSequence' in header:
     pixels = pydicom.pixels.apply_modality_lut(pixels, header)
-  slope, intercept = _rescale_of(header, index)
   if (slope, intercept) != (1, 0):
     pixels = pixels * slope + intercept
   if is_padding is not None and is_padding.any():
