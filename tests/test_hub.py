@@ -135,6 +135,16 @@ def test_the_model_card(exported):
     assert b'someone' not in path.read_bytes()
 
 
+def test_a_card_that_was_filled_in_stays(exported, run, tmp_path):
+  folder = tmp_path / 'hub'
+  shutil.copytree(exported, folder)
+  (folder / 'README.md').write_text('license: mine')
+  argv = ['export', str(run), '--format', 'hub', '--to', str(folder)]
+  assert cli.main([*argv, '--overwrite']) == 0
+  assert (folder / 'README.md').read_text() == 'license: mine'
+  assert 'license' in (folder / 'README.new.md').read_text()
+
+
 def test_private_paths_and_plugins():
   config = CONFIG.replace(
     plugins='/home/x/my.py@12,C:\\y\\z.py@34',

@@ -52,6 +52,7 @@ from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.storage.hub_folder import FILE_NAMES
 from cyclegan_jax.storage.workdir import write_config
 
+_NEW_CARD_FILE = 'README.new.md'  # beside one that is there
 # The greatest difference from the translator on random images in [-1, 1] with
 # which a file is written. float16 rounds each activation to 11 bits.
 _TOLERANCES = {'float32': 1e-3, 'float16': 5e-2}
@@ -183,7 +184,10 @@ def _write_hub_folder(options: argparse.Namespace) -> None:
   counts = {split: facts['count'] for split, facts in found.data.items()}
   with explain_disk_errors(to, option='--to'):
     to.parent.mkdir(parents=True, exist_ok=True)
-    with filling(to, last=CARD_FILE) as folder:
+    # A card that is there may have been filled in by hand.
+    is_kept = (to / CARD_FILE).exists()
+    card_file = _NEW_CARD_FILE if is_kept else CARD_FILE
+    with filling(to, last=card_file) as folder:
       for model in models:
         name = FILE_NAMES[model.direction]
         summaries.append(_write_checked(to / name, folder / name, model, write))
@@ -193,8 +197,10 @@ def _write_hub_folder(options: argparse.Namespace) -> None:
       card = model_card(
         models, counts=counts, scores=scores, has_sheet=bool(sheets)
       )
-      (folder / CARD_FILE).write_text(card, encoding='utf-8')
+      (folder / card_file).write_text(card, encoding='utf-8')
   print(*summaries, sep='\n')
+  if is_kept:
+    print(f'  {to / CARD_FILE} stays; the new card is {to / card_file}')
   if not scores:
     print(f'  without scores: `cyclegan evaluate` has none of step {step:,}')
   print(
