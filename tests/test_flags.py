@@ -1,4 +1,6 @@
 import argparse
+import dataclasses
+import json
 import pathlib
 import sys
 
@@ -339,6 +341,29 @@ def test_names_of_other_trainers(flag, expected):
   assert message.endswith(f' {expected}?') or message.endswith(
     f' --{expected}?'
   )
+
+
+def test_a_run_s_config_with_other_options(tmp_path):
+  recorded = Config().replace(
+    steps=90,
+    epochs=9,
+    steps_per_epoch=10,
+    num_devices=3,
+    data={'name': 'folder', 'path': 'x', 'high_a': 255.0, 'dtype_a': 'uint8'},
+    generator={'fixed_input_size': False, 'isize': 16},
+  )
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(dataclasses.asdict(recorded)))
+
+  def config_of(*argv):
+    return parse_train_flags([f'--config={path}', *argv]).config
+
+  assert config_of() == recorded.replace(num_devices=0)
+  assert config_of('--config.epochs=20').steps == 0
+  assert config_of('--config.data.size=128').data.size_before_crop > 128
+  other = config_of('--config.data.path=y')
+  assert (other.steps_per_epoch, other.data.high_a) == (0, 0.0)
+  assert not other.data.dtype_a
 
 
 def test_former_names_are_accepted():

@@ -12,6 +12,7 @@ import pathlib
 import re
 import sys
 import traceback
+from collections.abc import Set
 from typing import Any
 
 import ml_collections
@@ -28,6 +29,7 @@ from cyclegan_jax.config import (
   option_paths,
   similar_options,
   source_of,
+  source_options,
   to_config_dict,
   unknown_option,
   wrong_type,
@@ -97,6 +99,8 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
     raise ConfigError(
       f'{stray[0]!r} is not a flag: options are given as --config.seed=1'
     )
+  if path is not None and not path.endswith('.py'):
+    _reopen(values.config, explicit)
   config = from_config_dict(values.config)
   if config.data.name == 'embedded' and 'config.data.name' not in explicit:
     # Who names images wants to train on them.
@@ -105,6 +109,35 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   if values.workdir:
     workdir = _local_path('--workdir', values.workdir)
   return TrainFlags(config, workdir, explicit, values.change)
+
+
+def _reopen(options: ml_collections.ConfigDict, explicit: Set[str]) -> None:
+  """Opens what a run filled in, where the user's options would contradict it.
+
+  A run's config.json does not tell what its user left open.
+
+  Args:
+    options: of a config.json, with the user's.
+    explicit: paths of the user's.
+  """
+  sources = {f'config.data.{name}' for name in source_options()}
+  is_new_data = not sources.isdisjoint(explicit)
+  causes = {
+    'config.num_devices': True,  # this machine may have others
+    'config.steps': 'config.epochs' in explicit,
+    'config.steps_per_epoch': is_new_data or 'config.batch_size' in explicit,
+    'config.data.load_size': 'config.data.size' in explicit,
+    **{
+      f'config.data.{name}_{domain}': is_new_data
+      for name in ('dtype', 'low', 'high')
+      for domain in 'ab'
+    },
+  }
+  for path, is_open in causes.items():
+    if is_open and path not in explicit:
+      *_, section, name = path.split('.')
+      group = options if section == 'config' else options[section]
+      group[name] = option_at(path).default
 
 
 def _local_path(option: str, text: str) -> pathlib.Path:
