@@ -478,6 +478,8 @@ class TiffWindows:
     try:
       if not is_tiff(file):
         raise ValueError('no TIFF file')
+      if not hasattr(os, 'pread'):  # Windows
+        raise ValueError('this system cannot read parts of a file in threads')
       image = self._image = TiffImage(file, max_pixels=max_pixels)
       if (
         image.dtype not in ('uint8', 'uint16', 'int16', 'float32')

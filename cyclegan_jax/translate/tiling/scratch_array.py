@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from cyclegan_jax.errors import UserError
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
 
@@ -29,9 +30,15 @@ class ScratchArray:
       folder: folder of the file.
 
     Raises:
+      UserError: the system is Windows.
       WorkdirError: the folder cannot be written; reads and writes raise it
         too.
     """
+    if not hasattr(os, 'preadv'):
+      raise UserError(
+        'translating by tiles needs Linux or macOS: make the image smaller '
+        'with --size'
+      )
     self.shape = shape
     self.dtype = np.dtype(dtype)
     self._pixel_bytes = shape[2] * self.dtype.itemsize
