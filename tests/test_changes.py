@@ -215,7 +215,8 @@ def test_a_run_extended_twice_and_changed_resumes_exactly(
 
 def test_the_flag(trained_run, tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  argv = ['train', '--config', str(trained_run), '--workdir', str(trained_run)]
+  argv = ['train', f'--config={trained_run}', f'--workdir={trained_run}']
+  argv.append('--config.num_devices=1')
   assert cli.main([*argv, '--config.loss.cycle_a=3']) == 1
   assert '--change' in capsys.readouterr().err
   argv = [*argv, '--change', '--config.pool_size=9']
