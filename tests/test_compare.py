@@ -112,6 +112,7 @@ def runs(tmp_path_factory):
   return paths
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_page(runs, tmp_path, capsys):
   to = tmp_path / 'new' / 'page.html'
   arguments = [*map(str, runs), '--images', '2', '--to', str(to)]

@@ -55,6 +55,7 @@ def test_folders_in_translations_out(tmp_path, monkeypatch, capsys):
       assert translated.size == (25, 30)
 
 
+@pytest.mark.slow
 def test_the_readme_s_five_lines_run(tiny_config):
   """The programmatic use stands in the README as it is run here."""
   text = (ROOT / 'README.md').read_text()

@@ -295,6 +295,7 @@ def batch_of(config, seed=0):
   return {d: jnp.float32(rng.uniform(-1, 1, shape)) for d in 'ab'}
 
 
+@pytest.mark.slow
 def test_generators_are_held_through_the_warm_up(config):
   plain_config = config.replace(
     pool_size=2, generator={'isize': 4, 'fixed_input_size': False}

@@ -99,6 +99,7 @@ def assert_translates_alike(path, run):
     np.testing.assert_array_equal(made, expected)
 
 
+@pytest.mark.slow
 def test_an_exported_folder_translates_as_its_run(exported, run):
   assert sorted(each.name for each in exported.iterdir()) == [
     'README.md',

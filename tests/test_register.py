@@ -136,6 +136,7 @@ def test_a_run_of_own_parts(config, plugin, tmp_path, monkeypatch):
   assert cg.load_translator(tmp_path / 'run', 'ab')(image).shape == image.shape
 
 
+@pytest.mark.slow
 def test_what_is_not_needed_is_not_asked_for(
   tiny_config, plugin, tmp_path, monkeypatch
 ):

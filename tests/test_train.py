@@ -116,6 +116,7 @@ def test_options_are_compared_with_the_checkpoint_s_too(finished, tmp_path):
   assert train(config, workdir).start_step == 8
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
   config, workdir = copy_of(finished, tmp_path)
   before = (workdir / 'metrics.jsonl').read_text()
