@@ -183,3 +183,19 @@ def test_damaged_lines_are_counted(tmp_path):
   _, page = write(tmp_path, step=20, total_steps=40)
   assert any('2 lines' in each for each in page.texts('p'))
   assert curves(page)['a/a']['y'] == [1, 2]
+
+
+def test_changes_of_the_config_are_listed(tmp_path):
+  history = [{'step': 1_300, 'changes': {'config.batch_size': [4, 8]}}]
+  write_run_page(
+    tmp_path,
+    title='run',
+    facts={},
+    history=history,
+    config_text='',
+    step=1_400,
+    total_steps=1_400,
+  )
+  text = (tmp_path / 'index.html').read_text(encoding='utf-8')
+  assert 'changed at step 1,300</th>' in text
+  assert '"changes":[{"step":1300,"text":"config.batch_size 4 -> 8"}]' in text

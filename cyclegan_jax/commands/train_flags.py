@@ -253,7 +253,7 @@ def _file_error(path: str, error: BaseException) -> str:
     where = f', line {error.lineno}' if error.lineno else ''
     return f'config file {error.filename or path}{where}: {error.msg}'
   if isinstance(error, OSError) and error.filename == path:
-    return f'config file {path} can not be read: {error.strerror}'
+    return f'config file {path} cannot be read: {error.strerror}'
   frames = traceback.extract_tb(error.__traceback__)
   lines = [frame.lineno for frame in frames if frame.filename == path]
   where = f', line {lines[-1]}' if lines else ''
@@ -293,36 +293,36 @@ def _with_present_name(argument: str) -> str:
 
 def _load_plugins(argv: list[str]) -> list[str]:
   """Loads the plugins of a command line; returns the other arguments."""
-  rest = []
-  words = iter(argv)
-  for word in words:
-    found = re.fullmatch('--?plugin(=(.*))?', word, re.S)
-    if found is None:
-      rest.append(word)
-      continue
-    path = found[2] if found[1] else next(words, None)
-    if not path:
-      raise ConfigError('--plugin has no value: give --plugin=FILE.py')
+  paths, rest = _take_flag('plugin', 'FILE.py', argv)
+  for path in paths:
     register.load_plugin(str(_local_path('--plugin', path)))
   return rest
 
 
 def _take_config_file(argv: list[str]) -> tuple[str | None, list[str]]:
   """The value of --config, and the other arguments."""
-  path, rest = None, []
+  paths, rest = _take_flag('config', 'FILE', argv)
+  if len(paths) > 1:
+    raise ConfigError(f'--config is given twice: {paths[0]} and {paths[1]}')
+  return paths[0] if paths else None, rest
+
+
+def _take_flag(
+  name: str, example: str, argv: list[str]
+) -> tuple[list[str], list[str]]:
+  """The values of a flag that absl does not read, and the other arguments."""
+  values, rest = [], []
   words = iter(argv)
   for word in words:
-    found = re.fullmatch('--?config(=(.*))?', word, re.S)
+    found = re.fullmatch(f'--?{name}(=(.*))?', word, re.S)
     if found is None:
       rest.append(word)
       continue
     value = found[2] if found[1] else next(words, None)
     if value is None:
-      raise ConfigError('--config has no value: give --config=FILE')
-    if path is not None:
-      raise ConfigError(f'--config is given twice: {path} and {value}')
-    path = value
-  return path, rest
+      raise ConfigError(f'--{name} has no value: give --{name}={example}')
+    values.append(value)
+  return values, rest
 
 
 def _check_options(argv: list[str]) -> frozenset[str]:

@@ -62,11 +62,6 @@ def write_run_page(
   last_sheet = ''
   if samples:
     last_sheet = f'<img src="{samples[-1]["src"]}" alt="The last sample sheet">'
-  rows = [
-    f'<tr><th scope="row">{html.escape(name)}</th>'
-    f'<td>{html.escape(text)}</td></tr>'
-    for name, text in facts.items()
-  ]
   changes = [
     {
       'step': change['step'],
@@ -76,6 +71,14 @@ def write_run_page(
       ),
     }
     for change in history
+  ]
+  rows = [
+    f'<tr><th scope="row">{html.escape(name)}</th>'
+    f'<td>{html.escape(text)}</td></tr>'
+    for name, text in [
+      *facts.items(),
+      *((f'changed at step {c["step"]:,}', c['text']) for c in changes),
+    ]
   ]
   write_page(
     workdir / PAGE_FILE,
