@@ -302,7 +302,12 @@ def test_a_file_is_run_afresh_each_time():
     ),
     (
       ['--', '--config.seed=3'],
-      "'--config.seed=3' is not a flag: options are given as --config.seed=1",
+      "'--' is not a flag: options are given as --config.seed=1",
+    ),
+    (['--nodebug=1'], '--nodebug=1 does not take an argument'),
+    (
+      ['--' + 'noa.' * 600],
+      f'--{"noa." * 600} is not a flag: --help lists them',
     ),
     ([''], "'' is not a flag: options are given as --config.seed=1"),
     # A long dash, as word processors make them.

@@ -96,9 +96,7 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   values = flags.FlagValues()
   stray = _parse(values, options, rest)
   if stray:
-    raise ConfigError(
-      f'{stray[0]!r} is not a flag: options are given as --config.seed=1'
-    )
+    raise ConfigError(_unknown_flag(stray[0]))
   if path is not None and not path.endswith('.py'):
     _reopen(values.config, explicit)
   config = from_config_dict(values.config)
@@ -172,9 +170,8 @@ def _parse(
     config_flags.DEFINE_config_dict(
       'config', options, flag_values=values, sys_argv=argv
     )
-    return values(['main.py', *argv])[1:]
-  except flags.UnrecognizedFlagError as error:
-    raise ConfigError(_unknown_flag(error.flagname)) from error
+    # Else absl looks for similar flags, and recurses too deep for long ones.
+    return values(['main.py', *argv], known_only=True)[1:]
   except flags.IllegalFlagValueError as error:
     found = re.match(r'flag --(config\.[\w.]+)=(.*?): ', str(error), re.S)
     if found is None:
@@ -182,7 +179,7 @@ def _parse(
     raise ConfigError(
       wrong_type(found[1], found[2], option_at(found[1]).default)
     ) from error
-  except flags.Error as error:
+  except (flags.Error, ValueError) as error:
     text = _one_line(error)
     found = re.fullmatch('Missing value for flag (.*)', text)
     if found:
@@ -271,7 +268,10 @@ def _one_line(error: BaseException) -> str:
   return ' '.join(str(error).split())
 
 
-def _unknown_flag(name: str) -> str:
+def _unknown_flag(argument: str) -> str:
+  name = argument.lstrip('-').split('=')[0]
+  if not argument.startswith('-') or not name:
+    return f'{argument!r} is not a flag: options are given as --config.seed=1'
   known = ['config', 'workdir', 'change', 'plugin', 'debug']
   guesses = [
     *('workdir' for other in _OTHER_NAMES_OF_WORKDIR if other == name),
@@ -335,7 +335,7 @@ def _check_options(argv: list[str]) -> frozenset[str]:
   for each in argv:
     # Absl knows these two by itself: files of flags, and flags to overlook.
     if re.match('--?(flagfile|undefok)(=|$)', each):
-      raise ConfigError(_unknown_flag(each.lstrip('-').split('=')[0]))
+      raise ConfigError(_unknown_flag(each))
     found = re.match(r'--?(no)?(config\.[^=]*)', each)
     if found is None:
       continue
