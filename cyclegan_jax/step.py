@@ -12,7 +12,7 @@ from cyclegan_jax import losses, parallel, register
 from cyclegan_jax.config import Config
 from cyclegan_jax.diff_augment import diff_augment
 from cyclegan_jax.inference import translate
-from cyclegan_jax.nets import make_discriminator
+from cyclegan_jax.nets import is_per_example, make_discriminator
 from cyclegan_jax.optimizers import (
   cycle_factor,
   learning_rate_schedule,
@@ -71,7 +71,17 @@ def generator_loss(
     images = _augment(config, images, augment_keys[domain], axis_name)
     return _discriminate(config, disc[domain], images, axis_name)
 
-  fakes = {'b': generate('ab', batch['a']), 'a': generate('ba', batch['b'])}
+  joins = config.uses_identity and is_per_example(config.generator)
+  fakes, same = {}, {}
+  for source, target in ('ab', 'ba'):
+    direction = source + target
+    if joins:
+      images = batch[source], batch[target]
+      fakes[target], same[target] = _as_one(
+        functools.partial(generate, direction), *images
+      )
+    else:
+      fakes[target] = generate(direction, batch[source])
   cycled = {'a': generate('ba', fakes['b']), 'b': generate('ab', fakes['a'])}
   adversarial = losses.adversarial_loss(config.loss.adversarial).generator
   cycle_loss = functools.partial(
@@ -92,7 +102,8 @@ def generator_loss(
     + cycle_factor * config.loss.cycle_b * metrics['generator/cycle_b']
   )
   if config.uses_identity:
-    same = {'a': generate('ba', batch['a']), 'b': generate('ab', batch['b'])}
+    if not joins:
+      same = {'a': generate('ba', batch['a']), 'b': generate('ab', batch['b'])}
     for domain, weight in (
       ('a', config.loss.identity_a),
       ('b', config.loss.identity_b),
@@ -147,7 +158,11 @@ def discriminator_loss(
     discriminate = functools.partial(
       _discriminate, config, disc[domain], axis_name=axis_name
     )
-    term = adversarial(discriminate(real), discriminate(fake))
+    if is_per_example(config.discriminator):
+      on_real, on_fake = _as_one(discriminate, real, fake)
+    else:
+      on_real, on_fake = discriminate(real), discriminate(fake)
+    term = adversarial(on_real, on_fake)
     metrics[f'discriminator/{domain}'] = term
     loss += config.loss.discriminator * term
     if config.loss.adversarial == 'wgan_gp':
@@ -326,6 +341,18 @@ def _gradient(
   return jax.tree.map(lambda x: x / num_parts, total), jax.tree.map(
     lambda x: x.mean() if x.ndim == 1 else x.reshape(-1, *x.shape[2:]), aux
   )
+
+
+def _as_one(
+  function: Callable[[Array], Array], first: Array, second: Array
+) -> tuple[Array, Array]:
+  """Applies a network to two batches in one call.
+
+  It must be `is_per_example`. One call is faster than two, and halves what is
+  compiled.
+  """
+  results = function(jnp.concatenate([first, second]))
+  return results[: len(first)], results[len(first) :]
 
 
 def _augment(

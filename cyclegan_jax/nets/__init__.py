@@ -49,3 +49,13 @@ def make_discriminator(
   make = DISCRIMINATORS.get(config.name)
   make = make or register.find('discriminator', config.name)
   return make(config=config, axis_name=axis_name)
+
+
+def is_per_example(config: GeneratorConfig | DiscriminatorConfig) -> bool:
+  """Whether an example's output depends on nothing else in its batch.
+
+  Such a network may be applied to several batches as one.
+  """
+  is_built_in = config.name in {**GENERATORS, **DISCRIMINATORS}
+  is_random = isinstance(config, GeneratorConfig) and config.dropout > 0
+  return is_built_in and not is_random and config.norm != 'batch'
