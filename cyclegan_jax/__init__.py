@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     load_translator as load_translator,
   )
 
+# Here only, so that it is known without an installation, too.
+__version__ = '0.1.0'
+
 _HOMES = {
   'Config': 'config',
   'TrainState': 'state',

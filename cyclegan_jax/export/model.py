@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax import register
+from cyclegan_jax import __version__, register
 from cyclegan_jax.config import Config, Direction, size_multiple
 from cyclegan_jax.inference import make_translator, translate
 from cyclegan_jax.nets.layers import Dropout
@@ -130,7 +129,7 @@ class Model:
       layout: axes of its images: 'NHWC' or 'NCHW'.
     """
     facts = {
-      'producer': f'cyclegan_jax {importlib.metadata.version("cyclegan_jax")}',
+      'producer': f'cyclegan_jax {__version__}',
       'direction': self.direction,
       'step': str(self.step),
       'layout': layout,

@@ -1,10 +1,10 @@
 """The model card of a hub's folder."""
 
-import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cyclegan_jax import __version__
 from cyclegan_jax.config import (
   Config,
   differences,
@@ -82,7 +82,7 @@ def model_card(
   parts = {
     'base_model': base_model,
     'title': ' and '.join(ways),
-    'version': importlib.metadata.version('cyclegan_jax'),
+    'version': __version__,
     'step': f'{model.step:,}',
     'sheet': sheet,
     'direction': model.direction,
