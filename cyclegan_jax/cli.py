@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from cyclegan_jax import __version__
 from cyclegan_jax.errors import ConfigError, UserError, one_line
 from cyclegan_jax.signals import StoppedError, TerminatedError
+from cyclegan_jax.version import __version__
 
 # Modules of cyclegan_jax.commands. Only the one that is called is imported, so
 # that no command waits for another's libraries.

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax import __version__, register
+from cyclegan_jax import register
 from cyclegan_jax.config import Config, Direction, size_multiple
 from cyclegan_jax.inference import make_translator, translate
 from cyclegan_jax.nets.layers import Dropout
 from cyclegan_jax.types import Array, Params
+from cyclegan_jax.version import __version__
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -34,7 +34,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cyclegan_jax import __version__
 from cyclegan_jax.config import Config, Direction, from_config_dict
 from cyclegan_jax.errors import (
   ConfigError,
@@ -59,6 +58,7 @@ from cyclegan_jax.storage.checksums import (
 from cyclegan_jax.storage.disk_errors import error_reason, find_disk_error
 from cyclegan_jax.storage.workdir import read_config
 from cyclegan_jax.types import is_key
+from cyclegan_jax.version import __version__
 
 FORMAT = 1
 RECORD_FILE = 'record.json'
