@@ -60,7 +60,8 @@ Trains two translators between two folders of images.
             (default: the next free number under runs/)
 --change    lets an existing run continue with other options than before;
             more steps need no permission. With other images or another batch
-            size, epochs have another number of steps, from step 0
+            size, the steps of an epoch are computed anew, and epochs are
+            counted with them from step 0
 --plugin    Python file that registers own networks, losses, data sources or
             metrics; it is executed. May be given several times
 --debug     show the traceback of an error
