@@ -203,7 +203,12 @@ def test_one_direction_without_sheet_and_scores(run, tmp_path, capsys):
 
 @pytest.mark.parametrize(
   'dtype, channels',
-  [('uint8', 3), ('uint8', 1), ('uint16', 1), ('float32', 1)],
+  [
+    ('uint8', 3),
+    ('uint8', 1),
+    pytest.param('uint16', 1, marks=pytest.mark.slow),
+    pytest.param('float32', 1, marks=pytest.mark.slow),
+  ],
 )
 def test_the_code_of_a_card(dtype, channels, tmp_path, monkeypatch):
   limits = {'low_a': -1000.0, 'high_a': 400.0} if dtype == 'float32' else {}
