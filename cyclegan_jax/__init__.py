@@ -11,6 +11,8 @@ state, metrics = cg.train_step(state, batch, config=config)
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cyclegan_jax.version import __version__ as __version__
+
 if TYPE_CHECKING:
   from cyclegan_jax.config import Config as Config
   from cyclegan_jax.export.stablehlo_runtime import Exported as Exported

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.metadata
 import io
 import logging
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 
 from cyclegan_jax.errors import ConfigError, UserError, one_line
 from cyclegan_jax.signals import StoppedError, TerminatedError
+from cyclegan_jax.version import __version__
 
 # Modules of cyclegan_jax.commands. Only the one that is called is imported, so
 # that no command waits for another's libraries.
@@ -80,7 +80,7 @@ def _run(argv: list[str], program: str) -> int:
     print(USAGE)
     return 0 if argv else 2
   if argv == ['--version']:
-    print(f'cyclegan_jax {version()}')
+    print(f'cyclegan_jax {__version__}')
     return 0
   command = load_command(argv)
   if command is None:
@@ -104,14 +104,6 @@ def _run(argv: list[str], program: str) -> int:
     except KeyboardInterrupt:
       print('stopped', file=sys.stderr)
       return 128 + signal.SIGINT
-
-
-def version() -> str:
-  """The installed version."""
-  try:
-    return importlib.metadata.version('cyclegan_jax')
-  except importlib.metadata.PackageNotFoundError:
-    return 'run from its folder, without a version: pip install it'
 
 
 def load_command(argv: list[str]) -> Any:

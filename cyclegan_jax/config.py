@@ -869,7 +869,10 @@ class Config(Section):
   epochs: int = option(9, 'passes over the larger domain', low=1)
   steps: int = option(0, 'steps of the run; 0 takes epochs instead', low=0)
   steps_per_epoch: int = option(
-    0, 'steps per epoch; 0 computes it from the number of images', low=0
+    0,
+    'steps per epoch; 0 computes it from the number of images; a resumed run '
+    'keeps it, unless --change gives it other images or another batch size',
+    low=0,
   )
   pool_size: int = option(
     0, 'past fakes kept for the discriminators; the paper has 50', low=0

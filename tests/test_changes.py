@@ -7,6 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from cyclegan_jax import cli
 from cyclegan_jax.config import Config
@@ -167,6 +168,23 @@ def test_the_rate_of_an_extended_run_does_not_rise(caplog):
   assert rates(raised, [40]) == [pytest.approx(3e-4)]
 
 
+def test_epochs_of_another_length_do_not_raise_the_rate(caplog):
+  # Four of five epochs of the fall are over, of eight steps they would be none.
+  new = LINEAR.replace(epochs=10, steps=80, steps_per_epoch=8)
+  last = rates(LINEAR, [35])[0]
+  changed = continue_with(
+    LINEAR, step=36, may_change=True, epochs=10, steps=80, steps_per_epoch=8
+  )
+  assert rates(new, [36])[0] > last
+  assert rates(changed, [36]) == pytest.approx([last])
+  assert 'config.schedule.max_rate' in caplog.text
+  # Also where the run is not longer.
+  same = continue_with(
+    LINEAR, step=36, may_change=True, epochs=5, steps=40, steps_per_epoch=8
+  )
+  assert rates(same, [36])[0] <= last
+
+
 def arrays(workdir):
   state = checkpoint.load(workdir).state
   return jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))
@@ -211,6 +229,58 @@ def test_a_run_extended_twice_and_changed_resumes_exactly(
   found = re.search(r'"changes":(\[.*?\]),"steps"', page)
   assert found
   assert 'config.loss.cycle_a 10.0' in found[1]
+
+
+def draw_images(folder, counts):
+  rng = np.random.default_rng(0)
+  for domain, count in counts.items():
+    (folder / f'train{domain}').mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+      image = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+      Image.fromarray(image).save(folder / f'train{domain}' / f'{index}.png')
+
+
+@pytest.mark.slow
+def test_other_images_have_other_epochs(tiny_config, tmp_path):
+  for name, counts in (
+    ('old', {'A': 4, 'B': 8}),
+    ('new', {'A': 12, 'B': 4}),
+  ):
+    draw_images(tmp_path / name, counts)
+  config = tiny_config.replace(
+    num_devices=1,
+    steps=4,
+    data={'name': 'folder', 'path': str(tmp_path / 'old')},
+    schedule={'name': 'linear'},
+    checkpoint={'every_steps': 1},
+  )
+  run = tmp_path / 'run'
+  assert train(config, run).config.steps_per_epoch == 4
+  moved = config.replace(data={'path': str(tmp_path / 'new')}, steps=8)
+  with pytest.raises(WorkdirError, match=r'config\.data\.path'):
+    train(moved, run)
+  result = train(moved, run, may_change=True)
+  assert (result.config.steps_per_epoch, result.config.epochs) == (6, 2)
+  # The same command again changes nothing, and resumes exactly.
+  straight = arrays(run)
+  for step in '78':
+    (run / 'checkpoints' / step).rename(tmp_path / step)
+  train(moved, run, may_change=True)
+  for one, other in zip(arrays(run), straight, strict=True):
+    np.testing.assert_array_equal(one, other)
+  # So has the same folder with other images.
+  draw_images(tmp_path / 'new', {'A': 14})
+  changed = train(moved.replace(steps=9), run, may_change=True).config
+  assert changed.steps_per_epoch == 7
+  # A number that is asked for stays.
+  asked = moved.replace(steps=10, steps_per_epoch=3)
+  draw_images(tmp_path / 'new', {'A': 20})
+  assert train(asked, run, may_change=True).config.steps_per_epoch == 3
+  history = [
+    json.loads(line)['changes'].get('config.steps_per_epoch')
+    for line in (run / 'config_history.jsonl').read_text().splitlines()
+  ]
+  assert history == [[4, 6], [6, 7], [7, 3]]
 
 
 def test_the_flag(trained_run, tmp_path, capsys, monkeypatch):

@@ -21,6 +21,7 @@ from cyclegan_jax.storage import checkpoint, checksums
 from cyclegan_jax.storage.checkpoint import Saver
 from cyclegan_jax.storage.checksums import DamagedError, write_manifest
 from cyclegan_jax.storage.disk_errors import error_reason
+from cyclegan_jax.storage.workdir import write_config
 
 NEWER = checkpoint.FORMAT + 1
 CONFIG = Config().replace(
@@ -116,6 +117,20 @@ def test_what_a_checkpoint_holds(folder):
   record = json.loads((folder / '2' / 'record.json').read_text())
   assert record['versions']['jax'] == jax.__version__
   assert record['config']['generator']['filters'] == 2
+
+
+def test_the_names_are_those_that_the_run_has_by_now(folder, tmp_path):
+  names = {'name_a': 'apple', 'name_b': 'orange'}
+  write_config(folder.parent, CONFIG.replace(seed=3, data=names))
+  for path in (folder.parent, folder / '1'):
+    loaded = checkpoint.load(path).config
+    assert loaded == CONFIG.replace(data=names, checkpoint={'keep': 5})
+  # A copy elsewhere, and a damaged file, leave what the checkpoint holds.
+  shutil.copytree(folder / '1', tmp_path / 'copy/1')
+  assert checkpoint.load(tmp_path / 'copy/1').config.data.name_a == ''
+  for text in ('{', '[' * 100_000, '{"data": {"name_a": 3}}'):
+    (folder.parent / 'config.json').write_text(text)
+    assert checkpoint.load(folder).config.data.name_a == ''
 
 
 def test_a_long_list_of_images_is_compressed(tmp_path):

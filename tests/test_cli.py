@@ -1,6 +1,5 @@
 """The command line: help, errors, exit statuses, and a run on bad images."""
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import cli
+from cyclegan_jax import __version__, cli
 from cyclegan_jax.errors import ConfigError
 from cyclegan_jax.storage import checkpoint
 
@@ -69,8 +68,9 @@ def test_every_command_has_help_and_debug(command, capsys):
 
 def test_the_version(capsys):
   assert cli.main(['--version']) == 0
-  version = importlib.metadata.version('cyclegan_jax')
-  assert capsys.readouterr().out == f'cyclegan_jax {version}\n'
+  assert capsys.readouterr().out == f'cyclegan_jax {__version__}\n'
+  citation = (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
+  assert f'\nversion: {__version__}\n' in citation
 
 
 def test_an_unknown_command(capsys):

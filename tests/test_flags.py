@@ -365,6 +365,7 @@ def test_a_run_s_config_with_other_options(tmp_path):
 
   assert config_of() == recorded.replace(num_devices=0)
   assert config_of('--config.epochs=20').steps == 0
+  assert config_of('--change').steps_per_epoch == 0
   assert config_of('--config.data.size=128').data.size_before_crop > 128
   other = config_of('--config.data.path=y')
   assert (other.steps_per_epoch, other.data.high_a) == (0, 0.0)

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import urllib.parse
 import jax
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cyclegan_jax import cli
@@ -68,7 +70,15 @@ def run(tmp_path_factory):
   (folder / 'samples').mkdir()
   Image.new('RGB', (8, 8)).save(folder / 'samples/step_00000000.png')
   (folder / 'evaluation').mkdir()
-  (folder / 'evaluation/0.json').write_text('{"notes": ["a note"]}')
+  rows = {
+    name: {'translated': {'value': value, 'images': [5, 5]}}
+    for name, value in {'fid': 12.5, 'kid': 1e-5, 'psnr': 'inf'}.items()
+  }
+  evaluation = {
+    'notes': ['a note'],
+    'directions': {'ab': rows, 'ba': {'fid': rows['fid']}},
+  }
+  (folder / 'evaluation/0.json').write_text(json.dumps(evaluation))
   (folder / 'evaluation/0.md').write_text(f'{SCORES}\n\n- in /home/someone\n')
   return folder
 
@@ -121,6 +131,17 @@ def test_the_model_card(exported):
   assert card.data.pipeline_tag == 'image-to-image'
   assert card.data.license == 'unknown'
   assert card.data.base_model == 'owner/other'
+  assert card.data.model_name.startswith('apple | * to orange and')
+  results = card.data.eval_results
+  assert [(each.metric_name, each.metric_value) for each in results] == [
+    ('fid, apple | * to orange', 12.5),
+    ('kid, apple | * to orange', 1e-5),
+    ('fid, orange to apple | *', 12.5),
+  ]
+  assert {each.task_type for each in results} == {'image-to-image'}
+  # The client would write the same.
+  written = huggingface_hub.ModelCard(str(card))
+  assert written.data.to_dict() == card.data.to_dict()
   for part in (
     SCORES,
     '- a note',
@@ -170,12 +191,48 @@ def test_one_direction_without_sheet_and_scores(run, tmp_path, capsys):
     'ba.safetensors',
     'config.json',
   ]
-  assert 'samples.png' not in (to / 'README.md').read_text(encoding='utf-8')
+  card = (to / 'README.md').read_text(encoding='utf-8')
+  assert 'samples.png' not in card
+  assert huggingface_hub.ModelCard(card).data.eval_results is None
   assert checkpoint.load(to).directions == ('ba',)
   with pytest.raises(WorkdirError, match='--direction ba'):
     load_translator(to, 'ab')
   assert export(tmp_path / 'run', to) == 1
   assert '--overwrite' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'dtype, channels',
+  [
+    ('uint8', 3),
+    ('uint8', 1),
+    pytest.param('uint16', 1, marks=pytest.mark.slow),
+    pytest.param('float32', 1, marks=pytest.mark.slow),
+  ],
+)
+def test_the_code_of_a_card(dtype, channels, tmp_path, monkeypatch):
+  limits = {'low_a': -1000.0, 'high_a': 400.0} if dtype == 'float32' else {}
+  config = CONFIG.replace(
+    data={'channels_a': channels, 'dtype_a': dtype, **limits}, ema_decay=0.0
+  )
+  with checkpoint.Saver(tmp_path / 'run/checkpoints', config) as saver:
+    saver.save(create_train_state(config, jax.random.key(0)))
+  assert export(tmp_path / 'run', tmp_path / 'hub', '--direction', 'ab') == 0
+  card = (tmp_path / 'hub/README.md').read_text(encoding='utf-8')
+  (code,) = re.findall(r'```python\n(.*?)```', card, re.S)
+  assert 'hf:OWNER/NAME' in code
+  image = images(channels)[0].astype(dtype)
+  monkeypatch.chdir(tmp_path)
+  if dtype == 'uint8':
+    Image.fromarray(np.squeeze(image)).save('input.png')
+  else:
+    tifffile.imwrite('input.tif', np.squeeze(image))
+  names = {}
+  exec(code.replace('hf:OWNER/NAME', 'hub'), names)
+  np.testing.assert_array_equal(names['image'], image)
+  expected = load_translator('hub', 'ab').translate_stored(image[None])[0]
+  np.testing.assert_array_equal(names['output'], expected)
+  assert names['output'].shape == (20, 24, 1)
 
 
 @pytest.mark.parametrize('change', ['swapped', 'mixed', 'damaged', 'foreign'])
@@ -194,6 +251,22 @@ def test_a_damaged_folder(change, exported, tmp_path):
     write_safetensors(ab, {'x': np.zeros(1, np.float32)}, {})
   with pytest.raises(WeightsError, match=str(folder)):
     checkpoint.load(folder)
+
+
+def test_commands_that_need_more_than_the_folder(
+  exported, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  assert cli.main(['evaluate', str(exported), '--features', 'none']) == 1
+  message = capsys.readouterr().err.strip().splitlines()[-1]
+  assert '--data' in message
+  assert str(exported) in message
+  for name in (str(exported), 'hf:owner/name'):
+    assert cli.main(['compare', name]) == 1
+    message = capsys.readouterr().err.strip()
+    assert name in message
+    assert 'run' in message
+    assert '\n' not in message
 
 
 def test_other_commands_take_the_folder(exported, tmp_path):

@@ -33,6 +33,7 @@ from cyclegan_jax.parallel import check_devices
 from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
+from cyclegan_jax.storage.hub_folder import is_hub_folder
 from cyclegan_jax.terminal import stderr_console
 
 
@@ -58,7 +59,7 @@ def run(argv: list[str], program: str) -> int:
   path = options.to or _default_path(found.path, step, options.data)
   if not options.overwrite:
     _check_targets(path)
-  config, images = _open_images(found.config, options.data)
+  config, images = _open_images(found, options.data)
   if not any(
     f'test_{direction[0]}' in images for direction in found.directions
   ):
@@ -165,17 +166,23 @@ def _palette_of_run(config: Config) -> Palette | None:
 
 
 def _open_images(
-  config: Config, folder: pathlib.Path | None
+  found: checkpoint.Checkpoint, folder: pathlib.Path | None
 ) -> tuple[Config, dict[str, Images]]:
   """Opens the run's images, or those of another folder.
 
   Returns:
     The config that reads them, and the images by split and domain.
   """
+  config = found.config
   if folder is None:
     try:
       return config, open_images(config.data)
     except (ConfigError, DataError) as error:
+      if is_hub_folder(found.path) and config.data.name == 'folder':
+        raise DataError(
+          f'{found.path} comes without the images of its run: give a folder '
+          'with testA or testB or both with --data'
+        ) from error
       raise DataError(
         f"{error}; or give another folder's images with --data"
       ) from error

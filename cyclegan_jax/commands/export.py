@@ -15,7 +15,7 @@ from cyclegan_jax.commands.parser import (
 )
 from cyclegan_jax.config import Direction
 from cyclegan_jax.errors import UserError, WorkdirError
-from cyclegan_jax.evaluation.results import read_scores
+from cyclegan_jax.evaluation.results import read_scores, read_values
 from cyclegan_jax.export import pth_file
 from cyclegan_jax.export.formats import (
   FORMATS,
@@ -176,10 +176,10 @@ def _write_hub_folder(options: argparse.Namespace) -> None:
   ]
   step = models[0].step
   run = found.path.absolute().parent.parent
-  scores, sheets = '', []
+  scores, values, sheets = '', {}, []
   summaries = []
   if found.path.absolute().parent.name == 'checkpoints':
-    scores = read_scores(run, step)
+    scores, values = read_scores(run, step), read_values(run, step)
     sheets = [each for each, _ in list_samples(run) if each <= step]
   counts = {split: facts['count'] for split, facts in found.data.items()}
   with explain_disk_errors(to, option='--to'):
@@ -195,7 +195,11 @@ def _write_hub_folder(options: argparse.Namespace) -> None:
       if sheets:
         shutil.copyfile(sample_path(run, sheets[-1]), folder / SHEET_FILE)
       card = model_card(
-        models, counts=counts, scores=scores, has_sheet=bool(sheets)
+        models,
+        counts=counts,
+        scores=scores,
+        values=values,
+        has_sheet=bool(sheets),
       )
       (folder / card_file).write_text(card, encoding='utf-8')
   print(*summaries, sep='\n')

@@ -59,7 +59,9 @@ Trains two translators between two folders of images.
 --workdir   folder of the run; an existing run is resumed
             (default: the next free number under runs/)
 --change    lets an existing run continue with other options than before;
-            more steps need no permission
+            more steps need no permission. With other images or another batch
+            size, the steps of an epoch are computed anew, and epochs are
+            counted with them from step 0
 --plugin    Python file that registers own networks, losses, data sources or
             metrics; it is executed. May be given several times
 --debug     show the traceback of an error
@@ -98,7 +100,7 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   if stray:
     raise ConfigError(_unknown_flag(stray[0]))
   if path is not None and not path.endswith('.py'):
-    _reopen(values.config, explicit)
+    _reopen(values.config, explicit, may_change=values.change)
   config = from_config_dict(values.config)
   if config.data.name == 'embedded' and 'config.data.name' not in explicit:
     # Who names images wants to train on them.
@@ -109,7 +111,9 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   return TrainFlags(config, workdir, explicit, values.change)
 
 
-def _reopen(options: ml_collections.ConfigDict, explicit: Set[str]) -> None:
+def _reopen(
+  options: ml_collections.ConfigDict, explicit: Set[str], *, may_change: bool
+) -> None:
   """Opens what a run filled in, where the user's options would contradict it.
 
   A run's config.json does not tell what its user left open.
@@ -117,13 +121,16 @@ def _reopen(options: ml_collections.ConfigDict, explicit: Set[str]) -> None:
   Args:
     options: of a config.json, with the user's.
     explicit: paths of the user's.
+    may_change: whether a run continues, maybe with other images in its folder.
   """
   sources = {f'config.data.{name}' for name in source_options()}
   is_new_data = not sources.isdisjoint(explicit)
   causes = {
     'config.num_devices': True,  # this machine may have others
     'config.steps': 'config.epochs' in explicit,
-    'config.steps_per_epoch': is_new_data or 'config.batch_size' in explicit,
+    'config.steps_per_epoch': is_new_data
+    or may_change
+    or 'config.batch_size' in explicit,
     'config.data.load_size': 'config.data.size' in explicit,
     **{
       f'config.data.{name}_{domain}': is_new_data

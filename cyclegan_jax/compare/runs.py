@@ -23,6 +23,7 @@ from cyclegan_jax.report.metric_history import (
 )
 from cyclegan_jax.report.metric_writer import METRICS_FILE
 from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.hub_folder import HUB_PREFIX, is_hub_folder
 from cyclegan_jax.storage.workdir import read_config
 
 
@@ -102,6 +103,11 @@ class Run:
 def check_is_run(folder: pathlib.Path) -> None:
   """Raises WorkdirError if a folder is neither a run's nor a checkpoint's."""
   name = printable(str(folder))
+  if str(folder).startswith(HUB_PREFIX) or is_hub_folder(folder):
+    raise WorkdirError(
+      f'{name} holds generators without the curves and scores of their run, '
+      'which are compared: give the folder of the run'
+    )
   if not folder.is_dir():
     raise WorkdirError(f'{name} is not a folder: give the folder of a run')
   parts = ('config.json', METRICS_FILE, 'checkpoints', 'state')

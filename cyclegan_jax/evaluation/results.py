@@ -7,6 +7,7 @@ baselines: the untranslated copy, and real images against real ones.
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -231,6 +232,35 @@ def read_scores(run: pathlib.Path, step: int) -> str:
   return '\n'.join(
     [*table, '', *(f'- {_escaped(str(note))}' for note in notes)]
   )
+
+
+def read_values(run: pathlib.Path, step: int) -> dict[tuple[str, str], float]:
+  """The finite scores of the translations in an evaluation of a run.
+
+  Args:
+    run: folder of the run.
+    step: step of the evaluated checkpoint.
+
+  Returns:
+    Scores by (direction, metric); {} if it was not evaluated, or its file
+    cannot be read.
+  """
+  path = run / EVALUATION_FOLDER / f'{step}.json'
+  try:
+    directions = json.loads(path.read_text(encoding='utf-8'))['directions']
+    values = {
+      (direction, metric): row['translated']['value']
+      for direction, rows in directions.items()
+      for metric, row in rows.items()
+    }
+  except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    return {}
+  # Those that are not finite are strings.
+  return {
+    name: float(value)
+    for name, value in values.items()
+    if isinstance(value, int | float) and math.isfinite(value)
+  }
 
 
 def describe_images(images: ImageSet) -> dict[str, Any]:

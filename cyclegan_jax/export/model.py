@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import json
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from cyclegan_jax.config import Config, Direction, size_multiple
 from cyclegan_jax.inference import make_translator, translate
 from cyclegan_jax.nets.layers import Dropout
 from cyclegan_jax.types import Array, Params
+from cyclegan_jax.version import __version__
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ class Model:
       layout: axes of its images: 'NHWC' or 'NCHW'.
     """
     facts = {
-      'producer': f'cyclegan_jax {importlib.metadata.version("cyclegan_jax")}',
+      'producer': f'cyclegan_jax {__version__}',
       'direction': self.direction,
       'step': str(self.step),
       'layout': layout,

@@ -38,6 +38,7 @@ from cyclegan_jax.config import Config, Direction, from_config_dict
 from cyclegan_jax.errors import (
   ConfigError,
   MissingPartError,
+  UserError,
   WorkdirError,
   printable,
 )
@@ -55,7 +56,9 @@ from cyclegan_jax.storage.checksums import (
   write_manifest,
 )
 from cyclegan_jax.storage.disk_errors import error_reason, find_disk_error
+from cyclegan_jax.storage.workdir import read_config
 from cyclegan_jax.types import is_key
+from cyclegan_jax.version import __version__
 
 FORMAT = 1
 RECORD_FILE = 'record.json'
@@ -467,7 +470,7 @@ def _load(path: pathlib.Path) -> Checkpoint:
     ) from error
   return Checkpoint(
     state,
-    config,
+    _with_present_names(config, path),
     path,
     record['data'],
     record['metrics'],
@@ -475,6 +478,16 @@ def _load(path: pathlib.Path) -> Checkpoint:
     tuple(each for each in DOMAINS if each in record['discriminators']),
     tuple(record['history']),
   )
+
+
+def _with_present_names(config: Config, path: pathlib.Path) -> Config:
+  """The config with the names of the domains that its run has by now."""
+  folder = path.absolute().parent
+  with contextlib.suppress(UserError):
+    if folder.name == 'checkpoints' and (run := read_config(folder.parent)):
+      names = {'name_a': run.data.name_a, 'name_b': run.data.name_b}
+      return config.replace(data=names)
+  return config
 
 
 def _load_hub_folder(path: pathlib.Path) -> Checkpoint:
@@ -533,9 +546,11 @@ def _advise_versions(
 
 
 def _installed_version(package: str) -> str:
+  if package == 'cyclegan_jax':
+    return __version__
   try:
     return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:  # run from its folder
+  except importlib.metadata.PackageNotFoundError:
     return _NO_VERSION
 
 

@@ -175,7 +175,7 @@ def read_config(folder: pathlib.Path) -> Config | None:
     return from_config_dict(json.loads(path.read_text(encoding='utf-8')))
   except (FileNotFoundError, NotADirectoryError):
     return None
-  except (OSError, ValueError, ConfigError) as error:
+  except (OSError, ValueError, RecursionError, ConfigError) as error:
     reason = getattr(error, 'strerror', None) or error
     raise WorkdirError(
       f'{path} cannot be read ({reason}): move it away, or pass another '

@@ -55,8 +55,9 @@ def continued(
 ) -> Config:
   """Checks and completes the config of a run that continues.
 
-  A longer run needs no permission. Its learning rate does not rise again: at
-  most it keeps the one that it had, unless the user sets another.
+  A longer run needs no permission. Its learning rate does not rise again, nor
+  does that of a run whose epochs have another length: at most it keeps the one
+  that it had, unless the user sets another.
 
   Args:
     folder: of the run.
@@ -107,7 +108,8 @@ def continued(
     _MAX_RATE in {*explicit, *changed}
     or 'config.optimizer.learning_rate' in changed
   )
-  if step and longer and not is_rate_set:
+  has_other_epochs = new.steps_per_epoch != old.steps_per_epoch
+  if step and (longer or has_other_epochs) and not is_rate_set:
     rates = [learning_rate_schedule(each, side='gen') for each in (old, new)]
     last, following = float(rates[0](step - 1)), float(rates[1](step))
     if following > last == 0:

@@ -59,6 +59,7 @@ def resolve(
   images: Mapping[str, Images],
   *,
   saved: Config | None = None,
+  has_other_images: bool = False,
   init_sha256: str = '',
 ) -> Config:
   """Fills in the options that depend on the data and on the machine.
@@ -68,6 +69,8 @@ def resolve(
     images: 'train_a' and 'train_b'.
     saved: the resolved config of the run to resume, if there is one; what
       the user left open is taken from it.
+    has_other_images: whether the run is changed to other images, so that its
+      epochs have another length.
     init_sha256: checksum of the networks that a new run starts from.
 
   Returns:
@@ -112,11 +115,12 @@ def resolve(
       data, load_size=load_size or data.size_before_crop
     )
   larger = max(len(images['train_a']), len(images['train_b']))
-  steps_per_epoch = config.steps_per_epoch or (
-    saved.steps_per_epoch
-    if saved and saved.batch_size == config.batch_size
-    else -(-larger // config.batch_size)
+  steps_per_epoch = config.steps_per_epoch or -(-larger // config.batch_size)
+  has_same_epochs = (
+    saved and saved.batch_size == config.batch_size and not has_other_images
   )
+  if saved and has_same_epochs and not config.steps_per_epoch:
+    steps_per_epoch = saved.steps_per_epoch
   steps = config.steps or config.epochs * steps_per_epoch
   if config.warmup_steps >= steps:
     raise ConfigError(

@@ -132,7 +132,14 @@ def set_up(
       may_change=may_change,
     )
 
-  config = _resolve(config, stored, saved, networks, complete)
+  has_other_images = bool(
+    may_change
+    and resumed
+    and any(
+      resumed.data.get(split) != data[split] for split in ('train_a', 'train_b')
+    )
+  )
+  config = _resolve(config, stored, saved, networks, complete, has_other_images)
   if saved is not None:
     _report_changed_plugins(saved, config)
   history = list(resumed.history) if resumed else []
@@ -190,6 +197,7 @@ def _resolve(
   saved: Config | None,
   networks: Networks | None,
   complete: Callable[[Config], Config],
+  has_other_images: bool,
 ) -> Config:
   """Resolves the config in the first process, for all processes.
 
@@ -202,6 +210,7 @@ def _resolve(
       config,
       images,
       saved=saved,
+      has_other_images=has_other_images,
       init_sha256=networks.sha256 if networks else '',
     )
     return complete(resolved)

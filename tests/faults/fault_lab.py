@@ -98,8 +98,10 @@ class Run:
     return self._outputs[1].read_text(errors='replace')
 
   def send(self, number):
-    if self.status is None:
-      os.kill(self.pid, number)
+    # Its end may be known here only a moment later.
+    with contextlib.suppress(ProcessLookupError):
+      if self.status is None:
+        os.kill(self.pid, number)
 
   def wait(self, timeout=TIMEOUT_SECONDS):
     """Waits for the end; after the timeout the run is killed and fails."""

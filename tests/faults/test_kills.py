@@ -10,7 +10,17 @@ import signal
 import time
 
 import pytest
-from fault_lab import KEEP_ONE, STEPS, is_killed, saved_steps
+from fault_lab import (
+  KEEP_ONE,
+  STEPS,
+  digest,
+  is_killed,
+  metrics,
+  saved_steps,
+  scalars,
+)
+
+from cyclegan_jax.storage import checkpoint
 
 pytestmark = pytest.mark.faults
 
@@ -126,6 +136,114 @@ def test_stopped_by_a_signal(number, moment, is_sent_twice, seed, lab):
   if saved_steps(workdir):
     reference.check_saved(workdir)
   lab.finish(workdir)
+
+
+PLUGIN = """
+import flax.linen as nn
+import jax.numpy as jnp
+import cyclegan_jax as cg
+
+@cg.register.adversarial_loss('own')
+class Own:
+  def generator(fake_logits):
+    return jnp.mean(nn.softplus(-fake_logits))
+
+  def discriminator(real_logits, fake_logits):
+    real = jnp.mean(nn.softplus(-real_logits))
+    return real + jnp.mean(nn.softplus(fake_logits))
+
+@cg.register.loss_term('total_variation')
+def total_variation(real, fake, cycled):
+  return jnp.abs(jnp.diff(fake, axis=1)).mean()
+"""
+
+
+def kill_while_it_trains(lab, workdir, options, begin):
+  run = lab.start(workdir, *options)
+  later = workdir / f'checkpoints/.{begin + 4}.tmp'
+  run.wait_until(later.exists)
+  run.send(signal.SIGKILL)
+  run.wait()
+  return run
+
+
+@pytest.fixture(scope='module')
+def commands(lab):
+  """(options, first step) of a run that is extended twice, then changed."""
+  plugin = lab.path('own').with_suffix('.py')
+  plugin.write_text(PLUGIN)
+  own = (f'--plugin={plugin}', '--config.loss.adversarial=own')
+  term = '--config.loss.terms=total_variation='
+  first = (*own, f'{term}0.5', '--config.schedule.name=linear')
+  changed = (*own, f'{term}0.25', '--config.schedule.name=linear', '--change')
+  changed += ('--config.optimizer.learning_rate=1e-4',)
+  return [
+    ((*first, '--config.steps=6'), 0),
+    ((*first, '--config.steps=12'), 6),
+    ((*first, '--config.steps=18'), 12),
+    ((*changed, '--config.steps=24'), 18),
+  ]
+
+
+def records(workdir):
+  """What a run of several commands left: its state, curves and changes."""
+  return (
+    saved_steps(workdir),
+    digest(checkpoint.load(workdir).state),
+    metrics(workdir),
+    scalars(workdir),
+    (workdir / 'config_history.jsonl').read_text(),
+    (workdir / 'config.json').read_text(),
+  )
+
+
+@pytest.fixture(scope='module')
+def undisturbed(lab, commands):
+  """The records, and a copy of the run before its change."""
+  workdir, copy = lab.path('own_undisturbed'), lab.path('own_unchanged')
+  for options, _ in commands:
+    shutil.rmtree(copy, ignore_errors=True)
+    if workdir.exists():
+      shutil.copytree(workdir, copy)
+    run = lab.run(workdir, *options)
+    assert run.status == 0, run.stderr
+  left = records(workdir)
+  assert 'generator/total_variation_ab' in left[2][-1]
+  assert len(left[4].splitlines()) == 3
+  assert checkpoint.load(workdir).state.pools
+  return left, copy
+
+
+def test_own_losses_killed_in_each_stretch(lab, commands, undisturbed):
+  workdir = lab.path('own_killed')
+  for options, begin in commands:
+    assert is_killed(kill_while_it_trains(lab, workdir, options, begin))
+    run = lab.run(workdir, *options)
+    assert run.status == 0, run.stderr
+  assert records(workdir) == undisturbed[0]
+
+
+@pytest.mark.parametrize('share', [0.3, 0.9, 0.97])
+def test_own_losses_killed_while_the_change_is_saved(
+  share, lab, commands, undisturbed
+):
+  """This save replaces the checkpoint from which the run continues."""
+  records_of_all, unchanged = undisturbed
+  workdir = lab.path('own_killed')
+  shutil.copytree(unchanged, workdir)
+  options, _ = commands[-1]
+  killed = lab.run(
+    workdir,
+    *options,
+    under=workdir / 'checkpoints',
+    since='mkdir',
+    at=1 + int(share * OPERATIONS),
+    do='kill',
+  )
+  assert is_killed(killed)
+  run = lab.run(workdir, *options)
+  assert run.status == 0, run.stderr
+  assert records(workdir) == records_of_all
 
 
 def test_a_second_run_is_refused_until_the_first_dies(lab):
