@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.step import train_step
-from experiments.bench_step import machine, make_config
+from experiments.common import machine, make_config
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.config import Config, from_config_dict
 from cyclegan_jax.training.train import train
-from experiments.bench_step import machine
+from experiments.common import machine
 
 RECIPE = pathlib.Path(__file__).parent.parent / 'configs' / 'default.py'
 DTYPES = ('float32', 'bfloat16')

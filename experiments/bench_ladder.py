@@ -27,7 +27,7 @@ from cyclegan_jax.report.metric_writer import (
 )
 from cyclegan_jax.training.train import train
 from experiments.bench_dtype import row
-from experiments.bench_step import machine
+from experiments.common import machine
 
 PRESETS = pathlib.Path(__file__).parent.parent / 'configs'
 # One change each; papers stand beside the table in experiments/README.md.

@@ -35,7 +35,7 @@ from cyclegan_jax.config import Config, from_config_dict
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.step import train_step
-from experiments.bench_step import machine
+from experiments.common import machine
 
 RECIPES = {'default': default, 'keras': keras, 'resnet': paper}
 # The attribute `ops.conv` is the function; this is the module of that name.

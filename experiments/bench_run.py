@@ -35,7 +35,7 @@ from cyclegan_jax.training.compiled_step import compile_step
 from cyclegan_jax.training.loop import Loop
 from cyclegan_jax.training.preflight import resolve
 from cyclegan_jax.training.train import train
-from experiments.bench_step import machine
+from experiments.common import machine
 
 STEPS_A_TURN = 8
 
@@ -63,10 +63,18 @@ def with_files(config: Config, folder: pathlib.Path, side: int) -> Config:
   )
 
 
-def measure_input(config: Config, given: argparse.Namespace) -> None:
-  """Steps as the loop makes them: A with files, B with the same batch."""
+def input_rates(config: Config, *, rounds: int, side: int) -> list[float]:
+  """Speeds with JPEG files, in % of that with one batch in memory.
+
+  Steps as the loop makes them, in turns.
+
+  Args:
+    config: of the run.
+    rounds: number of turns of each.
+    side: height and width of the files.
+  """
   with tempfile.TemporaryDirectory() as folder:
-    config = with_files(config, pathlib.Path(folder), given.side)
+    config = with_files(config, pathlib.Path(folder), side)
     sources = open_images(config.data)
     config = resolve(config.replace(num_devices=1, steps=10**6), sources)
     state = create_train_state(config, jax.random.key(0))
@@ -86,14 +94,20 @@ def measure_input(config: Config, given: argparse.Namespace) -> None:
     with TrainBatches(config, sources) as files:
       same = next(files)
       constant = iter(lambda: same, None)
-      for _ in range(given.rounds + 1):
+      for _ in range(rounds + 1):
         state, with_synthetic = turn(state, constant)
         state, with_real = turn(state, files)
         ratios.append(100 * with_synthetic / with_real)
+  return ratios[1:]
+
+
+def measure_input(config: Config, given: argparse.Namespace) -> None:
+  """Steps with files against steps with the same batch."""
+  rates = input_rates(config, rounds=given.rounds, side=given.side)
   tell(
     f'from {given.side} px JPEGs against one batch, '
     f'{config.data.size} px, batch {config.batch_size}',
-    quartiles(ratios[1:]),
+    quartiles(rates),
   )
 
 

@@ -248,7 +248,7 @@ def main() -> None:
     measure_step(Point(*given.point))
   else:
     # Here, as it brings PyTorch, which no point's memory should hold.
-    from experiments.bench_step import machine
+    from experiments.common import machine
 
     print(f'{machine()}\n{" ".join(["python", *sys.argv])}\n')
     if given.what == 'files':

@@ -12,25 +12,18 @@ Nothing but the step is timed: the images are on the device already.
 """
 
 import argparse
-import datetime
 import os
 import pathlib
-import platform
-import re
 import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.config import Config
 from cyclegan_jax.state import create_train_state
-from cyclegan_jax.step import train_step
+from experiments.common import Ours, draw, machine, make_config, measure
 from experiments.peers.torch_cyclegan import TUNED, CycleGAN, Options
 from experiments.peers.torch_networks import to_torch
 
@@ -38,80 +31,6 @@ NUM_COMPARED = 20
 HEADER = """\
 | recipe | pixels | batch | PyTorch | theirs, s | ours, s | times as fast |
 |---|---|---|---|---|---|---|"""
-
-
-def make_config(recipe: str, size: int, batch: int, dtype: str) -> Config:
-  """The networks and losses of a recipe, so that both sides can be compared.
-
-  Without dropout, and with a low learning rate: rounding grows from step to
-  step by ReLUs' kinks and by Adam, which makes a whole step of any gradient.
-  """
-  config = Config().replace(
-    batch_size=batch,
-    data={'size': size, 'load_size': size},
-    generator={'isize': size},
-    optimizer={'learning_rate': 1e-5},
-  )
-  if recipe == 'default':  # the Keras note's networks with few filters
-    return config.replace(generator={'dropout': 0.0})
-  if recipe == 'unet':  # the Keras note's at full size
-    return config.replace(
-      generator={'filters': 64, 'dropout': 0.0, 'dtype': dtype},
-      discriminator={'filters': 64, 'dtype': dtype},
-      # At batch 1 its batch norms see few values, down to one: gradients that
-      # should be 0 are rounding, of which Adam makes whole steps.
-      optimizer={'learning_rate': 2e-6},
-    )
-  return config.replace(
-    generator={
-      'name': 'resnet',
-      'filters': 64,
-      'blocks': 9,
-      'norm': 'instance',
-      'affine': False,
-      'padding': 'reflect',
-      'dropout': 0.0,
-      'dtype': dtype,
-    },
-    discriminator={
-      'name': 'patchgan',
-      'filters': 64,
-      'norm': 'instance',
-      'affine': False,
-      'dtype': dtype,
-    },
-    loss={
-      'adversarial': 'lsgan',
-      'identity_a': 5.0,
-      'identity_b': 5.0,
-      'discriminator': 0.5,
-    },
-  )
-
-
-class Ours:
-  """A compiled step that takes over the state's memory, as in the loop."""
-
-  def __init__(self, config: Config, state):
-    self.state = jax.tree.map(jnp.copy, state)
-    step = jax.jit(
-      lambda state, batch: train_step(state, batch, config=config),
-      donate_argnums=0,
-    )
-    example = self.images({d: _draw(config, 0, d) for d in 'ab'})
-    self._step = step.lower(self.state, example).compile()
-
-  @staticmethod
-  def images(batch):
-    return jax.tree.map(jnp.asarray, batch)
-
-  def __call__(self, batch):
-    self.state, metrics = self._step(self.state, batch)
-    return metrics
-
-  @staticmethod
-  def wait(metrics):
-    jax.block_until_ready(metrics)
 
 
 class Theirs:
@@ -132,60 +51,26 @@ class Theirs:
       torch.cuda.synchronize()
 
 
-def _draw(config: Config, seed: int, domain: str) -> np.ndarray:
-  size = config.data.size
-  rng = np.random.default_rng([seed, ord(domain)])
-  shape = (config.batch_size, size, size, config.channels(domain))
-  return rng.uniform(-1, 1, shape).astype(np.float32)
-
-
 def compare(config: Config, ours: Ours, theirs: Theirs, limit: float) -> float:
-  """The largest relative difference of a loss; leaves where it is too large."""
+  """The largest relative difference of a loss over some steps.
+
+  Raises:
+    ValueError: it is above the limit.
+  """
   worst = 0.0
   for step in range(NUM_COMPARED):
-    batch = {domain: _draw(config, step, domain) for domain in 'ab'}
+    batch = {domain: draw(config, step, domain) for domain in 'ab'}
     first, second = ours(ours.images(batch)), theirs(theirs.images(batch))
     for name, loss in second.items():
       expected = float(first[name])
       difference = abs(float(loss) - expected) / abs(expected)
       worst = max(worst, difference)
       if not difference <= limit:
-        sys.exit(
+        raise ValueError(
           f'step {step + 1}: {name} is {float(loss):.6g} there and '
           f'{expected:.6g} here: not the same algorithm, nothing is measured'
         )
   return worst
-
-
-def measure(
-  config: Config, sides: dict[str, Callable], rounds: int, steps: int
-) -> dict[str, list[float]]:
-  """Seconds a step, of each turn."""
-  batch = {domain: _draw(config, 99, domain) for domain in 'ab'}
-  batches = {name: side.images(batch) for name, side in sides.items()}
-  seconds: dict[str, list[float]] = {name: [] for name in sides}
-  for turn in range(rounds + 1):
-    for name, side in sides.items():
-      start = time.perf_counter()
-      for _ in range(steps):
-        metrics = side(batches[name])
-      side.wait(metrics)
-      if turn:  # the first one warms up
-        seconds[name].append((time.perf_counter() - start) / steps)
-  return seconds
-
-
-def machine() -> str:
-  path = pathlib.Path('/proc/cpuinfo')
-  text = path.read_text() if path.exists() else ''
-  found = re.search(r'model name\s*: (.*)', text)
-  name = found[1] if found else platform.processor()
-  if torch.cuda.is_available():
-    name = torch.cuda.get_device_name()
-  return (
-    f'{name}, {os.cpu_count()} cores; jax {jax.__version__}, '
-    f'torch {torch.__version__}; {datetime.date.today()}'
-  )
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state
-from experiments.bench_step import machine, make_config
+from experiments.common import machine, make_config
 from experiments.peers.torch_networks import (
   NETS,
   from_torch,
