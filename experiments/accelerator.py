@@ -40,8 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.config import Config
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state
@@ -64,6 +63,7 @@ if HAS_TORCH:
   from experiments.peers.torch_cyclegan import TUNED, Options
   from experiments.peers.torch_networks import from_torch, to_torch
 
+ROOT = pathlib.Path(__file__).parent.parent
 ROUNDS = 7
 MAX_PART_BYTES = 16 * 2**20
 
