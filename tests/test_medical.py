@@ -1,5 +1,6 @@
 """Folders of DICOM files, of NIfTI volumes and of TIFF stacks."""
 
+import dataclasses
 import gzip
 import os
 import pathlib
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 
+import jax
 import nibabel
 import nibabel.testing
 import numpy as np
@@ -24,6 +26,8 @@ from cyclegan_jax.data.pairs import match_names
 from cyclegan_jax.data.ranges import resolve_values
 from cyclegan_jax.errors import ConfigError, ImageError
 from cyclegan_jax.media.listing import list_images
+from cyclegan_jax.state import create_train_state
+from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.training.train import train
 from cyclegan_jax.translate.files import Outcome, translate_files
 from cyclegan_jax.translate.options import Options
@@ -603,3 +607,170 @@ def test_stack_to_stack(tmp_path: pathlib.Path) -> None:
   stack = tifffile.imread(tmp_path / 'out' / 's.tif')
   assert stack.shape == (3, 20, 24)
   assert stack.dtype == np.uint8
+
+
+# Pixels without data
+
+
+def save_run(
+  folder: pathlib.Path, a: pathlib.Path, b: pathlib.Path, **data: object
+) -> DataConfig:
+  """Saves untrained networks for two files as `run`; returns their options."""
+  for domain, path in (('A', a), ('B', b)):
+    (folder / f'train{domain}').mkdir()
+    shutil.copy(path, folder / f'train{domain}')
+  config = tiny(folder, **{'window_a': 'none', **data})
+  resolved = resolve_values(config.data, open_folder(config.data))
+  config = dataclasses.replace(config, data=resolved)
+  with checkpoint.Saver(folder / 'run' / 'checkpoints', config) as saver:
+    saver.save(create_train_state(config, jax.random.key(0)))
+  return resolved
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'nodata', 'size'),
+  [
+    ('float32', '-9999', None),
+    ('float32', '-9999', (12, 0)),
+    ('float32', '', None),
+    ('int16', '-32768', None),
+    ('uint16', '0', (12, 0)),
+  ],
+)
+def test_pages_keep_pixels_without_data(
+  tmp_path: pathlib.Path,
+  dtype: str,
+  nodata: str,
+  size: tuple[int, int] | None,
+) -> None:
+  rng = np.random.default_rng(0)
+  pages = rng.integers(1, 1000, (3, 20, 24)).astype(dtype)
+  missing = np.zeros(pages.shape, bool)
+  for number in range(3):
+    missing[number, number * 6 : number * 6 + 6, :8] = True
+  low, high = pages[~missing].min(), pages[~missing].max()
+  mark = np.array(float(nodata or 'nan')).astype(dtype)
+  pages[missing] = mark
+  tags = [(42113, 's', 0, nodata, True)] if nodata else []
+  path = tmp_path / 's.tif'
+  # tifffile gives the tag to the first page only, GDAL to all.
+  tifffile.imwrite(path, pages, photometric='minisblack', extratags=tags)
+  resolved = save_run(tmp_path, path, path, pages='all')
+  if dtype != 'uint16':
+    assert (resolved.low_a, resolved.high_a) == (low, high)
+  outcome = translate(tmp_path, path, to=tmp_path / 'out', size=size)
+  assert not outcome.failed
+  with tifffile.TiffFile(tmp_path / 'out' / 's.tif') as file:
+    for page in file.pages:
+      assert page.tags.valueof(42113, default='') == nodata
+    made = np.stack([page.asarray() for page in file.pages])
+  assert made.dtype == dtype
+  if size:
+    missing = missing[:, 1::2, 1::2]
+  is_marked = np.isnan(made) if np.isnan(mark) else made == mark
+  if dtype == 'uint16':  # in which 0 is a value, too
+    assert is_marked[missing].all()
+  else:
+    np.testing.assert_array_equal(is_marked, missing)
+
+
+@pytest.mark.parametrize('dtype_b', ['', 'int16'])
+def test_volume_keeps_nan(tmp_path: pathlib.Path, dtype_b: str) -> None:
+  rng = np.random.default_rng(0)
+  data = rng.uniform(-100, 900, (20, 24, 5)).astype(np.float32)
+  data[:4, 3:9, 1:] = np.nan
+  data[8, 8, 0] = np.inf
+  missing = ~np.isfinite(data)
+  nibabel.Nifti1Image(data, AFFINE).to_filename(tmp_path / 'a.nii.gz')
+  write_ct(tmp_path / 'b.nii')
+  resolved = save_run(
+    tmp_path, tmp_path / 'a.nii.gz', tmp_path / 'b.nii', dtype_b=dtype_b
+  )
+  assert resolved.low_a == data[~missing].min()
+  assert resolved.high_a == data[~missing].max()
+  source = tmp_path / 'a.nii.gz'
+  assert not translate(tmp_path, source, to=tmp_path / 'out').failed
+  result = nibabel.load(tmp_path / 'out' / 'a.nii.gz')
+  assert result.get_data_dtype() == np.float32
+  np.testing.assert_array_equal(np.isnan(result.get_fdata()), missing)
+  if not dtype_b:  # a TIFF stack of int16 has no mark for them
+    translate(tmp_path, source, to=tmp_path / 'tiff', file_format='tiff')
+    stack = tifffile.imread(tmp_path / 'tiff' / 'a.tif')
+    np.testing.assert_array_equal(np.isnan(stack), missing.T)
+
+
+def write_padded(path: pathlib.Path, kind: str) -> np.ndarray:
+  """Writes a padded CT slice; returns where it is padded."""
+  data = pydicom.dcmread(dicom('CT_small.dcm'))
+  pixels = data.pixel_array.copy()
+  missing = np.zeros(pixels.shape, bool)
+  missing[:30, 40:90] = True
+  pixels[missing] = -2000
+  data.PixelPaddingValue = -2000
+  if kind == 'range':
+    pixels[:10, 40:90] = -1500
+    data.add_new('PixelPaddingRangeLimit', 'SS', -1400)
+  elif kind == 'wrong sign':
+    data.add_new('PixelPaddingValue', 'US', 63536)
+  elif kind == 'bytes':
+    pixels = np.where(missing, 0, (pixels // 16).clip(1, 255)).astype(np.uint8)
+    data.PixelPaddingValue = 0
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    data.RescaleIntercept = 0
+  elif kind == 'frames':
+    pixels = np.stack([pixels, pixels])
+    data.NumberOfFrames = 2
+  data.PixelData = pixels.tobytes()
+  data.save_as(path)
+  return missing
+
+
+@pytest.mark.parametrize(
+  ('kind', 'target'),
+  [
+    ('value', {}),
+    ('value', {'dtype_b': 'int16'}),
+    ('value', {'dtype_b': 'int16', 'low_b': -32768.0, 'high_b': 99.0}),
+    ('value', {'dtype_b': 'uint8'}),
+    ('value', {'dtype_b': 'uint16'}),
+    ('range', {}),
+    ('wrong sign', {}),
+    ('bytes', {}),
+    ('frames', {}),
+  ],
+)
+def test_dicom_keeps_padding(
+  tmp_path: pathlib.Path, kind: str, target: dict[str, object]
+) -> None:
+  source = tmp_path / 'ct.dcm'
+  missing = write_padded(source, kind)
+  write_mr(tmp_path / 'b.nii')
+  resolved = save_run(tmp_path, source, tmp_path / 'b.nii', **target)
+  if kind != 'bytes':
+    pixels = pydicom.dcmread(dicom('CT_small.dcm')).pixel_array[~missing]
+    assert resolved.low_a == pixels.min() - 1024
+  assert not translate(tmp_path, source, to=tmp_path / 'out').failed
+  result = pydicom.dcmread(tmp_path / 'out' / 'ct.dcm')
+  assert 'PixelPaddingRangeLimit' not in result
+  pixels = np.broadcast_to(missing, result.pixel_array.shape)
+  np.testing.assert_array_equal(
+    result.pixel_array == result.PixelPaddingValue, pixels
+  )
+  values = pydicom.pixels.apply_rescale(result.pixel_array, result)
+  known = values[~pixels]
+  assert round(resolved.low_b) - 0.01 <= known.min() < known.max()
+  assert known.max() <= round(resolved.high_b)
+  # As it is read again.
+  images = images_of(tmp_path / 'out' / 'ct.dcm')
+  if not target:
+    np.testing.assert_array_equal(np.isnan(stored(images, 0))[..., 0], missing)
+
+
+def test_padding_is_not_marked_where_there_is_none(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  assert not translate(
+    runs, pathlib.Path(dicom('MR_small.dcm')), to=tmp_path
+  ).failed
+  assert 'PixelPaddingValue' not in pydicom.dcmread(tmp_path / 'MR_small.dcm')

@@ -150,7 +150,7 @@ class _Files:
     with self._opener(place.file) as file:
       if place.is_medical:
         return self._slice(place, file)
-      return decode_opaque(file, place.name, **self._options(place))
+      return decode_opaque(file, place.name, **self._options(place)).pixels
 
   def _slice(self, place: _Place, file: BinaryIO) -> np.ndarray:
     return read_slice(
@@ -159,7 +159,7 @@ class _Files:
       place.page or 0,
       channels=self._channels,
       **self._scan_options,
-    )
+    ).pixels
 
   def _options(self, place: _Place) -> dict[str, Any]:
     return {
