@@ -774,3 +774,74 @@ def test_padding_is_not_marked_where_there_is_none(
     runs, pathlib.Path(dicom('MR_small.dcm')), to=tmp_path
   ).failed
   assert 'PixelPaddingValue' not in pydicom.dcmread(tmp_path / 'MR_small.dcm')
+
+
+# Modality and units
+
+
+def test_codes_are_those_that_all_files_share(tmp_path: pathlib.Path) -> None:
+  ct, mr = dicom('CT_small.dcm'), dicom('MR_small.dcm')
+  assert images_of(ct, ct).modality == 'CT'
+  assert images_of(ct).rescale_type == 'HU'  # which DICOM takes for granted
+  assert images_of(mr, dicom('test-SR.dcm')).modality == 'MR'
+  assert images_of(mr).rescale_type == 'US'
+  both = images_of(ct, mr)
+  assert (both.modality, both.rescale_type) == ('', '')
+  data = pydicom.dcmread(ct)
+  data.Modality, data.RescaleType = 'c\u00e9', 'OD'
+  data.SpecificCharacterSet = 'ISO_IR 192'
+  data.save_as(tmp_path / 'x.dcm')
+  odd = images_of(tmp_path / 'x.dcm', volume('anatomical.nii'))
+  assert (odd.modality, odd.rescale_type) == ('', 'OD')
+
+
+@pytest.mark.parametrize('option', ['modality_a', 'rescale_type_b'])
+def test_codes_are_checked(option: str) -> None:
+  with pytest.raises(ConfigError, match=option):
+    DataConfig(**{option: 'mr'})
+  assert DataConfig(window_a='ct_soft').modality_a == 'CT'
+  assert DataConfig(window_a='ct_soft', modality_a='PT').modality_a == 'PT'
+
+
+def test_modality_is_the_targets(tmp_path: pathlib.Path) -> None:
+  ct, mr = (pathlib.Path(dicom(f'{name}_small.dcm')) for name in ('CT', 'MR'))
+  resolved = save_run(tmp_path, ct, mr, name_b='MR T1')
+  assert (resolved.modality_a, resolved.modality_b) == ('CT', 'MR')
+  for direction, source in (('ab', ct), ('ba', mr)):
+    to = tmp_path / direction
+    assert not translate(tmp_path, source, to=to, direction=direction).failed
+  to_mr = pydicom.dcmread(tmp_path / 'ab' / ct.name)
+  assert (to_mr.Modality, to_mr.RescaleType) == ('MR', 'US')
+  assert to_mr.SOPClassUID == pydicom.uid.MRImageStorage
+  assert to_mr.file_meta.MediaStorageSOPClassUID == to_mr.SOPClassUID
+  assert to_mr.SeriesDescription.endswith('(translated to MR T1)')
+  to_ct = pydicom.dcmread(tmp_path / 'ba' / mr.name)
+  assert (to_ct.Modality, to_ct.RescaleType) == ('CT', 'HU')
+  assert to_ct.SOPClassUID == pydicom.uid.CTImageStorage
+  (reference,) = to_ct.SourceImageSequence
+  assert reference.ReferencedSOPClassUID == pydicom.uid.MRImageStorage
+
+
+def test_modality_that_is_not_known(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  names = ('CT_small.dcm', 'rtdose_rle.dcm')
+  sources = [pathlib.Path(dicom(name)) for name in names]
+  assert not translate(runs, *sources, to=tmp_path / 'b').failed
+  one, frames = (pydicom.dcmread(tmp_path / 'b' / name) for name in names)
+  for result in (one, frames):
+    assert (result.Modality, result.RescaleType) == ('OT', 'US')
+    assert result.ConversionType == 'SYN'
+    assert 'translated to b' in result.SeriesDescription
+  uid = pydicom.uid
+  assert one.SOPClassUID == uid.SecondaryCaptureImageStorage
+  assert (
+    frames.SOPClassUID
+    == uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+  )
+  # A window is one of Hounsfield units.
+  outcome = translate(runs, sources[0], to=tmp_path / 'a', direction='ba')
+  assert not outcome.failed
+  result = pydicom.dcmread(tmp_path / 'a' / names[0])
+  assert (result.Modality, result.RescaleType) == ('CT', 'HU')
+  assert result.SOPClassUID == uid.CTImageStorage

@@ -85,6 +85,8 @@ class _Files:
     self._scan_options = {'slice_axis': slice_axis, 'max_pixels': max_pixels}
     self.empty = collections.Counter[str]()  # files without pixels, by ending
     self.places: list[_Place] = []
+    # Codes of DICOM files, for each that has pixels.
+    self._modalities, self._rescale_types = set[str](), set[str]()
     examples: dict[str, str] = {}  # a volume of each orientation
     for index in range(len(names)):
       self.places += self._places_in(index, examples)
@@ -99,6 +101,17 @@ class _Files:
         'by nibabel.as_closest_canonical',
         ', '.join(volumes),
       )
+
+  def codes(self) -> dict[str, Any]:
+    """The codes of `Images` that all DICOM files share, by name."""
+    found = {
+      'modality': self._modalities,
+      'rescale_type': self._rescale_types,
+    }
+    return {
+      name: next(iter(codes)) if len(codes) == 1 else ''
+      for name, codes in found.items()
+    }
 
   def readers(self) -> dict[str, Any]:
     """The functions of `Images` that read files, by name."""
@@ -120,6 +133,9 @@ class _Files:
       with self._opener(index) as file:
         if is_medical:
           scan = read_scan(file, name, **self._scan_options)
+          if scan.num_images and kind_by_name(name) == 'dicom':
+            self._modalities.add(scan.modality)
+            self._rescale_types.add(scan.rescale_type)
           examples.setdefault(scan.orientation, name)
           numbers = list(range(scan.num_images))
         else:
@@ -228,6 +244,7 @@ def images_of_files(
   return Images(
     names=tuple(place.name for place in files.places),
     **files.readers(),
+    **files.codes(),
     root=root,
     sizes=None if stamps is None else [s.size if s else None for s in stamps],
     changed=None
@@ -283,6 +300,7 @@ def images_of_members(
   return Images(
     names=tuple(place.name for place in files.places),
     **files.readers(),
+    **files.codes(),
     root=f'{archive.path}/{inner}',
     sizes=[entries[place.file].file_size for place in files.places],
     changed=functools.partial(_changed_archive, archive),

@@ -33,6 +33,8 @@ class Images:
     header_of: index -> type, channels and frames of the file, from the header
       alone, raising ImageError; None likewise.
     other_files: number of files beside the images, by ending.
+    modality: of DICOM files, such as 'CT', if all are of one; else ''.
+    rescale_type: of DICOM files, such as 'HU', likewise.
   """
 
   names: Sequence[str]
@@ -45,6 +47,8 @@ class Images:
   stored: Callable[[int], np.ndarray] | None = None
   header_of: Callable[[int], Header] | None = None
   other_files: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  modality: str = ''
+  rescale_type: str = ''
 
   def __len__(self) -> int:
     return len(self.names)

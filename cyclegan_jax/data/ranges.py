@@ -38,7 +38,7 @@ def resolve_values(
   *,
   saved: DataConfig | None = None,
 ) -> DataConfig:
-  """Fills in the types and ranges of both domains' values.
+  """Fills in the types, ranges and units of both domains' values.
 
   Args:
     config: data options of the user.
@@ -72,6 +72,10 @@ def resolve_values(
         low, high = _measured_range(config, train, domain)
     elif train.stored:
       _report_clipped(config, train, domain)
+    for name in ('modality', 'rescale_type'):
+      option = f'{name}_{domain}'
+      recorded = getattr(config, option) or (saved and getattr(saved, option))
+      changes |= {option: recorded or getattr(train, name)}
     changes |= {f'dtype_{domain}': dtype}
     changes |= {f'low_{domain}': low, f'high_{domain}': high}
   return dataclasses.replace(config, **changes)

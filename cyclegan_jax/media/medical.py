@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from cyclegan_jax.config import DICOM_CODE
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.media.decoding import Decoded, explained, with_channels
 from cyclegan_jax.media.header_limits import check_size
@@ -64,6 +65,9 @@ class Scan(NamedTuple):
     dtype: 'float32', or 'uint8' for plain bytes.
     colors: 1, or 3 for colors.
     orientation: where the axes of a NIfTI volume lead, such as 'RAS'.
+    modality: of a DICOM file, such as 'CT'; '' if it names none.
+    rescale_type: units of a DICOM file's values, such as 'HU'; 'US' if they
+      are unspecified.
   """
 
   num_images: int
@@ -72,6 +76,22 @@ class Scan(NamedTuple):
   dtype: str
   colors: int
   orientation: str = ''
+  modality: str = ''
+  rescale_type: str = ''
+
+
+class Target(NamedTuple):
+  """What DICOM translations say about their domain.
+
+  Attributes:
+    name: its name, in ASCII.
+    modality: as in `Scan`; '' if it is unknown.
+    rescale_type: likewise.
+  """
+
+  name: str
+  modality: str = ''
+  rescale_type: str = ''
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -190,6 +210,7 @@ def write_scan(
   slice_axis: int,
   max_pixels: int,
   identity: str,
+  target: Target,
 ) -> None:
   """Writes translated images into a file like their source.
 
@@ -204,6 +225,7 @@ def write_scan(
     slice_axis: as for `read_scan`.
     max_pixels: likewise.
     identity: text from which new UIDs of DICOM files follow.
+    target: what DICOM files say about the domain of the images.
 
   Raises:
     OSError: the disk is full, and so on.
@@ -222,7 +244,7 @@ def write_scan(
     if path.name.lower().endswith('.gz'):
       data = gzip.compress(data, 6, mtime=0)
   else:
-    data = _encode_dicom(source, name, list(images), values, identity)
+    data = _encode_dicom(source, name, list(images), values, identity, target)
   with replacing(path) as temporary:
     temporary.write_bytes(data)
 
@@ -424,7 +446,25 @@ def _dicom_scan(header: Any) -> Scan:
     int(header.Columns),
     'uint8' if is_plain else 'float32',
     colors,
+    modality=_code(header.get('Modality')),
+    rescale_type=_rescale_type(header),
   )
+
+
+def _code(value: Any) -> str:
+  code = str(value or '').strip().upper()
+  return code if DICOM_CODE.fullmatch(code) else ''
+
+
+def _rescale_type(header: Any) -> str:
+  items = [header, *_value_groups(header, 0)]
+  types = [item.RescaleType for item in items if item.get('RescaleType')]
+  if types:
+    return _code(types[0])
+  # DICOM requires the type of a CT image only if it is another.
+  has_slope = any(item.get('RescaleSlope') is not None for item in items)
+  is_ct = _code(header.get('Modality')) == 'CT'
+  return 'HU' if is_ct and has_slope else 'US'
 
 
 def _value_groups(header: Any, frame: int | None = None) -> list[Any]:
@@ -531,6 +571,7 @@ def _encode_dicom(
   slices: Sequence[tuple[np.ndarray, np.ndarray | None]],
   values: Values,
   identity: str,
+  target: Target,
 ) -> bytes:
   """Encodes images as one that derives from the source."""
   pydicom = _pydicom(name)
@@ -569,12 +610,13 @@ def _encode_dicom(
     for item in _value_groups(data) or [data]:
       item.RescaleSlope = _decimal(slope)
       item.RescaleIntercept = _decimal(intercept)
-      item.RescaleType = 'US'  # unspecified
+      item.RescaleType = target.rescale_type or 'US'  # unspecified
     data.WindowCenter = _decimal((values.low + values.high) / 2)
     data.WindowWidth = _decimal(values.high - values.low)
   if data.get('DoseGridScaling'):
     data.DoseGridScaling = _decimal(1)
-  _derive(pydicom, data, identity, images.tobytes())
+  _derive(pydicom, data, identity, images.tobytes(), target.name)
+  _set_modality(pydicom, data, target.modality or 'OT')
   buffer = io.BytesIO()
   # Unlike save_as, it also turns the retired big-endian files around.
   pydicom.dcmwrite(buffer, data, enforce_file_format=True)
@@ -593,7 +635,9 @@ def _with_padding(
   return np.where(missing, stored.dtype.type(padding), known), padding
 
 
-def _derive(pydicom: Any, data: Any, identity: str, content: bytes) -> None:
+def _derive(
+  pydicom: Any, data: Any, identity: str, content: bytes, target: str
+) -> None:
   """Makes the attributes those of a derived image, with UIDs of its own."""
   source_uid = str(data.get('SOPInstanceUID', ''))
   source = pydicom.Dataset()
@@ -613,8 +657,33 @@ def _derive(pydicom: Any, data: Any, identity: str, content: bytes) -> None:
     entropy_srcs=[identity, source_uid, content.hex()]
   )
   data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-  description = str(data.get('SeriesDescription', ''))
-  data.SeriesDescription = f'{description} (translated)'.strip()[:64]
+  suffix = f'(translated to {target})'
+  description = str(data.get('SeriesDescription', ''))[: 63 - len(suffix)]
+  data.SeriesDescription = f'{description} {suffix}'.strip()
+
+
+def _set_modality(pydicom: Any, data: Any, modality: str) -> None:
+  """Sets the modality, and a class of images that may have it."""
+  if modality == data.get('Modality'):
+    return
+  data.Modality = modality
+  uid = pydicom.uid
+  of_modality = {
+    'CT': uid.CTImageStorage,
+    'MR': uid.MRImageStorage,
+    'PT': uid.PositronEmissionTomographyImageStorage,
+  }
+  if 'NumberOfFrames' not in data:
+    kind = of_modality.get(modality, uid.SecondaryCaptureImageStorage)
+  elif data.SamplesPerPixel == 3:
+    kind = uid.MultiFrameTrueColorSecondaryCaptureImageStorage
+  elif data.BitsAllocated == 8:
+    kind = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+  else:
+    kind = uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+  if kind not in of_modality.values():
+    data.ConversionType = 'SYN'  # synthetic
+  data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = kind
 
 
 def _decimal(number: float) -> Any:

@@ -22,6 +22,7 @@ from cyclegan_jax.media.image_files import (
 )
 from cyclegan_jax.media.listing import open_file
 from cyclegan_jax.media.medical import (
+  Target,
   kind_by_name,
   read_scan,
   read_slice,
@@ -116,6 +117,7 @@ def translate_stack(work: Context, job: Job) -> None:
           slice_axis=slice_axis,
           max_pixels=work.max_pixels,
           identity=f'{work.identity} {job.sample}',
+          target=_target(work),
         )
       elif len(numbers) == 1:
         write_photo(str(job.target), next(translated).pixels)
@@ -128,6 +130,16 @@ def translate_stack(work: Context, job: Job) -> None:
       # Of one image, writers need not ask for more.
       for _ in translated:
         pass
+
+
+def _target(work: Context) -> Target:
+  data, domain = work.config.data, work.options.direction[1]
+  name = data.name_of(domain)
+  return Target(
+    name.replace('\\', '/') if name.isascii() else domain,
+    getattr(data, f'modality_{domain}'),
+    getattr(data, f'rescale_type_{domain}'),
+  )
 
 
 def _read_page(work: Context, file: BinaryIO, name: str, page: int) -> Decoded:
