@@ -232,9 +232,13 @@ def test_truncated_and_foreign_files_are_errors(tmp_path: pathlib.Path) -> None:
   write_ct(tmp_path / 'd.nii')
   whole = (tmp_path / 'd.nii').read_bytes()
   (tmp_path / 'd.nii').write_bytes(whole[:-100])
+  write_ct(tmp_path / 'e.nii.gz')
+  packed = bytearray((tmp_path / 'e.nii.gz').read_bytes())
+  packed[-6] ^= 255  # the checksum
+  (tmp_path / 'e.nii.gz').write_bytes(packed)
   paths = sorted(tmp_path.iterdir())
   images = images_of(dicom('MR_truncated.dcm'), *paths)
-  assert len(images) == 1 + 3 + 5  # the volume's header is whole
+  assert len(images) == 1 + 3 + 5 + 5  # the headers of volumes are whole
   for index in range(len(images)):
     with pytest.raises(ImageError) as error:
       stored(images, index)
@@ -578,6 +582,33 @@ def test_refusals_name_what_helps(
   report = pathlib.Path(dicom('test-SR.dcm'))
   outcome = translate(runs, report, to=tmp_path / '3')
   assert report.name in outcome.failed[0]
+
+
+def test_damaged_files_are_named_and_the_rest_goes_on(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  good = ['MR_small.dcm', 'SC_rgb_rle_2frame.dcm', 'rtdose.dcm']
+  bad = [
+    *('MR_truncated.dcm', 'SC_rgb_jls_lossy_line.dcm', 'no_meta.dcm'),
+    *('badVR.dcm', 'JPEG-lossy.dcm'),
+  ]
+  for name in good + bad:
+    shutil.copy(dicom(name), folder)
+  for name in ('anatomical.nii', 'example4d.nii.gz'):
+    shutil.copy(volume(name), folder)
+    good.append(name)
+  packed = (folder / 'example4d.nii.gz').read_bytes()
+  (folder / 'example4d.nii.gz').write_bytes(packed[: len(packed) // 2])
+  bad.append(good.pop())
+  outcome = translate(runs, folder, to=tmp_path / 'out')
+  assert outcome.num_made == len(good)
+  assert len(outcome.failed) == len(bad)
+  for name in bad:
+    (message,) = (each for each in outcome.failed if name in each)
+    assert '\n' not in message
+  assert all((tmp_path / 'out' / name).exists() for name in good)
 
 
 def test_samples_keep_the_whole_ending(tmp_path: pathlib.Path) -> None:

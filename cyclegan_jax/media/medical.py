@@ -228,6 +228,7 @@ def write_scan(
     target: what DICOM files say about the domain of the images.
 
   Raises:
+    ImageError: the source is damaged, or has what cannot be written again.
     OSError: the disk is full, and so on.
   """
   scan = read_scan(source, name, slice_axis=slice_axis, max_pixels=max_pixels)
@@ -244,7 +245,9 @@ def write_scan(
     if path.name.lower().endswith('.gz'):
       data = gzip.compress(data, 6, mtime=0)
   else:
-    data = _encode_dicom(source, name, list(images), values, identity, target)
+    slices = list(images)
+    with explained(source, name):
+      data = _encode_dicom(source, name, slices, values, identity, target)
   with replacing(path) as temporary:
     temporary.write_bytes(data)
 
@@ -325,7 +328,9 @@ class _UnpackedVolumes:
     with self._lock:
       if key not in self._volumes:
         with gzip.GzipFile(fileobj=file) as unpacked:
-          self._volumes[key] = unpacked.read(num_bytes)
+          data = unpacked.read(num_bytes)
+          unpacked.read(1)  # at the end, the checksum is compared
+          self._volumes[key] = data
       self._volumes.move_to_end(key)
       data = self._volumes[key]
       while (
@@ -389,7 +394,8 @@ def _encode_nifti(
   dtype: str,
   axis: int,
 ) -> bytes:
-  image = _open_nifti(source, name)
+  with explained(source, name):
+    image = _open_nifti(source, name)
   shape = _nifti_shape(image.header)
   volume = np.empty(shape, dtype, order='F')
   for index, (pixels, missing) in enumerate(images):
@@ -397,12 +403,13 @@ def _encode_nifti(
       volume = volume.astype(np.float32, copy=False)  # integers have no NaN
       pixels = with_missing(pixels.astype(np.float32), missing, math.nan)
     volume[_place(shape, index, axis)] = pixels[..., 0].T
-  header = image.header.copy()
-  header.set_data_dtype(volume.dtype)
-  header['cal_min'] = header['cal_max'] = 0  # a window for the source's values
-  header['descrip'] = 'translated by cyclegan_jax'
-  translated = type(image)(volume.reshape(image.shape), None, header)
-  return translated.to_bytes()
+  with explained(source, name):
+    header = image.header.copy()
+    header.set_data_dtype(volume.dtype)
+    header['cal_min'] = header['cal_max'] = 0  # a window for source values
+    header['descrip'] = 'translated by cyclegan_jax'
+    translated = type(image)(volume.reshape(image.shape), None, header)
+    return bytes(translated.to_bytes())
 
 
 # DICOM
@@ -414,8 +421,9 @@ def _pydicom(name: str) -> Any:
     import pydicom.pixels
   except ImportError as error:
     raise _needs('pydicom', name) from error
-  # It warns of details in ordinary files; errors are raised.
+  # It warns of details in ordinary files, and logs what it raises.
   warnings.filterwarnings('ignore', module='pydicom')
+  logging.getLogger('pydicom').setLevel(logging.CRITICAL)
   return pydicom
 
 
@@ -548,7 +556,14 @@ def _stored_pixels(
     raise ValueError('it names no transfer syntax')
   source = pydicom.dcmread(file) if syntax.is_deflated else file
   if not syntax.is_compressed or syntax.is_deflated:
-    return pydicom.pixels.pixel_array(source, index=index)
+    try:
+      return pydicom.pixels.pixel_array(source, index=index)
+    except ValueError as error:
+      if 'reshape' not in str(error):
+        raise
+      raise ValueError(
+        'it is truncated: it holds fewer pixels than its header claims'
+      ) from error
   advice = (
     f'its transfer syntax {syntax.name} ({syntax}) is not decoded: pip install '
     "'pylibjpeg[all]', or convert it to Explicit VR Little Endian"
@@ -673,9 +688,12 @@ def _set_modality(pydicom: Any, data: Any, modality: str) -> None:
     'MR': uid.MRImageStorage,
     'PT': uid.PositronEmissionTomographyImageStorage,
   }
+  is_color = data.SamplesPerPixel == 3
   if 'NumberOfFrames' not in data:
-    kind = of_modality.get(modality, uid.SecondaryCaptureImageStorage)
-  elif data.SamplesPerPixel == 3:
+    kind = uid.SecondaryCaptureImageStorage
+    if not is_color:
+      kind = of_modality.get(modality, kind)
+  elif is_color:
     kind = uid.MultiFrameTrueColorSecondaryCaptureImageStorage
   elif data.BitsAllocated == 8:
     kind = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
