@@ -338,7 +338,8 @@ class DataConfig(Section):
   )
   max_corrupt: int = option(
     10,
-    'unreadable images that are skipped before the run ends',
+    'unreadable images that are skipped before the run ends; a volume counts '
+    'once',
     low=0,
     may_change=True,
   )

@@ -22,9 +22,10 @@ from cyclegan_jax.config import Config, DataConfig, from_config_dict
 from cyclegan_jax.data.file_images import images_of_files
 from cyclegan_jax.data.folder_source import open_folder
 from cyclegan_jax.data.image_list import Images
+from cyclegan_jax.data.loader import Decoder
 from cyclegan_jax.data.pairs import match_names
-from cyclegan_jax.data.ranges import resolve_values
-from cyclegan_jax.errors import ConfigError, ImageError
+from cyclegan_jax.data.ranges import resolve_values, with_values
+from cyclegan_jax.errors import ConfigError, DataError, ImageError
 from cyclegan_jax.media.listing import list_images
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage import checkpoint
@@ -243,6 +244,34 @@ def test_truncated_and_foreign_files_are_errors(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ImageError) as error:
       stored(images, index)
     assert '\n' not in str(error.value)
+
+
+def test_damaged_volume_counts_once(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  for domain in ('A', 'B'):
+    (tmp_path / f'train{domain}').mkdir()
+    for name in ('x', 'y', 'z'):
+      write_mr(tmp_path / f'train{domain}' / f'{name}.nii.gz')
+  for name in ('x', 'y'):
+    damaged = tmp_path / 'trainA' / f'{name}.nii.gz'
+    damaged.write_bytes(damaged.read_bytes()[:500])
+  data = tiny(tmp_path, max_corrupt=2).data
+  images = open_folder(data)
+  data = resolve_values(data, images)
+  decoder = Decoder(data, with_values(images, data))
+  caplog.clear()
+  for position in range(15):
+    decoder.submit('a', position, 0)
+  messages = sorted(caplog.messages)
+  assert len(messages) == 2
+  assert all(
+    f'{name}.nii.gz' in m for name, m in zip('xy', messages, strict=True)
+  )
+  data = dataclasses.replace(data, max_corrupt=1)
+  decoder = Decoder(data, with_values(images, data))
+  with pytest.raises(DataError, match='max_corrupt'):
+    [decoder.submit('a', position, 0) for position in range(15)]
 
 
 def test_size_is_limited() -> None:
