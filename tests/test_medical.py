@@ -734,6 +734,29 @@ def test_pages_keep_pixels_without_data(
     np.testing.assert_array_equal(is_marked, missing)
 
 
+@pytest.mark.parametrize('dtype', ['int16', 'uint16'])
+def test_empty_pages_are_not_measured(
+  tmp_path: pathlib.Path, dtype: str, caplog: pytest.LogCaptureFixture
+) -> None:
+  pages = np.full((2, 20, 24), 999, dtype)
+  pages[0] = np.arange(100, 124)
+  tags = [(42113, 's', 0, '999', True)]
+  path = tmp_path / 's.tif'
+  tifffile.imwrite(path, pages, photometric='minisblack', extratags=tags)
+  images = images_of(path, pages='all')
+  config = DataConfig(name='folder', channels_a=1, channels_b=1, pages='all')
+  both = {'train_a': images, 'train_b': images}
+  resolved = resolve_values(config, both)
+  if dtype == 'int16':
+    assert (resolved.low_a, resolved.high_a) == (100, 123)
+  else:  # of its full range, of which a warning says what is used
+    assert 'from 100 to 123' in caplog.text
+  caplog.clear()
+  limits = {'low_a': 100.0, 'high_a': 123.0, 'low_b': 100.0, 'high_b': 123.0}
+  resolve_values(dataclasses.replace(config, **limits), both)
+  assert not caplog.records
+
+
 @pytest.mark.parametrize('dtype_b', ['', 'int16'])
 def test_volume_keeps_nan(tmp_path: pathlib.Path, dtype_b: str) -> None:
   rng = np.random.default_rng(0)

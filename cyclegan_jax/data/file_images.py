@@ -14,6 +14,7 @@ from cyclegan_jax.data.archive import Archive
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import ImageError, printable
 from cyclegan_jax.media.decoding import (
+  Decoded,
   decode,
   decode_opaque,
   decoded_shape,
@@ -120,6 +121,7 @@ class _Files:
       'read': self._read,
       'shape_of': self._shape_of,
       'stored': self._stored,
+      'measured': self._measured,
       'header_of': self._header_of,
     }
 
@@ -156,26 +158,35 @@ class _Files:
     with self._opener(place.file) as file:
       if not place.is_medical:
         return decode(file, place.name, **self._options(place))
-      pixels = self._slice(place, file)
+      pixels = self._slice(place, file).pixels
       with explained(file, place.name):
         Values('uint8', 0, 255).of(str(pixels.dtype))  # floats have no range
       return pixels
 
   def _stored(self, index: int) -> np.ndarray:
+    return self._decoded(index).pixels
+
+  def _measured(self, index: int) -> np.ndarray:
+    decoded = self._decoded(index)
+    if decoded.missing is None:
+      return decoded.pixels
+    return decoded.pixels[~decoded.missing]
+
+  def _decoded(self, index: int) -> Decoded:
     place = self.places[index]
     with self._opener(place.file) as file:
       if place.is_medical:
         return self._slice(place, file)
-      return decode_opaque(file, place.name, **self._options(place)).pixels
+      return decode_opaque(file, place.name, **self._options(place))
 
-  def _slice(self, place: _Place, file: BinaryIO) -> np.ndarray:
+  def _slice(self, place: _Place, file: BinaryIO) -> Decoded:
     return read_slice(
       file,
       self._names[place.file],
       place.page or 0,
       channels=self._channels,
       **self._scan_options,
-    ).pixels
+    )
 
   def _options(self, place: _Place) -> dict[str, Any]:
     return {

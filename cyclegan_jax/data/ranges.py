@@ -172,9 +172,10 @@ def _report_clipped(config: DataConfig, images: Images, domain: str) -> None:
   low, high = (getattr(config, f'{end}_{domain}') for end in ('low', 'high'))
   num_below = num_above = total = 0
   for index in _sample(images):
-    assert images.stored
+    read = images.measured or images.stored
+    assert read
     try:
-      pixels = images.stored(index)
+      pixels = read(index)
     except ImageError:
       continue  # the decoder will count it
     finite = pixels[np.isfinite(pixels)]
@@ -226,9 +227,10 @@ def _min_and_max(
   images: Images, dtypes: tuple[str, ...], index: int
 ) -> tuple[float, float] | None:
   """Least and largest finite value of an image; None if it has none."""
-  assert images.stored
+  read = images.measured or images.stored
+  assert read
   try:
-    pixels = images.stored(index)
+    pixels = read(index)
   except ImageError:
     return None  # the decoder will count it
   finite = pixels[np.isfinite(pixels)]
