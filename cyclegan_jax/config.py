@@ -134,6 +134,7 @@ WINDOWS = {
 }
 # How the values of image files are stored.
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')
+DICOM_CODE = re.compile('[A-Z0-9_]{1,16}')
 _MAX_NAME = 40  # characters of a domain's name
 
 
@@ -282,6 +283,24 @@ class DataConfig(Section):
   window_b: str = option(
     'none', 'sets low_b and high_b, likewise', choices=('none', *WINDOWS)
   )
+  modality_a: str = option(
+    '',
+    "modality of DICOM translations into a, such as MR; '' is that of a's "
+    'DICOM training files if all are of one, CT with a window, else OT (other)',
+    may_change=True,
+  )
+  modality_b: str = option(
+    '', 'modality of DICOM translations into b, likewise', may_change=True
+  )
+  rescale_type_a: str = option(
+    '',
+    "units that DICOM translations into a name; '' is those of a's DICOM "
+    'training files if all are of one, HU with a window, else US (unspecified)',
+    may_change=True,
+  )
+  rescale_type_b: str = option(
+    '', 'units that DICOM translations into b name, likewise', may_change=True
+  )
   pages: str = option(
     'first',
     'pages of a TIFF file: the first, or all of its size, each as an image of '
@@ -319,7 +338,8 @@ class DataConfig(Section):
   )
   max_corrupt: int = option(
     10,
-    'unreadable images that are skipped before the run ends',
+    'unreadable images that are skipped before the run ends; a volume counts '
+    'once',
     low=0,
     may_change=True,
   )
@@ -354,6 +374,17 @@ class DataConfig(Section):
             f'to {WINDOWS[window][1]:g}, but config.data.low_{domain}={low:g} '
             f'and config.data.high_{domain}={high:g}: set the window, or low '
             'and high'
+          )
+        for name, code in (('modality', 'CT'), ('rescale_type', 'HU')):
+          if not getattr(self, f'{name}_{domain}'):
+            object.__setattr__(self, f'{name}_{domain}', code)
+      for name in (f'modality_{domain}', f'rescale_type_{domain}'):
+        if getattr(self, name) and not DICOM_CODE.fullmatch(
+          getattr(self, name)
+        ):
+          raise ConfigError(
+            f'config.data.{name}={getattr(self, name)!r} is no code of DICOM: '
+            'give up to 16 capital letters, digits and underscores'
           )
       if low > high or low == high != 0:
         raise ConfigError(
