@@ -1210,10 +1210,13 @@ def expand_path(text: str) -> str:
   """Replaces '~' and environment variables in a path.
 
   Shells leave both alone in a quoted path, and '~' also in --workdir=~/run.
-  What exists by the name as it is stays: shells pass such names, too.
+  What exists by the name as it is stays: shells pass such names, too. So a
+  folder with a '$' in its name can be used once it exists, and also what is
+  to be written into it.
 
   Raises:
-    ValueError: it is a URL, which would become a folder of that name.
+    ValueError: it is a URL, which would become a folder of that name; or it
+      names a variable that is not set, or a user that does not exist.
   """
   # One letter is a drive of Windows; pathlib makes one slash of two.
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
@@ -1224,7 +1227,30 @@ def expand_path(text: str) -> str:
     )
   if os.path.lexists(text):
     return text
-  return os.path.expandvars(os.path.expanduser(text))
+  expanded = os.path.expandvars(os.path.expanduser(text))
+  for found in re.finditer(r'\$(\w+|\{[^}]*\})', text, re.ASCII):
+    name = found[1].strip('{}')
+    if name not in os.environ and not _is_in_existing(found[0], expanded):
+      raise ValueError(
+        f'{text!r}: the environment variable {name or found[0]!r} is not set: '
+        'set it, or give the path without it'
+      )
+  if text.startswith('~') and expanded.startswith('~'):
+    user = re.split(r'[/\\]', text)[0]
+    if not _is_in_existing(user, expanded):
+      raise ValueError(
+        f'{text!r}: {user} is the home folder of no user: give another path, '
+        f'or ./{user} for a folder of that name'
+      )
+  if text and not expanded:
+    raise ValueError(f'{text!r} is empty: set the variable, or give a path')
+  return expanded
+
+
+def _is_in_existing(part: str, path: str) -> bool:
+  """Whether the first name in a path with this part is of an existing file."""
+  before, _, after = path.partition(part)
+  return os.path.lexists(before + part + re.split(r'[/\\]', after)[0])
 
 
 def source_options() -> tuple[str, ...]:

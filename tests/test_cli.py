@@ -305,7 +305,7 @@ def test_a_platform_that_is_missing(command, trained_run, tmp_path):
 @pytest.mark.process
 @pytest.mark.parametrize('command', list(cli.COMMANDS))
 def test_paths_that_no_command_takes(command, tmp_path, capsys):
-  for path in ('gs://bucket/x', 'x' * 300):
+  for path in ('gs://bucket/x', 'x' * 300, '$NO_SUCH/x', '~no_such_user/x'):
     if command == 'train':
       arguments = [f'--workdir={path}']
     else:
