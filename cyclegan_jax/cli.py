@@ -87,7 +87,7 @@ def _run(argv: list[str], program: str) -> int:
     print(f'error: {argv[0]!r} is not a command\n\n{USAGE}', file=sys.stderr)
     return 2
   debug = not {'--debug', '-debug', '--debug=true'}.isdisjoint(argv)
-  with _log_to_stderr():
+  with log_to_stderr():
     try:
       return command.run(argv[1:], program or f'cyclegan {argv[0]}')
     except UserError as error:
@@ -139,7 +139,7 @@ class _StderrHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def _log_to_stderr() -> Iterator[None]:
+def log_to_stderr() -> Iterator[None]:
   """Replaces the handlers of the root logger, which Orbax sets up."""
   root, pillow = logging.getLogger(), logging.getLogger('PIL')
   handlers, root.handlers = root.handlers, [_StderrHandler(logging.WARNING)]
@@ -149,6 +149,8 @@ def _log_to_stderr() -> Iterator[None]:
   try:
     with warnings.catch_warnings():
       warnings.filterwarnings('ignore', module=r'PIL\.')
+      # It compiles instead; a folder that cannot be used is reported before.
+      warnings.filterwarnings('ignore', '.*persistent compilation cache entry')
       yield
   finally:
     root.handlers = handlers
