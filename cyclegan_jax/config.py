@@ -961,7 +961,9 @@ class Config(Section):
           f'config.diff_augment={self.diff_augment!r} has {name!r}: give some '
           f"of {', '.join(AUGMENTATIONS)} with commas between, or '' for none"
         )
-    _check_sizes(self)
+    _check_load_size(self)
+    if not self.init_from:  # else the networks' options are not final
+      check_sizes(self)
 
   def channels(self, domain: str) -> int:
     """Channels of the images of domain 'a' or 'b'."""
@@ -982,14 +984,25 @@ class Config(Section):
     return dataclasses.replace(self, **changes)
 
 
-def _check_sizes(config: Config) -> None:
-  """Raises ConfigError where image size, crop and networks don't fit."""
-  data, gen = config.data, config.generator
+def _check_load_size(config: Config) -> None:
+  data = config.data
   if data.preprocess != 'crop' and data.size_before_crop < data.size:
     raise ConfigError(
       f'config.data.load_size={data.load_size} is smaller than the crop '
       f'config.data.size={data.size}: raise one or lower the other'
     )
+
+
+def check_sizes(config: Config) -> None:
+  """Checks that the networks take images of config.data.size.
+
+  A config checks itself, unless it has init_from: a run takes the options of
+  the networks from there, and then calls this.
+
+  Raises:
+    ConfigError: they do not.
+  """
+  data, gen = config.data, config.generator
   multiple = size_multiple(gen)
   if gen.name == 'vit_unet' and 8 * gen.filters % gen.heads:
     raise ConfigError(

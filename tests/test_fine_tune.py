@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cyclegan_jax as cg
+from cyclegan_jax.commands.train_flags import parse_train_flags
 from cyclegan_jax.config import from_config_dict
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.optimizers import learning_rate_schedule, make_optimizer
@@ -230,6 +231,25 @@ def test_the_options_of_the_networks_are_taken_from_the_source(
     with pytest.raises(ConfigError, match='does not fit') as caught:
       read_networks(other, explicit=[f'config.{option}'])
     assert f'config.{option}' in str(caught.value)
+
+
+def test_a_size_that_only_the_source_s_networks_take(tuned, tmp_path):
+  flags = [f'--config={ROOT}/configs/folder.py', '--config.data.load_size=0']
+  flags += ['--config.data.name=embedded', '--config.num_devices=1']
+  size = tuned.data.size
+  with pytest.raises(ConfigError, match=r'config\.data\.size'):
+    parse_train_flags([*flags, f'--config.data.size={size}'])
+  flags += [f'--config.init_from={tuned.init_from}']
+  parsed = parse_train_flags([*flags, f'--config.data.size={size}'])
+  networks = read_networks(parsed.config, explicit=parsed.explicit)
+  assert networks.config.data.size == size
+  assert networks.config.discriminator.layers == tuned.discriminator.layers
+  # What the final networks do not take is refused, by all ways.
+  parsed = parse_train_flags([*flags, f'--config.data.size={size + 1}'])
+  for explicit in (parsed.explicit, None):
+    with pytest.raises(ConfigError, match=r'config\.data\.size'):
+      train(parsed.config, tmp_path / 'run', explicit=explicit)
+  assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import numpy as np
 from cyclegan_jax import register
 from cyclegan_jax.config import (
   Config,
+  check_sizes,
   from_config_dict,
   source_options,
 )
@@ -100,6 +101,7 @@ def set_up(
       config = with_network_options(
         config, saved, explicit, discriminators=config.init_discriminators
       )
+    check_sizes(config)  # not checked before, with init_from
     preflight.check_effects(config, explicit or (), is_new=saved is None)
   if config.init_from and explicit is not None:
     adapted = processes.from_first(lambda: dataclasses.asdict(config))
