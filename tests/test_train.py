@@ -117,6 +117,18 @@ def test_options_are_compared_with_the_checkpoint_s_too(finished, tmp_path):
 
 
 @pytest.mark.slow
+def test_damaged_records_end_a_run_before_it_compiles(
+  finished, tmp_path, capsys
+):
+  config, workdir = copy_of(finished, tmp_path)
+  metrics = workdir / 'metrics.jsonl'
+  metrics.write_text(metrics.read_text().replace('{', '', 1))
+  with pytest.raises(WorkdirError, match=f'{metrics}, line 1 '):
+    train(config.replace(steps=10), workdir)
+  assert 'compiling' not in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
   config, workdir = copy_of(finished, tmp_path)
   before = (workdir / 'metrics.jsonl').read_text()

@@ -25,7 +25,7 @@ from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
 from cyclegan_jax.errors import DataError, WorkdirError
 from cyclegan_jax.metrics.goals import check_best_metric
-from cyclegan_jax.report.metric_writer import METRICS_FILE
+from cyclegan_jax.report.metric_writer import METRICS_FILE, check_metrics
 from cyclegan_jax.report.run_page import PAGE_FILE
 from cyclegan_jax.state import (
   TrainState,
@@ -90,6 +90,9 @@ def set_up(
     saved = resumed.config if resumed else read_config(workdir)
     if saved is None:
       _check_no_foreign_files(workdir)
+    else:
+      step = int(resumed.state.step) if resumed else 0
+      check_metrics(workdir / METRICS_FILE, resume_step=step)
     # A resumed run reads them only to find out whether they have moved.
     has_moved = resumed and config.init_from != resumed.config.init_from
     is_there = os.path.isdir(config.init_from)
