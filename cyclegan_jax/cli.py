@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from cyclegan_jax.errors import ConfigError, UserError, one_line
+from cyclegan_jax.errors import ConfigError, UserError, one_line, printable
 from cyclegan_jax.signals import StoppedError, TerminatedError
 
 # Modules of cyclegan_jax.commands. Only the one that is called is imported, so
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
   except BrokenPipeError:  # nobody reads on, as after `| head -1`
     return 128 + _SIGPIPE
   except OSError as error:
-    if error.filename is not None:
+    if error.filename is not None:  # with --debug
       raise
     if isinstance(error, FileNotFoundError):
       reason = 'the current folder no longer exists: change to another'
@@ -95,6 +95,16 @@ def _run(argv: list[str], program: str) -> int:
         raise
       print(f'error: {error}', file=sys.stderr)
       return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+      if debug or error.filename is None:
+        raise
+      name = printable(str(error.filename))
+      print(
+        f'error: {name} cannot be used ({one_line(error)}): change that, or '
+        'give another path; --debug shows where',
+        file=sys.stderr,
+      )
+      return 1
     except StoppedError as stopped:
       print('stopped before the first step', file=sys.stderr)
       return 128 + stopped.signal

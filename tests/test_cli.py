@@ -317,6 +317,39 @@ def test_paths_that_no_command_takes(command, tmp_path, capsys):
 
 
 @pytest.mark.process
+@pytest.mark.skipif(
+  not shutil.which('setpriv') or not sys.platform.startswith('linux'),
+  reason='needs setpriv',
+)
+def test_a_folder_that_may_not_be_read(tmp_path):
+  closed = tmp_path / 'closed'
+  closed.mkdir(mode=0)
+  # Root, too, may not read it then.
+  user = ['setpriv', '--bounding-set=-all', '--inh-caps=-all']
+  user = user if os.geteuid() == 0 else []
+  for argv in (
+    ['train', '--config=closed'],
+    ['train', TINY, '--config.init_from=closed', '--workdir=run'],
+    ['translate', 'closed', 'x', '--to', 'y'],
+    ['evaluate', 'closed'],
+    ['compare', 'closed'],
+    ['import', 'x', '--to', 'closed'],
+  ):
+    done = subprocess.run(
+      [*user, sys.executable, '-m', 'cyclegan_jax', *argv],
+      env=os.environ | {'PYTHONPATH': str(ROOT)},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: ')
+    assert 'closed' in line
+  closed.chmod(0o700)
+  assert os.listdir(tmp_path) == ['closed']
+
+
+@pytest.mark.process
 @pytest.mark.parametrize('is_buffered', [True, False])
 @pytest.mark.parametrize('argv', [['train', '--help'], ['compare', '--help']])
 def test_nobody_reads_standard_output(argv, is_buffered):
