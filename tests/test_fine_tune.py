@@ -156,6 +156,7 @@ def test_a_source_that_changed_before_the_first_checkpoint(
   tuned = tuned.replace(init_from=str(moved))
   train(tuned, tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints')
+  (tmp_path / 'run' / 'metrics.jsonl').unlink()
   shutil.rmtree(moved / 'checkpoints' / '4')
   with pytest.raises(ConfigError, match='config.init_sha256'):
     train(tuned, tmp_path / 'run')

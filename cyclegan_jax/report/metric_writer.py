@@ -150,12 +150,16 @@ class MetricWriter:
     self._unwritten = b''
 
 
-def check_metrics(path: Path, *, resume_step: int) -> None:
-  """Checks that a MetricWriter can continue a metrics.jsonl after a step.
+def check_metrics(workdir: Path, *, resume_step: int) -> None:
+  """Checks that a MetricWriter can continue the files of a run after a step.
 
   Raises:
-    WorkdirError: it cannot be opened, or a record up to the step is damaged.
+    WorkdirError: a file cannot be opened, or a record up to the step is
+      damaged.
   """
+  path, events = workdir / METRICS_FILE, workdir / TENSORBOARD_FOLDER
+  if events.exists() and not events.is_dir():
+    raise WorkdirError(f'{events} is a file, but a folder is needed: move it')
   try:
     with path.open('r+b') as file:
       data = file.read()
