@@ -117,7 +117,7 @@ def test_an_exported_folder_translates_as_its_run(exported, run):
 def test_a_run_that_was_exported_into_its_own_folder(run, tmp_path):
   own = tmp_path / 'run'
   shutil.copytree(run, own)
-  assert export(own, own) == 0
+  assert export(own, own, '--overwrite') == 0
   assert checkpoint.load(own).path == own / 'checkpoints' / '0'
 
 
