@@ -403,6 +403,11 @@ def test_streams_on_a_full_disk(trained_run, tmp_path):
   done = redirected('2>/dev/full', *words)
   assert done.stdout.endswith(': 1 made\n')
   assert done.returncode == 0
+  words = ['evaluate', trained_run, '--features', 'none', '--to', 'x.json']
+  done = redirected('>/dev/full', *words)
+  assert done.returncode == 1
+  assert done.stderr.splitlines()[-1].startswith('error: ')
+  assert (tmp_path / 'x.json').exists()
 
 
 @pytest.mark.process
