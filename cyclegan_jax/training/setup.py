@@ -25,11 +25,7 @@ from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
 from cyclegan_jax.errors import DataError, WorkdirError
 from cyclegan_jax.metrics.goals import check_best_metric
-from cyclegan_jax.report.metric_writer import (
-  METRICS_FILE,
-  check_metrics,
-  read_metrics,
-)
+from cyclegan_jax.report.metric_writer import METRICS_FILE, check_metrics
 from cyclegan_jax.report.run_page import PAGE_FILE
 from cyclegan_jax.state import (
   TrainState,
@@ -203,11 +199,10 @@ def _check_no_lost_checkpoints(workdir: pathlib.Path) -> None:
     WorkdirError: there are records of it.
   """
   path = workdir / METRICS_FILE
-  if records := read_metrics(path):
+  if path.exists() and path.stat().st_size:
     raise WorkdirError(
-      f'{path} has records up to step {records[-1]["step"]:,}, but '
-      f'{workdir / "checkpoints"} has no checkpoint to resume from: restore '
-      'them, pass another --workdir, or move the file away to start anew'
+      f'{path} has records, but {workdir / "checkpoints"} has no checkpoint to '
+      'resume from: restore it, pass another --workdir, or move the file away to start anew'
     )
 
 
