@@ -202,7 +202,8 @@ def _check_no_lost_checkpoints(workdir: pathlib.Path) -> None:
   if path.exists() and path.stat().st_size:
     raise WorkdirError(
       f'{path} has records, but {workdir / "checkpoints"} has no checkpoint to '
-      'resume from: restore it, pass another --workdir, or move the file away to start anew'
+      'resume from: restore it, pass another --workdir, or move the file away '
+      'to start anew'
     )
 
 
