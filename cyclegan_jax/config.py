@@ -995,7 +995,9 @@ class Config(Section):
           f'config.diff_augment={self.diff_augment!r} has {name!r}: give some '
           f"of {', '.join(AUGMENTATIONS)} with commas between, or '' for none"
         )
-    _check_sizes(self)
+    _check_load_size(self)
+    if not self.init_from:  # else the networks' options are not final
+      check_sizes(self)
 
   def channels(self, domain: str) -> int:
     """Channels of the images of domain 'a' or 'b'."""
@@ -1016,14 +1018,25 @@ class Config(Section):
     return dataclasses.replace(self, **changes)
 
 
-def _check_sizes(config: Config) -> None:
-  """Raises ConfigError where image size, crop and networks don't fit."""
-  data, gen = config.data, config.generator
+def _check_load_size(config: Config) -> None:
+  data = config.data
   if data.preprocess != 'crop' and data.size_before_crop < data.size:
     raise ConfigError(
       f'config.data.load_size={data.load_size} is smaller than the crop '
       f'config.data.size={data.size}: raise one or lower the other'
     )
+
+
+def check_sizes(config: Config) -> None:
+  """Checks that the networks take images of config.data.size.
+
+  A config checks itself, unless it has init_from: a run takes the options of
+  the networks from there, and then calls this.
+
+  Raises:
+    ConfigError: they do not.
+  """
+  data, gen = config.data, config.generator
   multiple = size_multiple(gen)
   if gen.name == 'vit_unet' and 8 * gen.filters % gen.heads:
     raise ConfigError(
@@ -1244,10 +1257,13 @@ def expand_path(text: str) -> str:
   """Replaces '~' and environment variables in a path.
 
   Shells leave both alone in a quoted path, and '~' also in --workdir=~/run.
-  What exists by the name as it is stays: shells pass such names, too.
+  What exists by the name as it is stays: shells pass such names, too. So a
+  folder with a '$' in its name can be used once it exists, and also what is
+  to be written into it.
 
   Raises:
-    ValueError: it is a URL, which would become a folder of that name.
+    ValueError: it is a URL, which would become a folder of that name; or it
+      names a variable that is not set, or a user that does not exist.
   """
   # One letter is a drive of Windows; pathlib makes one slash of two.
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
@@ -1258,7 +1274,30 @@ def expand_path(text: str) -> str:
     )
   if os.path.lexists(text):
     return text
-  return os.path.expandvars(os.path.expanduser(text))
+  expanded = os.path.expandvars(os.path.expanduser(text))
+  for found in re.finditer(r'\$(\w+|\{[^}]*\})', text, re.ASCII):
+    name = found[1].strip('{}')
+    if name not in os.environ and not _is_in_existing(found[0], expanded):
+      raise ValueError(
+        f'{text!r}: the environment variable {name or found[0]!r} is not set: '
+        'set it, or give the path without it'
+      )
+  if text.startswith('~') and expanded.startswith('~'):
+    user = re.split(r'[/\\]', text)[0]
+    if not _is_in_existing(user, expanded):
+      raise ValueError(
+        f'{text!r}: {user} is the home folder of no user: give another path, '
+        f'or ./{user} for a folder of that name'
+      )
+  if text and not expanded:
+    raise ValueError(f'{text!r} is empty: set the variable, or give a path')
+  return expanded
+
+
+def _is_in_existing(part: str, path: str) -> bool:
+  """Whether the first name in a path with this part is of an existing file."""
+  before, _, after = path.partition(part)
+  return os.path.lexists(before + part + re.split(r'[/\\]', after)[0])
 
 
 def source_options() -> tuple[str, ...]:
