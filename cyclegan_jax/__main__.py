@@ -23,7 +23,8 @@ def run(*command: str, program: str = '') -> NoReturn:
   if cli.load_command(argv):  # imports JAX, which takes seconds
     from cyclegan_jax.storage.cache import keep_compiled_programs
 
-    keep_compiled_programs()
+    with cli.log_to_stderr():
+      keep_compiled_programs()
   signals.raise_on_signals()
   _keep_on_without_messages()
   try:

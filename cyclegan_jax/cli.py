@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from cyclegan_jax.errors import ConfigError, UserError, one_line
+from cyclegan_jax.errors import ConfigError, UserError, one_line, printable
 from cyclegan_jax.signals import StoppedError, TerminatedError
 from cyclegan_jax.version import __version__
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None, *, program: str = '') -> int:
   except BrokenPipeError:  # nobody reads on, as after `| head -1`
     return 128 + _SIGPIPE
   except OSError as error:
-    if error.filename is not None:
+    if error.filename is not None:  # with --debug
       raise
     if isinstance(error, FileNotFoundError):
       reason = 'the current folder no longer exists: change to another'
@@ -87,7 +87,7 @@ def _run(argv: list[str], program: str) -> int:
     print(f'error: {argv[0]!r} is not a command\n\n{USAGE}', file=sys.stderr)
     return 2
   debug = not {'--debug', '-debug', '--debug=true'}.isdisjoint(argv)
-  with _log_to_stderr():
+  with log_to_stderr():
     try:
       return command.run(argv[1:], program or f'cyclegan {argv[0]}')
     except UserError as error:
@@ -95,6 +95,16 @@ def _run(argv: list[str], program: str) -> int:
         raise
       print(f'error: {error}', file=sys.stderr)
       return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+      if debug or error.filename is None:
+        raise
+      name = printable(str(error.filename))
+      print(
+        f'error: {name} cannot be used ({one_line(error)}): change that, or '
+        'give another path; --debug shows where',
+        file=sys.stderr,
+      )
+      return 1
     except StoppedError as stopped:
       print('stopped before the first step', file=sys.stderr)
       return 128 + stopped.signal
@@ -131,7 +141,7 @@ class _StderrHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def _log_to_stderr() -> Iterator[None]:
+def log_to_stderr() -> Iterator[None]:
   """Replaces the handlers of the root logger, which Orbax sets up."""
   root, pillow = logging.getLogger(), logging.getLogger('PIL')
   handlers, root.handlers = root.handlers, [_StderrHandler(logging.WARNING)]
@@ -141,6 +151,8 @@ def _log_to_stderr() -> Iterator[None]:
   try:
     with warnings.catch_warnings():
       warnings.filterwarnings('ignore', module=r'PIL\.')
+      # It compiles instead; a folder that cannot be used is reported before.
+      warnings.filterwarnings('ignore', '.*persistent compilation cache entry')
       yield
   finally:
     root.handlers = handlers

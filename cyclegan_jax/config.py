@@ -134,6 +134,7 @@ WINDOWS = {
 }
 # How the values of image files are stored.
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')
+DICOM_CODE = re.compile('[A-Z0-9_]{1,16}')
 _MAX_NAME = 40  # characters of a domain's name
 
 
@@ -282,6 +283,24 @@ class DataConfig(Section):
   window_b: str = option(
     'none', 'sets low_b and high_b, likewise', choices=('none', *WINDOWS)
   )
+  modality_a: str = option(
+    '',
+    "modality of DICOM translations into a, such as MR; '' is that of a's "
+    'DICOM training files if all are of one, CT with a window, else OT (other)',
+    may_change=True,
+  )
+  modality_b: str = option(
+    '', 'modality of DICOM translations into b, likewise', may_change=True
+  )
+  rescale_type_a: str = option(
+    '',
+    "units that DICOM translations into a name; '' is those of a's DICOM "
+    'training files if all are of one, HU with a window, else US (unspecified)',
+    may_change=True,
+  )
+  rescale_type_b: str = option(
+    '', 'units that DICOM translations into b name, likewise', may_change=True
+  )
   pages: str = option(
     'first',
     'pages of a TIFF file: the first, or all of its size, each as an image of '
@@ -319,7 +338,8 @@ class DataConfig(Section):
   )
   max_corrupt: int = option(
     10,
-    'unreadable images that are skipped before the run ends',
+    'unreadable images that are skipped before the run ends; a volume counts '
+    'once',
     low=0,
     may_change=True,
   )
@@ -354,6 +374,17 @@ class DataConfig(Section):
             f'to {WINDOWS[window][1]:g}, but config.data.low_{domain}={low:g} '
             f'and config.data.high_{domain}={high:g}: set the window, or low '
             'and high'
+          )
+        for name, code in (('modality', 'CT'), ('rescale_type', 'HU')):
+          if not getattr(self, f'{name}_{domain}'):
+            object.__setattr__(self, f'{name}_{domain}', code)
+      for name in (f'modality_{domain}', f'rescale_type_{domain}'):
+        if getattr(self, name) and not DICOM_CODE.fullmatch(
+          getattr(self, name)
+        ):
+          raise ConfigError(
+            f'config.data.{name}={getattr(self, name)!r} is no code of DICOM: '
+            'give up to 16 capital letters, digits and underscores'
           )
       if low > high or low == high != 0:
         raise ConfigError(
@@ -964,7 +995,9 @@ class Config(Section):
           f'config.diff_augment={self.diff_augment!r} has {name!r}: give some '
           f"of {', '.join(AUGMENTATIONS)} with commas between, or '' for none"
         )
-    _check_sizes(self)
+    _check_load_size(self)
+    if not self.init_from:  # else the networks' options are not final
+      check_sizes(self)
 
   def channels(self, domain: str) -> int:
     """Channels of the images of domain 'a' or 'b'."""
@@ -985,14 +1018,25 @@ class Config(Section):
     return dataclasses.replace(self, **changes)
 
 
-def _check_sizes(config: Config) -> None:
-  """Raises ConfigError where image size, crop and networks don't fit."""
-  data, gen = config.data, config.generator
+def _check_load_size(config: Config) -> None:
+  data = config.data
   if data.preprocess != 'crop' and data.size_before_crop < data.size:
     raise ConfigError(
       f'config.data.load_size={data.load_size} is smaller than the crop '
       f'config.data.size={data.size}: raise one or lower the other'
     )
+
+
+def check_sizes(config: Config) -> None:
+  """Checks that the networks take images of config.data.size.
+
+  A config checks itself, unless it has init_from: a run takes the options of
+  the networks from there, and then calls this.
+
+  Raises:
+    ConfigError: they do not.
+  """
+  data, gen = config.data, config.generator
   multiple = size_multiple(gen)
   if gen.name == 'vit_unet' and 8 * gen.filters % gen.heads:
     raise ConfigError(
@@ -1213,10 +1257,13 @@ def expand_path(text: str) -> str:
   """Replaces '~' and environment variables in a path.
 
   Shells leave both alone in a quoted path, and '~' also in --workdir=~/run.
-  What exists by the name as it is stays: shells pass such names, too.
+  What exists by the name as it is stays: shells pass such names, too. So a
+  folder with a '$' in its name can be used once it exists, and also what is
+  to be written into it.
 
   Raises:
-    ValueError: it is a URL, which would become a folder of that name.
+    ValueError: it is a URL, which would become a folder of that name; or it
+      names a variable that is not set, or a user that does not exist.
   """
   # One letter is a drive of Windows; pathlib makes one slash of two.
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
@@ -1227,7 +1274,30 @@ def expand_path(text: str) -> str:
     )
   if os.path.lexists(text):
     return text
-  return os.path.expandvars(os.path.expanduser(text))
+  expanded = os.path.expandvars(os.path.expanduser(text))
+  for found in re.finditer(r'\$(\w+|\{[^}]*\})', text, re.ASCII):
+    name = found[1].strip('{}')
+    if name not in os.environ and not _is_in_existing(found[0], expanded):
+      raise ValueError(
+        f'{text!r}: the environment variable {name or found[0]!r} is not set: '
+        'set it, or give the path without it'
+      )
+  if text.startswith('~') and expanded.startswith('~'):
+    user = re.split(r'[/\\]', text)[0]
+    if not _is_in_existing(user, expanded):
+      raise ValueError(
+        f'{text!r}: {user} is the home folder of no user: give another path, '
+        f'or ./{user} for a folder of that name'
+      )
+  if text and not expanded:
+    raise ValueError(f'{text!r} is empty: set the variable, or give a path')
+  return expanded
+
+
+def _is_in_existing(part: str, path: str) -> bool:
+  """Whether the first name in a path with this part is of an existing file."""
+  before, _, after = path.partition(part)
+  return os.path.lexists(before + part + re.split(r'[/\\]', after)[0])
 
 
 def source_options() -> tuple[str, ...]:

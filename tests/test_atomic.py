@@ -93,14 +93,14 @@ def test_files_of_killed_processes_are_removed_after_an_hour(tmp_path):
   inner.mkdir()
   (tmp_path / 'c.tmp').touch()  # a file of the user
   for folder in (tmp_path, inner):
-    for name in ('.01234567.tmp', '.89abcdef.tmp'):
+    for name in ('.0123456701234567.tmp', '.89abcdef89abcdef.tmp'):
       (folder / name).touch()
     old = time.time() - 3700
-    os.utime(folder / '.01234567.tmp', (old, old))
+    os.utime(folder / '.0123456701234567.tmp', (old, old))
   os.utime(tmp_path / 'c.tmp', (old, old))
   remove_abandoned(tmp_path)
-  assert names_in(inner) == ['.89abcdef.tmp']
-  assert names_in(tmp_path) == ['.89abcdef.tmp', 'c.tmp', 'inner']
+  assert names_in(inner) == ['.89abcdef89abcdef.tmp']
+  assert names_in(tmp_path) == ['.89abcdef89abcdef.tmp', 'c.tmp', 'inner']
   remove_abandoned(tmp_path, seconds=0)
   assert names_in(inner) == []
   assert names_in(tmp_path) == ['c.tmp', 'inner']

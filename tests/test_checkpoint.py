@@ -380,7 +380,6 @@ def test_commands_report_a_newer_format_first(folder, tmp_path, capsys):
     assert cli.main(argv) == 1
     error = capsys.readouterr().err
     assert f'{folder / "2"} has format {NEWER}' in error.splitlines()[-1]
-  (tmp_path / 'lock').unlink()  # of `train`
   assert list_files(tmp_path) == before
   # A comparison shows what it can, and names the run that it cannot read.
   assert cli.main(['compare', run, '--to', str(tmp_path / 'page.html')]) == 1

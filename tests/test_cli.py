@@ -305,7 +305,7 @@ def test_a_platform_that_is_missing(command, trained_run, tmp_path):
 @pytest.mark.process
 @pytest.mark.parametrize('command', list(cli.COMMANDS))
 def test_paths_that_no_command_takes(command, tmp_path, capsys):
-  for path in ('gs://bucket/x', 'x' * 300):
+  for path in ('gs://bucket/x', 'x' * 300, '$NO_SUCH/x', '~no_such_user/x'):
     if command == 'train':
       arguments = [f'--workdir={path}']
     else:
@@ -314,6 +314,39 @@ def test_paths_that_no_command_takes(command, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert path[:20] in line
   assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.process
+@pytest.mark.skipif(
+  not shutil.which('setpriv') or not sys.platform.startswith('linux'),
+  reason='needs setpriv',
+)
+def test_a_folder_that_may_not_be_read(tmp_path):
+  closed = tmp_path / 'closed'
+  closed.mkdir(mode=0)
+  # Root, too, may not read it then.
+  user = ['setpriv', '--bounding-set=-all', '--inh-caps=-all']
+  user = user if os.geteuid() == 0 else []
+  for argv in (
+    ['train', '--config=closed'],
+    ['train', TINY, '--config.init_from=closed', '--workdir=run'],
+    ['translate', 'closed', 'x', '--to', 'y'],
+    ['evaluate', 'closed'],
+    ['compare', 'closed'],
+    ['import', 'x', '--to', 'closed'],
+  ):
+    done = subprocess.run(
+      [*user, sys.executable, '-m', 'cyclegan_jax', *argv],
+      env=os.environ | {'PYTHONPATH': str(ROOT)},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: ')
+    assert 'closed' in line
+  closed.chmod(0o700)
+  assert os.listdir(tmp_path) == ['closed']
 
 
 @pytest.mark.process
@@ -370,6 +403,11 @@ def test_streams_on_a_full_disk(trained_run, tmp_path):
   done = redirected('2>/dev/full', *words)
   assert done.stdout.endswith(': 1 made\n')
   assert done.returncode == 0
+  words = ['evaluate', trained_run, '--features', 'none', '--to', 'x.json']
+  done = redirected('>/dev/full', *words)
+  assert done.returncode == 1
+  assert done.stderr.splitlines()[-1].startswith('error: ')
+  assert (tmp_path / 'x.json').exists()
 
 
 @pytest.mark.process

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cyclegan_jax as cg
+from cyclegan_jax.commands.train_flags import parse_train_flags
 from cyclegan_jax.config import from_config_dict
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.optimizers import learning_rate_schedule, make_optimizer
@@ -155,6 +156,7 @@ def test_a_source_that_changed_before_the_first_checkpoint(
   tuned = tuned.replace(init_from=str(moved))
   train(tuned, tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints')
+  (tmp_path / 'run' / 'metrics.jsonl').unlink()
   shutil.rmtree(moved / 'checkpoints' / '4')
   with pytest.raises(ConfigError, match='config.init_sha256'):
     train(tuned, tmp_path / 'run')
@@ -230,6 +232,25 @@ def test_the_options_of_the_networks_are_taken_from_the_source(
     with pytest.raises(ConfigError, match='does not fit') as caught:
       read_networks(other, explicit=[f'config.{option}'])
     assert f'config.{option}' in str(caught.value)
+
+
+def test_a_size_that_only_the_source_s_networks_take(tuned, tmp_path):
+  flags = [f'--config={ROOT}/configs/folder.py', '--config.data.load_size=0']
+  flags += ['--config.data.name=embedded', '--config.num_devices=1']
+  size = tuned.data.size
+  with pytest.raises(ConfigError, match=r'config\.data\.size'):
+    parse_train_flags([*flags, f'--config.data.size={size}'])
+  flags += [f'--config.init_from={tuned.init_from}']
+  parsed = parse_train_flags([*flags, f'--config.data.size={size}'])
+  networks = read_networks(parsed.config, explicit=parsed.explicit)
+  assert networks.config.data.size == size
+  assert networks.config.discriminator.layers == tuned.discriminator.layers
+  # What the final networks do not take is refused, by all ways.
+  parsed = parse_train_flags([*flags, f'--config.data.size={size + 1}'])
+  for explicit in (parsed.explicit, None):
+    with pytest.raises(ConfigError, match=r'config\.data\.size'):
+      train(parsed.config, tmp_path / 'run', explicit=explicit)
+  assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow

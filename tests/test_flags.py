@@ -16,6 +16,8 @@ from cyclegan_jax.config import (
   _OTHER_NAMES,
   FORMER_NAMES,
   Config,
+  DataConfig,
+  expand_paths,
   from_config_dict,
   option_paths,
 )
@@ -141,6 +143,46 @@ def test_home_and_variables_in_paths(tmp_path, monkeypatch):
     assert local_path(name) == pathlib.Path(name)
   with pytest.raises(argparse.ArgumentTypeError, match='empty'):
     local_path('')
+
+
+@pytest.mark.parametrize(
+  ('path', 'name'),
+  [
+    ('$NO_SUCH', 'NO_SUCH'),
+    ('$NO_SUCH/x', 'NO_SUCH'),
+    ('a/${NO_SUCH}/x', 'NO_SUCH'),
+    ('$SET/run$NO_SUCH', 'NO_SUCH'),
+    ('${}/x', '${}'),
+    ('~no_such_user/x', '~no_such_user'),
+    ('$EMPTY', '$EMPTY'),
+  ],
+)
+def test_variables_and_users_that_do_not_exist(
+  path, name, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('SET', str(tmp_path))
+  monkeypatch.setenv('EMPTY', '')
+  for option in ('--workdir', '--config', '--plugin'):
+    with pytest.raises(ConfigError) as caught:
+      parse_train_flags([f'{option}={path}'])
+    assert option in str(caught.value)
+    assert name in str(caught.value)
+  with pytest.raises(ConfigError, match='config.data.path') as caught:
+    expand_paths(Config(data=DataConfig(name='folder', path=path)))
+  assert name in str(caught.value)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('folder', ['$NO_SUCH', 'a${NO_SUCH}b', '~no_such'])
+def test_folders_named_like_a_variable_or_a_user(folder, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('SET', str(tmp_path))
+  pathlib.Path(folder).mkdir()
+  for path in (folder, f'{folder}/new', f'{folder}/*.png'):
+    assert local_path(path) == pathlib.Path(path)
+  assert local_path(f'$SET/{folder}/new') == tmp_path / folder / 'new'
+  assert local_path('./~no_such_user') == pathlib.Path('~no_such_user')
 
 
 @pytest.mark.parametrize(

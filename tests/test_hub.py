@@ -124,6 +124,13 @@ def test_an_exported_folder_translates_as_its_run(exported, run):
   assert loaded.discriminators == ()
 
 
+def test_a_run_that_was_exported_into_its_own_folder(run, tmp_path):
+  own = tmp_path / 'run'
+  shutil.copytree(run, own)
+  assert export(own, own, '--overwrite') == 0
+  assert checkpoint.load(own).path == own / 'checkpoints' / '0'
+
+
 def test_the_model_card(exported):
   text = (exported / 'README.md').read_text(encoding='utf-8')
   card = huggingface_hub.ModelCard(text)  # reads the front matter as YAML

@@ -146,8 +146,10 @@ def test_gray_of_16_bits():
 def test_alpha_that_is_not_asked_for_is_laid_onto_white():
   pixels = np.array([[[1000, 2000, 3000, 0], [1000, 2000, 3000, 65535]]])
   data = imagecodecs.png_encode(pixels.astype(np.uint16))
-  got = decode_opaque(io.BytesIO(data), 'x', channels=3, max_pixels=100)
-  np.testing.assert_array_equal(got, [[[65535] * 3, [1000, 2000, 3000]]])
+  decoded = decode_opaque(io.BytesIO(data), 'x', channels=3, max_pixels=100)
+  np.testing.assert_array_equal(
+    decoded.pixels, [[[65535] * 3, [1000, 2000, 3000]]]
+  )
 
 
 def test_a_photograph_has_no_five_channels():

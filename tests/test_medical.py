@@ -1,5 +1,6 @@
 """Folders of DICOM files, of NIfTI volumes and of TIFF stacks."""
 
+import dataclasses
 import gzip
 import os
 import pathlib
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 
+import jax
 import nibabel
 import nibabel.testing
 import numpy as np
@@ -20,10 +22,13 @@ from cyclegan_jax.config import Config, DataConfig, from_config_dict
 from cyclegan_jax.data.file_images import images_of_files
 from cyclegan_jax.data.folder_source import open_folder
 from cyclegan_jax.data.image_list import Images
+from cyclegan_jax.data.loader import Decoder
 from cyclegan_jax.data.pairs import match_names
-from cyclegan_jax.data.ranges import resolve_values
-from cyclegan_jax.errors import ConfigError, ImageError
+from cyclegan_jax.data.ranges import resolve_values, with_values
+from cyclegan_jax.errors import ConfigError, DataError, ImageError
 from cyclegan_jax.media.listing import list_images
+from cyclegan_jax.state import create_train_state
+from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.training.train import train
 from cyclegan_jax.translate.files import Outcome, translate_files
 from cyclegan_jax.translate.options import Options
@@ -228,13 +233,45 @@ def test_truncated_and_foreign_files_are_errors(tmp_path: pathlib.Path) -> None:
   write_ct(tmp_path / 'd.nii')
   whole = (tmp_path / 'd.nii').read_bytes()
   (tmp_path / 'd.nii').write_bytes(whole[:-100])
+  write_ct(tmp_path / 'e.nii.gz')
+  packed = bytearray((tmp_path / 'e.nii.gz').read_bytes())
+  packed[-6] ^= 255  # the checksum
+  (tmp_path / 'e.nii.gz').write_bytes(packed)
   paths = sorted(tmp_path.iterdir())
   images = images_of(dicom('MR_truncated.dcm'), *paths)
-  assert len(images) == 1 + 3 + 5  # the volume's header is whole
+  assert len(images) == 1 + 3 + 5 + 5  # the headers of volumes are whole
   for index in range(len(images)):
     with pytest.raises(ImageError) as error:
       stored(images, index)
     assert '\n' not in str(error.value)
+
+
+def test_damaged_volume_counts_once(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  for domain in ('A', 'B'):
+    (tmp_path / f'train{domain}').mkdir()
+    for name in ('x', 'y', 'z'):
+      write_mr(tmp_path / f'train{domain}' / f'{name}.nii.gz')
+  for name in ('x', 'y'):
+    damaged = tmp_path / 'trainA' / f'{name}.nii.gz'
+    damaged.write_bytes(damaged.read_bytes()[:500])
+  data = tiny(tmp_path, max_corrupt=2).data
+  images = open_folder(data)
+  data = resolve_values(data, images)
+  decoder = Decoder(data, with_values(images, data))
+  caplog.clear()
+  for position in range(15):
+    decoder.submit('a', position, 0)
+  messages = sorted(caplog.messages)
+  assert len(messages) == 2
+  assert all(
+    f'{name}.nii.gz' in m for name, m in zip('xy', messages, strict=True)
+  )
+  data = dataclasses.replace(data, max_corrupt=1)
+  decoder = Decoder(data, with_values(images, data))
+  with pytest.raises(DataError, match='max_corrupt'):
+    [decoder.submit('a', position, 0) for position in range(15)]
 
 
 def test_size_is_limited() -> None:
@@ -576,6 +613,33 @@ def test_refusals_name_what_helps(
   assert report.name in outcome.failed[0]
 
 
+def test_damaged_files_are_named_and_the_rest_goes_on(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  good = ['MR_small.dcm', 'SC_rgb_rle_2frame.dcm', 'rtdose.dcm']
+  bad = [
+    *('MR_truncated.dcm', 'SC_rgb_jls_lossy_line.dcm', 'no_meta.dcm'),
+    *('badVR.dcm', 'JPEG-lossy.dcm'),
+  ]
+  for name in good + bad:
+    shutil.copy(dicom(name), folder)
+  for name in ('anatomical.nii', 'example4d.nii.gz'):
+    shutil.copy(volume(name), folder)
+    good.append(name)
+  packed = (folder / 'example4d.nii.gz').read_bytes()
+  (folder / 'example4d.nii.gz').write_bytes(packed[: len(packed) // 2])
+  bad.append(good.pop())
+  outcome = translate(runs, folder, to=tmp_path / 'out')
+  assert outcome.num_made == len(good)
+  assert len(outcome.failed) == len(bad)
+  for name in bad:
+    (message,) = (each for each in outcome.failed if name in each)
+    assert '\n' not in message
+  assert all((tmp_path / 'out' / name).exists() for name in good)
+
+
 def test_samples_keep_the_whole_ending(tmp_path: pathlib.Path) -> None:
   from cyclegan_jax.translate.plan import make_plan
 
@@ -603,3 +667,264 @@ def test_stack_to_stack(tmp_path: pathlib.Path) -> None:
   stack = tifffile.imread(tmp_path / 'out' / 's.tif')
   assert stack.shape == (3, 20, 24)
   assert stack.dtype == np.uint8
+
+
+# Pixels without data
+
+
+def save_run(
+  folder: pathlib.Path, a: pathlib.Path, b: pathlib.Path, **data: object
+) -> DataConfig:
+  """Saves untrained networks for two files as `run`; returns their options."""
+  for domain, path in (('A', a), ('B', b)):
+    (folder / f'train{domain}').mkdir()
+    shutil.copy(path, folder / f'train{domain}')
+  config = tiny(folder, **{'window_a': 'none', **data})
+  resolved = resolve_values(config.data, open_folder(config.data))
+  config = dataclasses.replace(config, data=resolved)
+  with checkpoint.Saver(folder / 'run' / 'checkpoints', config) as saver:
+    saver.save(create_train_state(config, jax.random.key(0)))
+  return resolved
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'nodata', 'size'),
+  [
+    ('float32', '-9999', None),
+    ('float32', '-9999', (12, 0)),
+    ('float32', '', None),
+    ('int16', '-32768', None),
+    ('uint16', '0', (12, 0)),
+  ],
+)
+def test_pages_keep_pixels_without_data(
+  tmp_path: pathlib.Path,
+  dtype: str,
+  nodata: str,
+  size: tuple[int, int] | None,
+) -> None:
+  rng = np.random.default_rng(0)
+  pages = rng.integers(1, 1000, (3, 20, 24)).astype(dtype)
+  missing = np.zeros(pages.shape, bool)
+  for number in range(3):
+    missing[number, number * 6 : number * 6 + 6, :8] = True
+  low, high = pages[~missing].min(), pages[~missing].max()
+  mark = np.array(float(nodata or 'nan')).astype(dtype)
+  pages[missing] = mark
+  tags = [(42113, 's', 0, nodata, True)] if nodata else []
+  path = tmp_path / 's.tif'
+  # tifffile gives the tag to the first page only, GDAL to all.
+  tifffile.imwrite(path, pages, photometric='minisblack', extratags=tags)
+  resolved = save_run(tmp_path, path, path, pages='all')
+  if dtype != 'uint16':
+    assert (resolved.low_a, resolved.high_a) == (low, high)
+  outcome = translate(tmp_path, path, to=tmp_path / 'out', size=size)
+  assert not outcome.failed
+  with tifffile.TiffFile(tmp_path / 'out' / 's.tif') as file:
+    for page in file.pages:
+      assert page.tags.valueof(42113, default='') == nodata
+    made = np.stack([page.asarray() for page in file.pages])
+  assert made.dtype == dtype
+  if size:
+    missing = missing[:, 1::2, 1::2]
+  is_marked = np.isnan(made) if np.isnan(mark) else made == mark
+  if dtype == 'uint16':  # in which 0 is a value, too
+    assert is_marked[missing].all()
+  else:
+    np.testing.assert_array_equal(is_marked, missing)
+
+
+@pytest.mark.parametrize('dtype', ['int16', 'uint16'])
+def test_empty_pages_are_not_measured(
+  tmp_path: pathlib.Path, dtype: str, caplog: pytest.LogCaptureFixture
+) -> None:
+  pages = np.full((2, 20, 24), 999, dtype)
+  pages[0] = np.arange(100, 124)
+  tags = [(42113, 's', 0, '999', True)]
+  path = tmp_path / 's.tif'
+  tifffile.imwrite(path, pages, photometric='minisblack', extratags=tags)
+  images = images_of(path, pages='all')
+  config = DataConfig(name='folder', channels_a=1, channels_b=1, pages='all')
+  both = {'train_a': images, 'train_b': images}
+  resolved = resolve_values(config, both)
+  if dtype == 'int16':
+    assert (resolved.low_a, resolved.high_a) == (100, 123)
+  else:  # of its full range, of which a warning says what is used
+    assert 'from 100 to 123' in caplog.text
+  caplog.clear()
+  limits = {'low_a': 100.0, 'high_a': 123.0, 'low_b': 100.0, 'high_b': 123.0}
+  resolve_values(dataclasses.replace(config, **limits), both)
+  assert not caplog.records
+
+
+@pytest.mark.parametrize('dtype_b', ['', 'int16'])
+def test_volume_keeps_nan(tmp_path: pathlib.Path, dtype_b: str) -> None:
+  rng = np.random.default_rng(0)
+  data = rng.uniform(-100, 900, (20, 24, 5)).astype(np.float32)
+  data[:4, 3:9, 1:] = np.nan
+  data[8, 8, 0] = np.inf
+  missing = ~np.isfinite(data)
+  nibabel.Nifti1Image(data, AFFINE).to_filename(tmp_path / 'a.nii.gz')
+  write_ct(tmp_path / 'b.nii')
+  resolved = save_run(
+    tmp_path, tmp_path / 'a.nii.gz', tmp_path / 'b.nii', dtype_b=dtype_b
+  )
+  assert resolved.low_a == data[~missing].min()
+  assert resolved.high_a == data[~missing].max()
+  source = tmp_path / 'a.nii.gz'
+  assert not translate(tmp_path, source, to=tmp_path / 'out').failed
+  result = nibabel.load(tmp_path / 'out' / 'a.nii.gz')
+  assert result.get_data_dtype() == np.float32
+  np.testing.assert_array_equal(np.isnan(result.get_fdata()), missing)
+  if not dtype_b:  # a TIFF stack of int16 has no mark for them
+    translate(tmp_path, source, to=tmp_path / 'tiff', file_format='tiff')
+    stack = tifffile.imread(tmp_path / 'tiff' / 'a.tif')
+    np.testing.assert_array_equal(np.isnan(stack), missing.T)
+
+
+def write_padded(path: pathlib.Path, kind: str) -> np.ndarray:
+  """Writes a padded CT slice; returns where it is padded."""
+  data = pydicom.dcmread(dicom('CT_small.dcm'))
+  pixels = data.pixel_array.copy()
+  missing = np.zeros(pixels.shape, bool)
+  missing[:30, 40:90] = True
+  pixels[missing] = -2000
+  data.PixelPaddingValue = -2000
+  if kind == 'range':
+    pixels[:10, 40:90] = -1500
+    data.add_new('PixelPaddingRangeLimit', 'SS', -1400)
+  elif kind == 'wrong sign':
+    data.add_new('PixelPaddingValue', 'US', 63536)
+  elif kind == 'bytes':
+    pixels = np.where(missing, 0, (pixels // 16).clip(1, 255)).astype(np.uint8)
+    data.PixelPaddingValue = 0
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    data.RescaleIntercept = 0
+  elif kind == 'frames':
+    pixels = np.stack([pixels, pixels])
+    data.NumberOfFrames = 2
+  data.PixelData = pixels.tobytes()
+  data.save_as(path)
+  return missing
+
+
+@pytest.mark.parametrize(
+  ('kind', 'target'),
+  [
+    ('value', {}),
+    ('value', {'dtype_b': 'int16'}),
+    ('value', {'dtype_b': 'int16', 'low_b': -32768.0, 'high_b': 99.0}),
+    ('value', {'dtype_b': 'uint8'}),
+    ('value', {'dtype_b': 'uint16'}),
+    ('range', {}),
+    ('wrong sign', {}),
+    ('bytes', {}),
+    ('frames', {}),
+  ],
+)
+def test_dicom_keeps_padding(
+  tmp_path: pathlib.Path, kind: str, target: dict[str, object]
+) -> None:
+  source = tmp_path / 'ct.dcm'
+  missing = write_padded(source, kind)
+  write_mr(tmp_path / 'b.nii')
+  resolved = save_run(tmp_path, source, tmp_path / 'b.nii', **target)
+  if kind != 'bytes':
+    pixels = pydicom.dcmread(dicom('CT_small.dcm')).pixel_array[~missing]
+    assert resolved.low_a == pixels.min() - 1024
+  assert not translate(tmp_path, source, to=tmp_path / 'out').failed
+  result = pydicom.dcmread(tmp_path / 'out' / 'ct.dcm')
+  assert 'PixelPaddingRangeLimit' not in result
+  pixels = np.broadcast_to(missing, result.pixel_array.shape)
+  np.testing.assert_array_equal(
+    result.pixel_array == result.PixelPaddingValue, pixels
+  )
+  values = pydicom.pixels.apply_rescale(result.pixel_array, result)
+  known = values[~pixels]
+  assert round(resolved.low_b) - 0.01 <= known.min() < known.max()
+  assert known.max() <= round(resolved.high_b)
+  # As it is read again.
+  images = images_of(tmp_path / 'out' / 'ct.dcm')
+  if not target:
+    np.testing.assert_array_equal(np.isnan(stored(images, 0))[..., 0], missing)
+
+
+def test_padding_is_not_marked_where_there_is_none(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  assert not translate(
+    runs, pathlib.Path(dicom('MR_small.dcm')), to=tmp_path
+  ).failed
+  assert 'PixelPaddingValue' not in pydicom.dcmread(tmp_path / 'MR_small.dcm')
+
+
+# Modality and units
+
+
+def test_codes_are_those_that_all_files_share(tmp_path: pathlib.Path) -> None:
+  ct, mr = dicom('CT_small.dcm'), dicom('MR_small.dcm')
+  assert images_of(ct, ct).modality == 'CT'
+  assert images_of(ct).rescale_type == 'HU'  # which DICOM takes for granted
+  assert images_of(mr, dicom('test-SR.dcm')).modality == 'MR'
+  assert images_of(mr).rescale_type == 'US'
+  both = images_of(ct, mr)
+  assert (both.modality, both.rescale_type) == ('', '')
+  data = pydicom.dcmread(ct)
+  data.Modality, data.RescaleType = 'c\u00e9', 'OD'
+  data.SpecificCharacterSet = 'ISO_IR 192'
+  data.save_as(tmp_path / 'x.dcm')
+  odd = images_of(tmp_path / 'x.dcm', volume('anatomical.nii'))
+  assert (odd.modality, odd.rescale_type) == ('', 'OD')
+
+
+@pytest.mark.parametrize('option', ['modality_a', 'rescale_type_b'])
+def test_codes_are_checked(option: str) -> None:
+  with pytest.raises(ConfigError, match=option):
+    DataConfig(**{option: 'mr'})
+  assert DataConfig(window_a='ct_soft').modality_a == 'CT'
+  assert DataConfig(window_a='ct_soft', modality_a='PT').modality_a == 'PT'
+
+
+def test_modality_is_the_targets(tmp_path: pathlib.Path) -> None:
+  ct, mr = (pathlib.Path(dicom(f'{name}_small.dcm')) for name in ('CT', 'MR'))
+  resolved = save_run(tmp_path, ct, mr, name_b='MR T1')
+  assert (resolved.modality_a, resolved.modality_b) == ('CT', 'MR')
+  for direction, source in (('ab', ct), ('ba', mr)):
+    to = tmp_path / direction
+    assert not translate(tmp_path, source, to=to, direction=direction).failed
+  to_mr = pydicom.dcmread(tmp_path / 'ab' / ct.name)
+  assert (to_mr.Modality, to_mr.RescaleType) == ('MR', 'US')
+  assert to_mr.SOPClassUID == pydicom.uid.MRImageStorage
+  assert to_mr.file_meta.MediaStorageSOPClassUID == to_mr.SOPClassUID
+  assert to_mr.SeriesDescription.endswith('(translated to MR T1)')
+  to_ct = pydicom.dcmread(tmp_path / 'ba' / mr.name)
+  assert (to_ct.Modality, to_ct.RescaleType) == ('CT', 'HU')
+  assert to_ct.SOPClassUID == pydicom.uid.CTImageStorage
+  (reference,) = to_ct.SourceImageSequence
+  assert reference.ReferencedSOPClassUID == pydicom.uid.MRImageStorage
+
+
+def test_modality_that_is_not_known(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  names = ('CT_small.dcm', 'rtdose_rle.dcm')
+  sources = [pathlib.Path(dicom(name)) for name in names]
+  assert not translate(runs, *sources, to=tmp_path / 'b').failed
+  one, frames = (pydicom.dcmread(tmp_path / 'b' / name) for name in names)
+  for result in (one, frames):
+    assert (result.Modality, result.RescaleType) == ('OT', 'US')
+    assert result.ConversionType == 'SYN'
+    assert 'translated to b' in result.SeriesDescription
+  uid = pydicom.uid
+  assert one.SOPClassUID == uid.SecondaryCaptureImageStorage
+  assert (
+    frames.SOPClassUID
+    == uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+  )
+  # A window is one of Hounsfield units.
+  outcome = translate(runs, sources[0], to=tmp_path / 'a', direction='ba')
+  assert not outcome.failed
+  result = pydicom.dcmread(tmp_path / 'a' / names[0])
+  assert (result.Modality, result.RescaleType) == ('CT', 'HU')
+  assert result.SOPClassUID == uid.CTImageStorage

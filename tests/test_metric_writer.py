@@ -13,7 +13,11 @@ import jax.numpy as jnp
 import pytest
 
 from cyclegan_jax.errors import WorkdirError
-from cyclegan_jax.report.metric_writer import MetricWriter, read_metrics
+from cyclegan_jax.report.metric_writer import (
+  MetricWriter,
+  check_metrics,
+  read_metrics,
+)
 
 PNG = b'\x89PNG'
 
@@ -223,6 +227,50 @@ def test_a_damaged_line(tmp_path, line):
   path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
   with pytest.raises(WorkdirError, match=rf'^{path}, line 2 '):
     MetricWriter(tmp_path, resume_step=3)
+
+
+def damage(path, number, text):
+  lines = path.read_bytes().splitlines(keepends=True)
+  lines[number - 1] = text
+  path.write_bytes(b''.join(lines))
+
+
+def test_a_damaged_line_is_found_before_the_file_is_opened(tmp_path):
+  write_steps(tmp_path, [10, 20, 30])
+  path = tmp_path / 'metrics.jsonl'
+  check_metrics(tmp_path, resume_step=30)
+  for text in (b'oops\n', b'\0' * 20 + b'\n'):
+    damage(path, 2, text)
+    before = path.read_bytes()
+    with pytest.raises(WorkdirError, match=f'{path}, line 2 '):
+      check_metrics(tmp_path, resume_step=30)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  'tail',
+  [b'\0' * 20, b'\0' * 20 + b'\n', b'\0\0"a": 1}\n{"step": 30, "a": 1}\n'],
+)
+def test_a_power_failure_leaves_nuls_in_place_of_records(tail, tmp_path):
+  write_steps(tmp_path, [10, 20])
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes() + b'{"step": 22' + tail)
+  check_metrics(tmp_path, resume_step=20)
+  write_steps(tmp_path, [30], resume_step=20)
+  assert recorded_steps(tmp_path) == [10, 20, 30]
+
+
+def test_a_metrics_file_that_cannot_be_opened(tmp_path):
+  check_metrics(tmp_path, resume_step=1)  # there is none
+  (tmp_path / 'metrics.jsonl').mkdir()
+  with pytest.raises(WorkdirError, match=str(tmp_path / 'metrics.jsonl')):
+    check_metrics(tmp_path, resume_step=1)
+
+
+def test_a_file_in_the_place_of_tensorboard(tmp_path):
+  (tmp_path / 'tensorboard').touch()
+  with pytest.raises(WorkdirError, match=str(tmp_path / 'tensorboard')):
+    check_metrics(tmp_path, resume_step=0)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -339,6 +339,8 @@ def test_wrong_arguments(both, tmp_path):
     run_import(file, file, '--to', tmp_path, '--direction', 'ab')
   with pytest.raises(WorkdirError, match=r'is not empty.*--to'):
     run_import(file, '--to', both)
+  # What an interrupted import left is no reason.
+  (tmp_path / 'checkpoints' / '.0.tmp').mkdir(parents=True)
   with pytest.raises(WeightsError, match=r'G_A.pth .*--dropout'):
     run_import(file, '--to', tmp_path, '--dropout', '0.1')
   (tmp_path / 'map.json').write_text('[1]')

@@ -117,6 +117,31 @@ def test_options_are_compared_with_the_checkpoint_s_too(finished, tmp_path):
 
 
 @pytest.mark.slow
+def test_damaged_records_end_a_run_before_it_compiles(
+  finished, tmp_path, capsys
+):
+  config, workdir = copy_of(finished, tmp_path)
+  metrics = workdir / 'metrics.jsonl'
+  metrics.write_text(metrics.read_text().replace('{', '', 1))
+  with pytest.raises(WorkdirError, match=f'{metrics}, line 1 '):
+    train(config.replace(steps=10), workdir)
+  assert 'compiling' not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_whose_checkpoints_are_gone_is_not_trained_anew(
+  finished, tmp_path
+):
+  config, workdir = copy_of(finished, tmp_path)
+  before = (workdir / 'metrics.jsonl').read_bytes()
+  for folder in list((workdir / 'checkpoints').iterdir()):
+    shutil.rmtree(folder)
+  with pytest.raises(WorkdirError, match='checkpoints'):
+    train(config, workdir)
+  assert (workdir / 'metrics.jsonl').read_bytes() == before
+
+
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
   config, workdir = copy_of(finished, tmp_path)
   before = (workdir / 'metrics.jsonl').read_text()

@@ -166,6 +166,15 @@ def test_a_folder_that_is_still_empty_is_removed(tmp_path):
   assert (tmp_path / 'full' / 'checkpoints').exists()
 
 
+def test_a_refused_folder_stays_as_it_is(tmp_path):
+  for name in ('photo.png', '.mine.tmp', '.0123456789abcdeg.tmp'):
+    (tmp_path / name).touch()
+  before = sorted(tmp_path.iterdir())
+  with pytest.raises(WorkdirError), lock_workdir(tmp_path):
+    raise WorkdirError('not a run')
+  assert sorted(tmp_path.iterdir()) == before
+
+
 def test_half_written_files_of_a_killed_run_are_removed(tmp_path):
   left = tmp_path / 'tensorboard' / '.0123456789abcdef.tmp'
   left.parent.mkdir()

@@ -82,12 +82,14 @@ def run(argv: list[str], program: str) -> int:
     )
     evaluation = evaluator(found.state.translators)
   texts = evaluation.files(step, stem=path.stem)
-  # First, as it took long and the disk may refuse it.
-  print(texts[f'{path.stem}.md'], flush=True)
-  with explain_disk_errors(path.parent, option='--to'):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-      replace_text(path.with_name(name), text)
+  # It took long: each place gets it, also where the other refuses it.
+  try:
+    print(texts[f'{path.stem}.md'], flush=True)
+  finally:
+    with explain_disk_errors(path.parent, option='--to'):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      for name, text in texts.items():
+        replace_text(path.with_name(name), text)
   print(f'written to {path} and {path.with_suffix(".md")}')
   for message in evaluation.failures:
     print(f'error: {message}', file=sys.stderr)

@@ -40,8 +40,9 @@ def run(argv: list[str], program: str) -> int:
     parser.error('give one or two generators')
   if len(args.generators) == 2 and args.direction:
     parser.error('argument --direction: is for one generator alone')
-  if args.to.is_file() or (args.to.is_dir() and any(args.to.iterdir())):
-    raise WorkdirError(f'{args.to} is not empty. Give another --to.')
+  with explain_disk_errors(args.to, option='--to'):
+    if args.to.is_file() or not _is_unused(args.to):
+      raise WorkdirError(f'{args.to} is not empty. Give another --to.')
   check_devices()
   renames = read_renames(args.map) if args.map else {}
   generators = [
@@ -115,6 +116,18 @@ def _parser(program: str) -> Parser:
     'ends in a dot replaces a prefix, null leaves tensors out',
   )
   return parser
+
+
+def _is_unused(folder: pathlib.Path) -> bool:
+  """Whether a folder has nothing but what an interrupted import left there."""
+  if not folder.is_dir():
+    return True
+  checkpoints = folder / 'checkpoints'
+  left = checkpoints / '.0.tmp'
+  return all(path == checkpoints for path in folder.iterdir()) and (
+    not checkpoints.exists()
+    or all(path == left for path in checkpoints.iterdir())
+  )
 
 
 def _read_generator(

@@ -14,6 +14,7 @@ from cyclegan_jax.data.archive import Archive
 from cyclegan_jax.data.image_list import Images
 from cyclegan_jax.errors import ImageError, printable
 from cyclegan_jax.media.decoding import (
+  Decoded,
   decode,
   decode_opaque,
   decoded_shape,
@@ -85,6 +86,8 @@ class _Files:
     self._scan_options = {'slice_axis': slice_axis, 'max_pixels': max_pixels}
     self.empty = collections.Counter[str]()  # files without pixels, by ending
     self.places: list[_Place] = []
+    # Codes of DICOM files, for each that has pixels.
+    self._modalities, self._rescale_types = set[str](), set[str]()
     examples: dict[str, str] = {}  # a volume of each orientation
     for index in range(len(names)):
       self.places += self._places_in(index, examples)
@@ -100,6 +103,17 @@ class _Files:
         ', '.join(volumes),
       )
 
+  def codes(self) -> dict[str, Any]:
+    """The codes of `Images` that all DICOM files share, by name."""
+    found = {
+      'modality': self._modalities,
+      'rescale_type': self._rescale_types,
+    }
+    return {
+      name: next(iter(codes)) if len(codes) == 1 else ''
+      for name, codes in found.items()
+    }
+
   def readers(self) -> dict[str, Any]:
     """The functions of `Images` that read files, by name."""
     # Bound methods of one object, which all share the list of places.
@@ -107,6 +121,7 @@ class _Files:
       'read': self._read,
       'shape_of': self._shape_of,
       'stored': self._stored,
+      'measured': self._measured,
       'header_of': self._header_of,
     }
 
@@ -120,6 +135,9 @@ class _Files:
       with self._opener(index) as file:
         if is_medical:
           scan = read_scan(file, name, **self._scan_options)
+          if scan.num_images and kind_by_name(name) == 'dicom':
+            self._modalities.add(scan.modality)
+            self._rescale_types.add(scan.rescale_type)
           examples.setdefault(scan.orientation, name)
           numbers = list(range(scan.num_images))
         else:
@@ -140,19 +158,28 @@ class _Files:
     with self._opener(place.file) as file:
       if not place.is_medical:
         return decode(file, place.name, **self._options(place))
-      pixels = self._slice(place, file)
+      pixels = self._slice(place, file).pixels
       with explained(file, place.name):
         Values('uint8', 0, 255).of(str(pixels.dtype))  # floats have no range
       return pixels
 
   def _stored(self, index: int) -> np.ndarray:
+    return self._decoded(index).pixels
+
+  def _measured(self, index: int) -> np.ndarray:
+    decoded = self._decoded(index)
+    if decoded.missing is None:
+      return decoded.pixels
+    return decoded.pixels[~decoded.missing]
+
+  def _decoded(self, index: int) -> Decoded:
     place = self.places[index]
     with self._opener(place.file) as file:
       if place.is_medical:
         return self._slice(place, file)
       return decode_opaque(file, place.name, **self._options(place))
 
-  def _slice(self, place: _Place, file: BinaryIO) -> np.ndarray:
+  def _slice(self, place: _Place, file: BinaryIO) -> Decoded:
     return read_slice(
       file,
       self._names[place.file],
@@ -228,6 +255,7 @@ def images_of_files(
   return Images(
     names=tuple(place.name for place in files.places),
     **files.readers(),
+    **files.codes(),
     root=root,
     sizes=None if stamps is None else [s.size if s else None for s in stamps],
     changed=None
@@ -283,6 +311,7 @@ def images_of_members(
   return Images(
     names=tuple(place.name for place in files.places),
     **files.readers(),
+    **files.codes(),
     root=f'{archive.path}/{inner}',
     sizes=[entries[place.file].file_size for place in files.places],
     changed=functools.partial(_changed_archive, archive),

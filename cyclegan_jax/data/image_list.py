@@ -30,9 +30,13 @@ class Images:
       ''; None where files cannot change unnoticed.
     stored: index -> [h, w, C] of the type that the file has: uint8, uint16,
       int16 or float32; None where all have 8 bits.
+    measured: index -> the same without the pixels that have no data, of any
+      shape; None where all have data.
     header_of: index -> type, channels and frames of the file, from the header
       alone, raising ImageError; None likewise.
     other_files: number of files beside the images, by ending.
+    modality: of DICOM files, such as 'CT', if all are of one; else ''.
+    rescale_type: of DICOM files, such as 'HU', likewise.
   """
 
   names: Sequence[str]
@@ -43,8 +47,11 @@ class Images:
   version: str = ''
   changed: Callable[[int], str] | None = None
   stored: Callable[[int], np.ndarray] | None = None
+  measured: Callable[[int], np.ndarray] | None = None
   header_of: Callable[[int], Header] | None = None
   other_files: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  modality: str = ''
+  rescale_type: str = ''
 
   def __len__(self) -> int:
     return len(self.names)

@@ -414,10 +414,12 @@ class Decoder:
       DataError: there are more than config.data.max_corrupt.
     """
     with self._lock:
-      is_new = key not in self._corrupt
+      before = [self._origin(*each) for each in self._corrupt.items()]
+      origin = self._origin(key, error)
+      is_new = origin not in before
       self._corrupt.setdefault(key, error)
       # The image's own number, so that all its threads come to the same end.
-      count = list(self._corrupt).index(key) + 1
+      count = list(dict.fromkeys([*before, origin])).index(origin) + 1
     budget = self._config.max_corrupt
     if count > budget:
       raise DataError(
@@ -429,6 +431,15 @@ class Decoder:
       logging.getLogger('cyclegan_jax').warning(
         'skipped %s (%d of at most %d)', error, count, budget
       )
+
+  def _origin(
+    self, key: tuple[str, int], error: ImageError
+  ) -> tuple[str, int | str]:
+    """What counts as unreadable: an image, or the file of a slice."""
+    stream, index = key
+    images = self._images.get(stream)
+    is_slice = images and images.names[index].startswith(f'{error.name}[')
+    return stream, error.name if is_slice else index
 
 
 def sample_images(

@@ -38,7 +38,7 @@ def resolve_values(
   *,
   saved: DataConfig | None = None,
 ) -> DataConfig:
-  """Fills in the types and ranges of both domains' values.
+  """Fills in the types, ranges and units of both domains' values.
 
   Args:
     config: data options of the user.
@@ -72,6 +72,10 @@ def resolve_values(
         low, high = _measured_range(config, train, domain)
     elif train.stored:
       _report_clipped(config, train, domain)
+    for name in ('modality', 'rescale_type'):
+      option = f'{name}_{domain}'
+      recorded = getattr(config, option) or (saved and getattr(saved, option))
+      changes |= {option: recorded or getattr(train, name)}
     changes |= {f'dtype_{domain}': dtype}
     changes |= {f'low_{domain}': low, f'high_{domain}': high}
   return dataclasses.replace(config, **changes)
@@ -168,9 +172,10 @@ def _report_clipped(config: DataConfig, images: Images, domain: str) -> None:
   low, high = (getattr(config, f'{end}_{domain}') for end in ('low', 'high'))
   num_below = num_above = total = 0
   for index in _sample(images):
-    assert images.stored
+    read = images.measured or images.stored
+    assert read
     try:
-      pixels = images.stored(index)
+      pixels = read(index)
     except ImageError:
       continue  # the decoder will count it
     finite = pixels[np.isfinite(pixels)]
@@ -222,9 +227,10 @@ def _min_and_max(
   images: Images, dtypes: tuple[str, ...], index: int
 ) -> tuple[float, float] | None:
   """Least and largest finite value of an image; None if it has none."""
-  assert images.stored
+  read = images.measured or images.stored
+  assert read
   try:
-    pixels = images.stored(index)
+    pixels = read(index)
   except ImageError:
     return None  # the decoder will count it
   finite = pixels[np.isfinite(pixels)]

@@ -97,8 +97,9 @@ class Decoded(NamedTuple):
     pixels: uint8, uint16, int16 or float32 [h, w, C].
     alpha: [h, w] of the same type, 1 or the largest integer where opaque;
       None where the image has none, or it is among the channels.
-    missing: bool [h, w], where a TIFF file has no data by GDAL's tag; None
-      where it has no such tag.
+    missing: bool [h, w], where there is no data: by GDAL's tag in TIFF files,
+      as padding in DICOM files, as NaN in floats; None where that is not
+      marked.
   """
 
   pixels: np.ndarray
@@ -192,19 +193,18 @@ def decode_opaque(
   channels: int,
   max_pixels: int,
   page: int | None = None,
-) -> np.ndarray:
+) -> Decoded:
   """Decodes as `decode_stored`, with alpha laid onto white.
 
   Floats and int16 have no white, so their alpha is left out.
 
   Returns:
-    uint8, uint16, int16 or float32 [h, w, channels].
+    Pixels [h, w, channels] and `missing`; alpha is None.
   """
-  return _opaque(
-    decode_stored(
-      file, name, channels=channels, max_pixels=max_pixels, page=page
-    )
+  decoded = decode_stored(
+    file, name, channels=channels, max_pixels=max_pixels, page=page
   )
+  return decoded._replace(pixels=_opaque(decoded), alpha=None)
 
 
 def tiff_pages(file: BinaryIO, name: str, *, max_pixels: int) -> list[int]:

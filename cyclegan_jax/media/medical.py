@@ -14,15 +14,16 @@ import pathlib
 import re
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from cyclegan_jax.config import DICOM_CODE
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.media.decoding import explained, with_channels
+from cyclegan_jax.media.decoding import Decoded, explained, with_channels
 from cyclegan_jax.media.header_limits import check_size
-from cyclegan_jax.media.value_range import Values
+from cyclegan_jax.media.value_range import FULL, Values, with_missing
 from cyclegan_jax.storage.atomic import replacing
 
 _NIFTI = ('.nii', '.nii.gz')
@@ -34,9 +35,13 @@ _MAX_IMAGES = 2**20
 _MAX_UNPACKED = 2**32  # bytes of a .nii.gz
 _CACHED_BYTES = 2**29  # of unpacked volumes
 _LARGEST = 65535.0  # stored value of the high end of a range
+# Kinds of pixel data, whose padding has tags of its own.
+_PIXEL_KINDS = ('', 'Float', 'DoubleFloat')
 # They describe the stored values of the source.
 _OF_VALUES = (
-  *('PixelPaddingValue', 'PixelPaddingRangeLimit', 'ModalityLUTSequence'),
+  *(f'{kind}PixelPaddingValue' for kind in _PIXEL_KINDS),
+  *(f'{kind}PixelPaddingRangeLimit' for kind in _PIXEL_KINDS),
+  'ModalityLUTSequence',
   *('SmallestImagePixelValue', 'LargestImagePixelValue', 'VOILUTSequence'),
   *('SmallestPixelValueInSeries', 'LargestPixelValueInSeries'),
   *('WindowCenter', 'WindowWidth', 'WindowCenterWidthExplanation'),
@@ -60,6 +65,9 @@ class Scan(NamedTuple):
     dtype: 'float32', or 'uint8' for plain bytes.
     colors: 1, or 3 for colors.
     orientation: where the axes of a NIfTI volume lead, such as 'RAS'.
+    modality: of a DICOM file, such as 'CT'; '' if it names none.
+    rescale_type: units of a DICOM file's values, such as 'HU'; 'US' if they
+      are unspecified.
   """
 
   num_images: int
@@ -68,6 +76,22 @@ class Scan(NamedTuple):
   dtype: str
   colors: int
   orientation: str = ''
+  modality: str = ''
+  rescale_type: str = ''
+
+
+class Target(NamedTuple):
+  """What DICOM translations say about their domain.
+
+  Attributes:
+    name: its name, in ASCII.
+    modality: as in `Scan`; '' if it is unknown.
+    rescale_type: likewise.
+  """
+
+  name: str
+  modality: str = ''
+  rescale_type: str = ''
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -138,7 +162,7 @@ def read_slice(
   channels: int,
   slice_axis: int,
   max_pixels: int,
-) -> np.ndarray:
+) -> Decoded:
   """Reads one image of a file.
 
   Args:
@@ -151,7 +175,8 @@ def read_slice(
     max_pixels: likewise.
 
   Returns:
-    uint8 or float32 [h, w, channels]. NaN is padding.
+    Pixels of uint8 or float32; `missing` is padding, NaN and infinity, which
+    are NaN in floats.
 
   Raises:
     ImageError: the file is damaged, or compressed by what cannot be decoded.
@@ -161,23 +186,31 @@ def read_slice(
   with explained(file, name):
     if not scan.num_images:
       raise ValueError('it has no pixels')
+    is_padding: np.ndarray | None = None
     if kind_by_name(name) == 'nifti':
       pixels = _read_nifti(file, name, index, slice_axis)
     else:
-      pixels = _read_dicom(file, name, index)
-    return with_channels(pixels.astype(scan.dtype, copy=False), channels)
+      pixels, is_padding = _read_dicom(file, name, index)
+    pixels = pixels.astype(scan.dtype, copy=False)
+    missing = ~np.isfinite(pixels).all(axis=-1)
+    if is_padding is not None:
+      missing |= is_padding
+    if scan.dtype == 'float32':
+      pixels = with_missing(pixels, missing, math.nan)
+    return Decoded(with_channels(pixels, channels), None, missing)
 
 
 def write_scan(
   path: pathlib.Path,
   source: BinaryIO,
   name: str,
-  slices: Iterable[np.ndarray],
+  slices: Iterable[tuple[np.ndarray, np.ndarray | None]],
   values: Values,
   *,
   slice_axis: int,
   max_pixels: int,
   identity: str,
+  target: Target,
 ) -> None:
   """Writes translated images into a file like their source.
 
@@ -185,27 +218,36 @@ def write_scan(
     path: path of the file, which is written whole or not at all.
     source: the file that they were read from.
     name: path or id of the source, whose ending tells NIfTI from DICOM.
-    slices: [h, w, 1 or 3] of all images in order.
+    slices: [h, w, 1 or 3] of all images in order, each with a bool [h, w] of
+      the pixels that are without data, or None. They become NaN in a NIfTI
+      volume, which then has floats, and padding in gray DICOM images.
     values: type and range of the values.
     slice_axis: as for `read_scan`.
     max_pixels: likewise.
     identity: text from which new UIDs of DICOM files follow.
+    target: what DICOM files say about the domain of the images.
 
   Raises:
+    ImageError: the source is damaged, or has what cannot be written again.
     OSError: the disk is full, and so on.
   """
   scan = read_scan(source, name, slice_axis=slice_axis, max_pixels=max_pixels)
   colors = 3 if kind_by_name(name) == 'dicom' and scan.colors == 3 else 1
   images = (
-    image if image.shape[-1] == colors else with_channels(image, colors)
-    for image in slices
+    (
+      image if image.shape[-1] == colors else with_channels(image, colors),
+      missing,
+    )
+    for image, missing in slices
   )
   if kind_by_name(name) == 'nifti':
     data = _encode_nifti(source, name, images, values.dtype, slice_axis)
     if path.name.lower().endswith('.gz'):
       data = gzip.compress(data, 6, mtime=0)
   else:
-    data = _encode_dicom(source, name, np.stack(list(images)), values, identity)
+    slices = list(images)
+    with explained(source, name):
+      data = _encode_dicom(source, name, slices, values, identity, target)
   with replacing(path) as temporary:
     temporary.write_bytes(data)
 
@@ -286,7 +328,9 @@ class _UnpackedVolumes:
     with self._lock:
       if key not in self._volumes:
         with gzip.GzipFile(fileobj=file) as unpacked:
-          self._volumes[key] = unpacked.read(num_bytes)
+          data = unpacked.read(num_bytes)
+          unpacked.read(1)  # at the end, the checksum is compared
+          self._volumes[key] = data
       self._volumes.move_to_end(key)
       data = self._volumes[key]
       while (
@@ -346,21 +390,26 @@ def _read_nifti(file: BinaryIO, name: str, index: int, axis: int) -> np.ndarray:
 def _encode_nifti(
   source: BinaryIO,
   name: str,
-  images: Iterable[np.ndarray],
+  images: Iterable[tuple[np.ndarray, np.ndarray | None]],
   dtype: str,
   axis: int,
 ) -> bytes:
-  image = _open_nifti(source, name)
+  with explained(source, name):
+    image = _open_nifti(source, name)
   shape = _nifti_shape(image.header)
   volume = np.empty(shape, dtype, order='F')
-  for index, pixels in enumerate(images):
+  for index, (pixels, missing) in enumerate(images):
+    if missing is not None and missing.any():
+      volume = volume.astype(np.float32, copy=False)  # integers have no NaN
+      pixels = with_missing(pixels.astype(np.float32), missing, math.nan)
     volume[_place(shape, index, axis)] = pixels[..., 0].T
-  header = image.header.copy()
-  header.set_data_dtype(dtype)
-  header['cal_min'] = header['cal_max'] = 0  # a window for the source's values
-  header['descrip'] = 'translated by cyclegan_jax'
-  translated = type(image)(volume.reshape(image.shape), None, header)
-  return translated.to_bytes()
+  with explained(source, name):
+    header = image.header.copy()
+    header.set_data_dtype(volume.dtype)
+    header['cal_min'] = header['cal_max'] = 0  # a window for source values
+    header['descrip'] = 'translated by cyclegan_jax'
+    translated = type(image)(volume.reshape(image.shape), None, header)
+    return bytes(translated.to_bytes())
 
 
 # DICOM
@@ -372,8 +421,9 @@ def _pydicom(name: str) -> Any:
     import pydicom.pixels
   except ImportError as error:
     raise _needs('pydicom', name) from error
-  # It warns of details in ordinary files; errors are raised.
+  # It warns of details in ordinary files, and logs what it raises.
   warnings.filterwarnings('ignore', module='pydicom')
+  logging.getLogger('pydicom').setLevel(logging.CRITICAL)
   return pydicom
 
 
@@ -404,7 +454,25 @@ def _dicom_scan(header: Any) -> Scan:
     int(header.Columns),
     'uint8' if is_plain else 'float32',
     colors,
+    modality=_code(header.get('Modality')),
+    rescale_type=_rescale_type(header),
   )
+
+
+def _code(value: Any) -> str:
+  code = str(value or '').strip().upper()
+  return code if DICOM_CODE.fullmatch(code) else ''
+
+
+def _rescale_type(header: Any) -> str:
+  items = [header, *_value_groups(header, 0)]
+  types = [item.RescaleType for item in items if item.get('RescaleType')]
+  if types:
+    return _code(types[0])
+  # DICOM requires the type of a CT image only if it is another.
+  has_slope = any(item.get('RescaleSlope') is not None for item in items)
+  is_ct = _code(header.get('Modality')) == 'CT'
+  return 'HU' if is_ct and has_slope else 'US'
 
 
 def _value_groups(header: Any, frame: int | None = None) -> list[Any]:
@@ -428,22 +496,21 @@ def _rescale_of(header: Any, frame: int) -> tuple[float, float]:
   return float(header.get('DoseGridScaling') or 1), 0.0
 
 
-def _read_dicom(file: BinaryIO, name: str, index: int) -> np.ndarray:
+def _read_dicom(
+  file: BinaryIO, name: str, index: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Reads a frame, and where it is padding; None if that is not marked."""
   pydicom = _pydicom(name)
   header = _dicom_header(file, name)
   pixels = _stored_pixels(pydicom, file, header, index)
   photometric = str(header.get('PhotometricInterpretation', ''))
   if photometric == 'PALETTE COLOR':
     colors = pydicom.pixels.apply_color_lut(pixels, header)
-    return colors if colors.dtype == np.uint8 else (colors >> 8).astype('uint8')
+    is_plain = colors.dtype == np.uint8
+    return colors if is_plain else (colors >> 8).astype('uint8'), None
   if not photometric.startswith('MONOCHROME'):
-    return pixels
-  padding = header.get('PixelPaddingValue')
-  is_padding = None
-  if isinstance(padding, int | float) and header.get('BitsAllocated') != 8:
-    limit = header.get('PixelPaddingRangeLimit', padding)
-    low, high = sorted((padding, limit))
-    is_padding = (low <= pixels) & (pixels <= high)
+    return pixels, None
+  is_padding = _padding(pixels, header)
   slope, intercept = _rescale_of(header, index)
   has_units = 'ModalityLUTSequence' in header or (slope, intercept) != (1, 0)
   # Low values are white. Values in units, such as Hounsfield's, stay.
@@ -453,9 +520,23 @@ def _read_dicom(file: BinaryIO, name: str, index: int) -> np.ndarray:
     pixels = pydicom.pixels.apply_modality_lut(pixels, header)
   if (slope, intercept) != (1, 0):
     pixels = pixels * slope + intercept
-  if is_padding is not None and is_padding.any():
-    pixels = np.where(is_padding, np.nan, pixels)
-  return pixels[..., None]
+  return pixels[..., None], is_padding
+
+
+def _padding(pixels: np.ndarray, header: Any) -> np.ndarray | None:
+  """Where stored values are padding; None if the header marks none."""
+  for kind in _PIXEL_KINDS:
+    value = header.get(f'{kind}PixelPaddingValue')
+    if not isinstance(value, int | float):
+      continue
+    limit = header.get(f'{kind}PixelPaddingRangeLimit')
+    ends = np.array([value, value if limit is None else limit])
+    if pixels.dtype.itemsize == 2:
+      # Some writers store -2000 as 63536, or the other way round.
+      ends = ends.astype(pixels.dtype)
+    low, high = sorted(ends)
+    return (low <= pixels) & (pixels <= high)
+  return None
 
 
 def _inverted(pixels: np.ndarray, header: Any) -> np.ndarray:
@@ -475,7 +556,14 @@ def _stored_pixels(
     raise ValueError('it names no transfer syntax')
   source = pydicom.dcmread(file) if syntax.is_deflated else file
   if not syntax.is_compressed or syntax.is_deflated:
-    return pydicom.pixels.pixel_array(source, index=index)
+    try:
+      return pydicom.pixels.pixel_array(source, index=index)
+    except ValueError as error:
+      if 'reshape' not in str(error):
+        raise
+      raise ValueError(
+        'it is truncated: it holds fewer pixels than its header claims'
+      ) from error
   advice = (
     f'its transfer syntax {syntax.name} ({syntax}) is not decoded: pip install '
     "'pylibjpeg[all]', or convert it to Explicit VR Little Endian"
@@ -495,50 +583,76 @@ def _stored_pixels(
 def _encode_dicom(
   source: BinaryIO,
   name: str,
-  images: np.ndarray,
+  slices: Sequence[tuple[np.ndarray, np.ndarray | None]],
   values: Values,
   identity: str,
+  target: Target,
 ) -> bytes:
-  """Encodes [n, h, w, 1 or 3] as an image that derives from the source."""
+  """Encodes images as one that derives from the source."""
   pydicom = _pydicom(name)
   source.seek(0)
   data = pydicom.dcmread(source)
+  images = np.stack([image for image, _ in slices])
+  no_pixels = np.zeros(images.shape[1:3], bool)
+  missing = np.stack([no_pixels if m is None else m for _, m in slices])
   photometric, width = 'RGB', images.shape[-1]
   if width == 1:
     photometric, images = 'MONOCHROME2', images[..., 0]
   if 'NumberOfFrames' not in data:
-    images = images[0]
+    images, missing = images[0], missing[0]
   for keyword in _OF_VALUES:
     if keyword in data:
       del data[keyword]
   stored, slope, intercept = images, 1.0, 0.0
   if values.dtype == 'float32':
-    intercept = float(_decimal(values.low))
-    slope = float(_decimal((values.high - values.low) / _LARGEST))
+    # 0 is left for padding.
+    slope = float(_decimal((values.high - values.low) / (_LARGEST - 1)))
+    intercept = float(_decimal(values.low - slope))
     scaled = np.rint((images.astype(np.float64) - intercept) / slope)
-    stored = np.clip(scaled, 0, _LARGEST).astype(np.uint16)
+    stored = np.clip(scaled, 1, _LARGEST).astype(np.uint16)
+  padding: int | None = None
+  if width == 1 and missing.any():
+    stored, padding = _with_padding(stored, missing, values)
   bits = 8 * stored.dtype.itemsize
   data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
   pydicom.pixels.set_pixel_data(
     data, stored, photometric, bits, generate_instance_uid=False
   )
+  if padding is not None:
+    sign = 'SS' if stored.dtype.kind == 'i' else 'US'
+    data.add_new('PixelPaddingValue', sign, padding)
   if width == 1:
     for item in _value_groups(data) or [data]:
       item.RescaleSlope = _decimal(slope)
       item.RescaleIntercept = _decimal(intercept)
-      item.RescaleType = 'US'  # unspecified
+      item.RescaleType = target.rescale_type or 'US'  # unspecified
     data.WindowCenter = _decimal((values.low + values.high) / 2)
     data.WindowWidth = _decimal(values.high - values.low)
   if data.get('DoseGridScaling'):
     data.DoseGridScaling = _decimal(1)
-  _derive(pydicom, data, identity, images.tobytes())
+  _derive(pydicom, data, identity, images.tobytes(), target.name)
+  _set_modality(pydicom, data, target.modality or 'OT')
   buffer = io.BytesIO()
   # Unlike save_as, it also turns the retired big-endian files around.
   pydicom.dcmwrite(buffer, data, enforce_file_format=True)
   return buffer.getvalue()
 
 
-def _derive(pydicom: Any, data: Any, identity: str, content: bytes) -> None:
+def _with_padding(
+  stored: np.ndarray, missing: np.ndarray, values: Values
+) -> tuple[np.ndarray, int]:
+  """Marks pixels as padding, by a value that no other pixel has."""
+  limits = np.iinfo(stored.dtype)
+  padding = int(limits.min)
+  if values.dtype not in ('float32', *FULL):
+    padding = max(padding, math.floor(values.low) - 1)
+  known = np.maximum(stored, padding + 1)
+  return np.where(missing, stored.dtype.type(padding), known), padding
+
+
+def _derive(
+  pydicom: Any, data: Any, identity: str, content: bytes, target: str
+) -> None:
   """Makes the attributes those of a derived image, with UIDs of its own."""
   source_uid = str(data.get('SOPInstanceUID', ''))
   source = pydicom.Dataset()
@@ -558,8 +672,36 @@ def _derive(pydicom: Any, data: Any, identity: str, content: bytes) -> None:
     entropy_srcs=[identity, source_uid, content.hex()]
   )
   data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-  description = str(data.get('SeriesDescription', ''))
-  data.SeriesDescription = f'{description} (translated)'.strip()[:64]
+  suffix = f'(translated to {target})'
+  description = str(data.get('SeriesDescription', ''))[: 63 - len(suffix)]
+  data.SeriesDescription = f'{description} {suffix}'.strip()
+
+
+def _set_modality(pydicom: Any, data: Any, modality: str) -> None:
+  """Sets the modality, and a class of images that may have it."""
+  if modality == data.get('Modality'):
+    return
+  data.Modality = modality
+  uid = pydicom.uid
+  of_modality = {
+    'CT': uid.CTImageStorage,
+    'MR': uid.MRImageStorage,
+    'PT': uid.PositronEmissionTomographyImageStorage,
+  }
+  is_color = data.SamplesPerPixel == 3
+  if 'NumberOfFrames' not in data:
+    kind = uid.SecondaryCaptureImageStorage
+    if not is_color:
+      kind = of_modality.get(modality, kind)
+  elif is_color:
+    kind = uid.MultiFrameTrueColorSecondaryCaptureImageStorage
+  elif data.BitsAllocated == 8:
+    kind = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+  else:
+    kind = uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+  if kind not in of_modality.values():
+    data.ConversionType = 'SYN'  # synthetic
+  data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = kind
 
 
 def _decimal(number: float) -> Any:

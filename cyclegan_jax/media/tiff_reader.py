@@ -134,6 +134,8 @@ class TiffImage:
     orientation = page.tags.valueof(274, default=1)
     self.orientation = int(orientation) if orientation in range(1, 9) else 1
     self.nodata = _nodata(page)
+    if self.nodata is None and number:  # some writers mark the first page only
+      self.nodata = _nodata(self._pages.first)
     if self.nodata is None and self.dtype.startswith('float'):
       self.nodata = math.nan  # which needs no tag to mean that
     self.is_big_endian_bigtiff = (

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from cyclegan_jax.errors import WorkdirError
+from cyclegan_jax.errors import WorkdirError, one_line
 from cyclegan_jax.report.tensorboard import EventWriter
 from cyclegan_jax.storage.checksums import sync_folder
 
@@ -132,11 +132,7 @@ class MetricWriter:
 
   def _remove_after(self, step: int) -> None:
     records = self._path.read_bytes()[: self._size] + self._unwritten
-    size = 0
-    for end, record in _parse_lines(records, self._path):
-      if record['step'] > step:
-        break
-      size = end
+    size = _size_until(step, records, self._path)
     self._unwritten = records[self._size : size]
     self._size = min(self._size, size)
     os.truncate(self._file.fileno(), self._size)
@@ -152,6 +148,29 @@ class MetricWriter:
       rest = rest[self._file.write(rest) or 0 :]
     self._size += len(self._unwritten)
     self._unwritten = b''
+
+
+def check_metrics(workdir: Path, *, resume_step: int) -> None:
+  """Checks that a MetricWriter can continue the files of a run after a step.
+
+  Raises:
+    WorkdirError: a file cannot be opened, or a record up to the step is
+      damaged.
+  """
+  path, events = workdir / METRICS_FILE, workdir / TENSORBOARD_FOLDER
+  if events.exists() and not events.is_dir():
+    raise WorkdirError(f'{events} is a file, but a folder is needed: move it')
+  try:
+    with path.open('r+b') as file:
+      data = file.read()
+  except FileNotFoundError:
+    return
+  except OSError as error:
+    raise WorkdirError(
+      f'{path} cannot be read and written ({one_line(error)}): change its '
+      'permissions or restore it, or move it away to resume without its records'
+    ) from error
+  _size_until(resume_step, data, path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -189,6 +208,32 @@ def parse_record(line: bytes) -> dict[str, Any]:
     RecursionError,
   ) as error:
     raise ValueError('not a record') from error
+
+
+def _size_until(step: int, data: bytes, path: Path) -> int:
+  """Bytes of the complete records up to a step.
+
+  Raises:
+    WorkdirError: a line among them is not a record.
+  """
+  # A power failure may leave NULs in place of the last records. Those up to a
+  # checkpoint were synced before it was saved.
+  intact, _, rest = data.partition(b'\0')
+  if not any(_is_until(step, line) for line in rest.split(b'\n')):
+    data = intact
+  size = 0
+  for end, record in _parse_lines(data, path):
+    if record['step'] > step:
+      break
+    size = end
+  return size
+
+
+def _is_until(step: int, line: bytes) -> bool:
+  try:
+    return bool(parse_record(line)['step'] <= step)
+  except ValueError:
+    return False
 
 
 def _parse_lines(

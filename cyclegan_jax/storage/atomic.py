@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from cyclegan_jax.storage.checksums import sync_folder
 
 _ABANDONED_SECONDS = 3600
+# Of temporary names only: the folder may hold files of others.
+_TEMPORARY = f'.{"[0-9a-f]" * 16}.tmp'
 
 
 @contextlib.contextmanager
@@ -87,7 +89,7 @@ def remove_abandoned(
     folder: folder that other processes may write to.
     seconds: minimum age of a file; newer ones may still be in use.
   """
-  for path in folder.rglob('.*.tmp'):
+  for path in folder.rglob(_TEMPORARY):
     with contextlib.suppress(OSError):
       if time.time() - path.stat().st_mtime >= seconds:
         path.unlink()

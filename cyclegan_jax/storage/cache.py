@@ -1,12 +1,18 @@
 """The user's cache folder, and JAX's compilation cache in it."""
 
 import hashlib
+import logging
 import os
 import pathlib
 import platform
 import stat
+import tempfile
 
 import jax
+
+from cyclegan_jax.errors import one_line
+
+_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 
 
 def cache_folder() -> pathlib.Path | None:
@@ -23,12 +29,14 @@ def cache_folder() -> pathlib.Path | None:
 def keep_compiled_programs() -> None:
   """Makes JAX keep compiled programs, so that the next start is fast.
 
-  Does nothing if the user has set JAX's cache, if there is no folder for ours,
-  or if other users could write to it, since JAX executes what is in it.
+  Does nothing if the user has set JAX's cache, except for a warning if it
+  cannot be used; if there is no folder for ours; or if other users could write
+  to it, since JAX executes what is in it.
   """
-  if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
-    return
   if not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
+    return
+  if _VARIABLE in os.environ:
+    _check_own_cache(os.environ[_VARIABLE])
     return
   root = cache_folder()
   if root is None:
@@ -47,6 +55,25 @@ def keep_compiled_programs() -> None:
   except OSError:  # read-only
     return
   jax.config.update('jax_compilation_cache_dir', str(folder))
+
+
+def _check_own_cache(folder: str) -> None:
+  """Warns of a folder of the user's that cannot be used."""
+  if not folder or '://' in folder:  # none, or of a cloud's
+    return
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except (OSError, ValueError) as error:
+    logging.getLogger('cyclegan_jax').warning(
+      '%s=%s cannot be written (%s): what is compiled is not kept',
+      _VARIABLE,
+      folder,
+      one_line(error),
+    )
+    if not os.path.isdir(folder):  # else it may hold programs to read
+      jax.config.update('jax_compilation_cache_dir', None)
 
 
 def _processor_digest() -> str:

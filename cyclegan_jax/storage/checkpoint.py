@@ -356,11 +356,13 @@ def load(
         f'{path} is damaged ({error}): pass another checkpoint, or the '
         "run's folder for the newest valid one"
       ) from error
+  elif (path / 'checkpoints').is_dir():
+    # Even if the run was also exported into its own folder, some time ago.
+    checkpoint = load_newest(path / 'checkpoints')
   elif hub_folder.is_hub_folder(path):
     checkpoint = _load_hub_folder(path)
   else:
-    inner = path / 'checkpoints'
-    checkpoint = load_newest(inner if inner.is_dir() else path)
+    checkpoint = load_newest(path)
   if checkpoint is None:
     raise WorkdirError(
       f'{path} has no checkpoint: pass the folder of a run that has saved one'

@@ -49,8 +49,8 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
   """Creates a folder and keeps other processes from training into it.
 
   The operating system releases the lock when the process ends, however it
-  ends. If nothing was written at the end, the lock file is removed, and with
-  it the folder if this function created it.
+  ends. If nothing was added to the folder at the end, as after an error, a new
+  lock file is removed, and with it the folder if this function created it.
 
   Raises:
     WorkdirError: a living process holds the lock, or the folder cannot be
@@ -64,7 +64,7 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
       raise WorkdirError(f'{folder} is a file: pass a folder with --workdir')
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    was_empty = not any(folder.iterdir())
+    names = {path.name for path in folder.iterdir()}
     is_locked = _acquire(lock, folder)
   try:
     if owner := _read_owner(folder):
@@ -81,7 +81,7 @@ def lock_workdir(folder: pathlib.Path) -> Iterator[None]:
       (folder / _OWNER_FILE).unlink(missing_ok=True)
     # While the lock is held, so that no other process loses its folder.
     with contextlib.suppress(OSError):
-      if was_empty and {p.name for p in folder.iterdir()} <= {_LOCK_FILE}:
+      if {path.name for path in folder.iterdir()} - {_LOCK_FILE} == names:
         (folder / _LOCK_FILE).unlink(missing_ok=True)
         if is_new:
           folder.rmdir()

@@ -12,7 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax.config import Config, differences, same_shape_options
+from cyclegan_jax.config import (
+  Config,
+  check_sizes,
+  differences,
+  same_shape_options,
+)
 from cyclegan_jax.errors import ConfigError, WorkdirError
 from cyclegan_jax.nets import make_discriminator
 from cyclegan_jax.state import TrainState, abstract_train_state
@@ -104,6 +109,7 @@ def read_networks(
       config, found.config, explicit, discriminators=bool(disc)
     )
   adopted = {path: new for path, (_, new) in differences(given, config).items()}
+  check_sizes(config)
   state = abstract_train_state(config)
   _check_fit('gen', gen, state.gen, found, config)
   _check_fit('disc', disc, state.disc, found, config)
@@ -148,8 +154,10 @@ def with_network_options(
       if name not in _NOT_OF_NETWORKS
       and f'config.{section}.{name}' not in explicit
     }
+  config = config.replace(**changes)
   try:
-    return config.replace(**changes)
+    check_sizes(config)
+    return config
   except ConfigError as error:
     if 'config.data.size' in explicit:
       raise ConfigError(
@@ -158,7 +166,9 @@ def with_network_options(
   data = {'size': source.data.size}
   if 'config.data.load_size' not in explicit:
     data['load_size'] = 0
-  return config.replace(data=data, **changes)
+  config = config.replace(data=data)
+  check_sizes(config)
+  return config
 
 
 def with_networks(state: TrainState, networks: Networks) -> TrainState:

@@ -13,6 +13,7 @@ import numpy as np
 from cyclegan_jax import register
 from cyclegan_jax.config import (
   Config,
+  check_sizes,
   from_config_dict,
   source_options,
 )
@@ -24,7 +25,7 @@ from cyclegan_jax.data.ranges import with_values
 from cyclegan_jax.data.sources import open_stored_images
 from cyclegan_jax.errors import DataError, WorkdirError
 from cyclegan_jax.metrics.goals import check_best_metric
-from cyclegan_jax.report.metric_writer import METRICS_FILE
+from cyclegan_jax.report.metric_writer import METRICS_FILE, check_metrics
 from cyclegan_jax.report.run_page import PAGE_FILE
 from cyclegan_jax.state import (
   TrainState,
@@ -89,6 +90,10 @@ def set_up(
     saved = resumed.config if resumed else read_config(workdir)
     if saved is None:
       _check_no_foreign_files(workdir)
+    step = int(resumed.state.step) if resumed else 0
+    check_metrics(workdir, resume_step=step)
+    if saved is not None and resumed is None:
+      _check_no_lost_checkpoints(workdir)
     # A resumed run reads them only to find out whether they have moved.
     has_moved = resumed and config.init_from != resumed.config.init_from
     is_there = os.path.isdir(config.init_from)
@@ -100,6 +105,7 @@ def set_up(
       config = with_network_options(
         config, saved, explicit, discriminators=config.init_discriminators
       )
+    check_sizes(config)  # not checked before, with init_from
     preflight.check_effects(config, explicit or (), is_new=saved is None)
   if config.init_from and explicit is not None:
     adapted = processes.from_first(lambda: dataclasses.asdict(config))
@@ -189,6 +195,23 @@ def _check_no_foreign_files(workdir: pathlib.Path) -> None:
         f'{workdir / name} exists, but {workdir} holds no run that could be '
         'resumed: pass another --workdir, or move the file away'
       )
+
+
+def _check_no_lost_checkpoints(workdir: pathlib.Path) -> None:
+  """Checks that a run without checkpoints has not been trained.
+
+  It would start anew and remove its records.
+
+  Raises:
+    WorkdirError: there are records of it.
+  """
+  path = workdir / METRICS_FILE
+  if path.exists() and path.stat().st_size:
+    raise WorkdirError(
+      f'{path} has records, but {workdir / "checkpoints"} has no checkpoint to '
+      'resume from: restore it, pass another --workdir, or move the file away '
+      'to start anew'
+    )
 
 
 def _resolve(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import PIL.Image
 import rich.progress
 
 from cyclegan_jax.config import Config, Direction
@@ -144,6 +145,14 @@ class Context:
   def resize(self, pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes [h, w, C] to [height, width, C], as in training."""
     return resize_to(pixels, height, width, self.config.data)
+
+  def resize_missing(
+    self, missing: np.ndarray, height: int, width: int
+  ) -> np.ndarray:
+    """Resizes bool [h, w], where pixels are without data."""
+    image = PIL.Image.fromarray(missing.astype(np.uint8))
+    nearest = image.resize((width, height), PIL.Image.Resampling.NEAREST)
+    return np.asarray(nearest) > 0
 
   def note_pages(self, job: Job, num_pages: int) -> None:
     """Notes that further pages, or frames of an AVIF file, are skipped."""

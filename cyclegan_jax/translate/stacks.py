@@ -1,13 +1,20 @@
 """Translates files of several images: volumes, DICOM files, TIFF stacks."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from cyclegan_jax.errors import ImageError, UserError, printable
-from cyclegan_jax.media.decoding import decode_opaque, stored_kind, tiff_pages
+from cyclegan_jax.media.decoding import (
+  Decoded,
+  decode_opaque,
+  decoded_shape,
+  stored_kind,
+  tiff_pages,
+)
 from cyclegan_jax.media.image_files import (
   read_metadata_for,
   values_for,
@@ -15,16 +22,24 @@ from cyclegan_jax.media.image_files import (
 )
 from cyclegan_jax.media.listing import open_file
 from cyclegan_jax.media.medical import (
+  Target,
   kind_by_name,
   read_scan,
   read_slice,
   write_scan,
 )
+from cyclegan_jax.media.metadata import nodata_of, resized_tags
 from cyclegan_jax.media.tiff_writer import write_tiff_pages
+from cyclegan_jax.media.value_range import with_missing
 from cyclegan_jax.translate.context import Context, InMemory
 from cyclegan_jax.translate.plan import Job, medical_kind
 
 _TIFF = ('.tif', '.tiff')
+
+
+class _Translated(NamedTuple):
+  pixels: np.ndarray
+  missing: np.ndarray | None  # as in `Decoded`
 
 
 def is_stack(work: Context, job: Job) -> bool:
@@ -102,9 +117,10 @@ def translate_stack(work: Context, job: Job) -> None:
           slice_axis=slice_axis,
           max_pixels=work.max_pixels,
           identity=f'{work.identity} {job.sample}',
+          target=_target(work),
         )
       elif len(numbers) == 1:
-        write_photo(str(job.target), next(translated))
+        write_photo(str(job.target), next(translated).pixels)
       else:
         raise ImageError(
           name,
@@ -116,9 +132,17 @@ def translate_stack(work: Context, job: Job) -> None:
         pass
 
 
-def _read_page(
-  work: Context, file: BinaryIO, name: str, page: int
-) -> np.ndarray:
+def _target(work: Context) -> Target:
+  data, domain = work.config.data, work.options.direction[1]
+  name = data.name_of(domain)
+  return Target(
+    name.replace('\\', '/') if name.isascii() else domain,
+    getattr(data, f'modality_{domain}'),
+    getattr(data, f'rescale_type_{domain}'),
+  )
+
+
+def _read_page(work: Context, file: BinaryIO, name: str, page: int) -> Decoded:
   return decode_opaque(
     file,
     name,
@@ -131,20 +155,22 @@ def _read_page(
 def _translated(
   work: Context,
   job: Job,
-  read: Callable[[int], np.ndarray],
+  read: Callable[[int], Decoded],
   numbers: list[int],
   on_image: Callable[[int, int | None], None],
-) -> Iterator[np.ndarray]:
+) -> Iterator[_Translated]:
   """Translates in batches; the image in the middle is for the gallery."""
   translator = work.translators[job.sample]
   size = work.options.batch_size
   middle = numbers[len(numbers) // 2]
   for start in range(0, len(numbers), size):
     part = numbers[start : start + size]
-    images = [_resized(work, job, read(number)) for number in part]
+    sources = [_resized(work, job, read(number)) for number in part]
+    images = [source.pixels for source in sources]
     outputs = translator.translate_stored(np.stack(images))
-    for number, image, output in zip(part, images, outputs, strict=True):
-      yield output
+    for number, source, output in zip(part, sources, outputs, strict=True):
+      image = source.pixels
+      yield _Translated(output, source.missing)
       if number == middle and work.gallery and work.back:
         back = work.back.translate_stored(output[None])[0]
         shown = (image, output, back)
@@ -152,31 +178,52 @@ def _translated(
     on_image(start + len(part), len(numbers))
 
 
-def _resized(work: Context, job: Job, image: np.ndarray) -> np.ndarray:
+def _resized(work: Context, job: Job, image: Decoded) -> Decoded:
   if work.options.size is None:
     return image
-  return work.resize(image, *work.new_size(image.shape[:2], job))
+  size = work.new_size(image.pixels.shape[:2], job)
+  missing = image.missing
+  if missing is not None:
+    missing = work.resize_missing(missing, *size)
+  return image._replace(
+    pixels=work.resize(image.pixels, *size), missing=missing
+  )
 
 
 def _write_tiff(
   work: Context,
   job: Job,
-  images: Iterator[np.ndarray],
+  translated: Iterator[_Translated],
   count: int,
   is_medical: bool,
 ) -> None:
   if is_medical:
-    write_tiff_pages(job.target, images, count)
+    write_tiff_pages(job.target, _marked(translated, math.nan), count)
     return
   metadata = read_metadata_for(
     str(job.source), channels=work.channels[1], max_pixels=work.max_pixels
   )
-  tags = metadata.tags if work.options.size is None else ()
+  tags = metadata.tags
+  if work.options.size is not None:
+    with open_file(str(job.source)) as file:
+      shape = decoded_shape(file, str(job.source), max_pixels=work.max_pixels)
+    height, width = work.new_size(shape, job)
+    tags = resized_tags(tags, width / shape[1], height / shape[0])
+  nodata = nodata_of(tags)
+  mark = math.nan if nodata is None else nodata
   write_tiff_pages(
     job.target,
-    images,
+    _marked(translated, mark),
     count,
     exif=metadata.exif,
     icc=metadata.icc,
     tags=tags,
   )
+
+
+def _marked(
+  translated: Iterator[_Translated], mark: float
+) -> Iterator[np.ndarray]:
+  """Marks pixels without data in each image."""
+  for pixels, missing in translated:
+    yield (pixels if missing is None else with_missing(pixels, missing, mark))

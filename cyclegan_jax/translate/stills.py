@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from cyclegan_jax.errors import UserError, printable
 from cyclegan_jax.media.animations import ANIMATED
@@ -139,9 +138,7 @@ def _read(work: Context, job: Job) -> Photo:
     alpha = work.resize(alpha[..., None], height, width)[..., 0]
   missing = photo.missing
   if missing is not None:
-    image = Image.fromarray(missing.astype(np.uint8))
-    nearest = image.resize((width, height), Image.Resampling.NEAREST)
-    missing = np.asarray(nearest) > 0
+    missing = work.resize_missing(missing, height, width)
   return photo._replace(
     missing=missing,
     pixels=work.resize(photo.pixels, height, width),
