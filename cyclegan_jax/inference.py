@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from cyclegan_jax.config import Config
+from cyclegan_jax.config import Config, GeneratorConfig
 from cyclegan_jax.nets import make_generator
 from cyclegan_jax.types import Array, Key, Params
 
@@ -34,11 +34,22 @@ def translate(
   Returns:
     [B, H, W, C'] in [-1, 1], in the images' dtype.
   """
-  network = make_generator(
-    config.generator,
-    channels=config.channels(direction[1]),
-    axis_name=axis_name,
-  )
+  channels = config.channels(direction[1])
+  return _apply(config.generator, channels, axis_name, params, images, key)
+
+
+# Jitted, since a training step applies a generator up to six times: tracing it
+# takes long, and it is traced once per shape.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _apply(
+  config: GeneratorConfig,
+  channels: int,
+  axis_name: str | None,
+  params: Params,
+  images: Array,
+  key: Key,
+) -> Array:
+  network = make_generator(config, channels=channels, axis_name=axis_name)
   translated: Any = network.apply(
     {'params': params}, images, rngs={'dropout': key}
   )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from cyclegan_jax import losses, parallel, register
-from cyclegan_jax.config import Config
+from cyclegan_jax.config import Config, DiscriminatorConfig
 from cyclegan_jax.diff_augment import diff_augment
 from cyclegan_jax.inference import translate
 from cyclegan_jax.nets import is_per_example, make_discriminator
@@ -69,7 +69,7 @@ def generator_loss(
 
   def discriminate(domain: str, images: Array) -> Array:
     images = _augment(config, images, augment_keys[domain], axis_name)
-    return _discriminate(config, disc[domain], images, axis_name)
+    return _discriminate(config.discriminator, disc[domain], images, axis_name)
 
   joins = config.uses_identity and is_per_example(config.generator)
   fakes, same = {}, {}
@@ -155,9 +155,10 @@ def discriminator_loss(
     )
     real = _augment(config, batch[domain], real_key, axis_name)
     fake = _augment(config, fakes[domain], fake_key, axis_name)
-    discriminate = functools.partial(
-      _discriminate, config, disc[domain], axis_name=axis_name
-    )
+
+    def discriminate(images: Array, params: Params = disc[domain]) -> Array:
+      return _discriminate(config.discriminator, params, images, axis_name)
+
     if is_per_example(config.discriminator):
       on_real, on_fake = _as_one(discriminate, real, fake)
     else:
@@ -361,11 +362,15 @@ def _augment(
   return diff_augment(images, key, config.diff_augment, axis_name=axis_name)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3), inline=True)
 def _discriminate(
-  config: Config, params: Params, images: Array, axis_name: str | None
+  config: DiscriminatorConfig,
+  params: Params,
+  images: Array,
+  axis_name: str | None,
 ) -> Array:
   """Logits [B, h, w, 1] in the dtype of the images."""
-  network = make_discriminator(config.discriminator, axis_name=axis_name)
+  network = make_discriminator(config, axis_name=axis_name)
   logits = cast(Array, network.apply({'params': params}, images))
   return logits.astype(images.dtype)
 

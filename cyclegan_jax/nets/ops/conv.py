@@ -7,6 +7,7 @@ experiments/performance.md has what each rewrite saves.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,8 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _NONE: Padding = ((0, 0), (0, 0))
 _FEW = 4  # output channels
 _MANY = 32  # channels, from which Winograd's transforms cost little
-_MANY_PIXELS = 10_000
+_MANY_PIXELS = 10_000  # of a batch
+_FEW_PIXELS = 16  # of an image
 
 
 def conv(
@@ -30,7 +32,7 @@ def conv(
   """Convolution (cross-correlation) with zero padding.
 
   On CPUs, some weight gradients for stride 1 are rewritten: see
-  `_kernel_gradient`.
+  `_kernel_gradient`. For larger strides, the gradient in x is `conv_transpose`.
 
   Args:
     x: [B, H, W, I].
@@ -45,14 +47,16 @@ def conv(
     sides, window = x.shape[1:3], kernel.shape[:2]
     rows, columns = lax.padtype_to_pads(sides, window, (stride,) * 2, padding)
     padding = (rows, columns)
-  plain = functools.partial(_plain, stride=stride, padding=padding)
-  if stride > 1:
-    return plain(x, kernel)
+  on_cpu = (
+    functools.partial(_stride_one, padding=padding)
+    if stride == 1
+    else functools.partial(_strided, stride=stride, padding=padding)
+  )
   return lax.platform_dependent(
     x,
     kernel,
-    cpu=lambda x, kernel: _stride_one(x, kernel, padding),
-    default=plain,
+    cpu=on_cpu,
+    default=functools.partial(_plain, stride=stride, padding=padding),
   )
 
 
@@ -136,6 +140,41 @@ def _gradients(
 _stride_one.defvjp(_stride_one_forward, _gradients)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _strided(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+  return _plain(x, kernel, stride=stride, padding=padding)
+
+
+def _strided_forward(
+  x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+  return _strided(x, kernel, stride, padding), (x, kernel)
+
+
+def _strided_backward(
+  stride: int,
+  padding: Padding,
+  saved: tuple[Array, Array],
+  cotangent: Array,
+) -> tuple[Array, Array]:
+  x, kernel = saved
+  _, pull_back = jax.vjp(
+    lambda kernel: _plain(x, kernel, stride=stride, padding=padding), kernel
+  )
+  (kernel_bar,) = pull_back(cotangent)
+  rows, columns = (
+    # Pixels at the end that no window reached have a gradient too, of zero.
+    (before, window + stride * (count - 1) - before - size)
+    for (before, _), window, count, size in zip(
+      padding, kernel.shape[:2], cotangent.shape[1:3], x.shape[1:3], strict=True
+    )
+  )
+  return _adjoint(cotangent, kernel, stride, (rows, columns)), kernel_bar
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
+
+
 def _kernel_gradient(
   kernel_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> Callable[[Array, Array], Array] | None:
@@ -193,8 +232,8 @@ def conv_transpose(
 
   XLA computes the weight gradient of a dilated convolution slowly on CPUs. It
   equals the weight gradient of the strided convolution with input and output
-  exchanged, which is used there instead. Large maps on CPUs are computed by
-  `_by_parity`.
+  exchanged, which is used there instead. On CPUs small maps are computed by
+  `_by_taps` and large ones by `_by_parity`.
 
   Args:
     x: [B, H, W, I].
@@ -208,26 +247,25 @@ def conv_transpose(
   Returns:
     [B, H', W', O] with H' = (H - 1) * stride + h - top - bottom + extra.
   """
+  (top, bottom), (left, right) = padding
+  padding = ((top, bottom - extra), (left, right - extra))
   return lax.platform_dependent(
     x,
     kernel,
-    cpu=lambda *xk: _adjoint(*xk, stride, padding, extra),
-    default=functools.partial(
-      _dilated, stride=stride, padding=padding, extra=extra
-    ),
+    cpu=lambda x, kernel: _adjoint(x, kernel, stride, padding),
+    default=functools.partial(_dilated, stride=stride, padding=padding),
   )
 
 
-def _has_many_pixels(x: Array) -> bool:
-  """Whether [B, H, W, C] has many pixels; false if a size is symbolic."""
-  sizes = x.shape[:3]
+def _num_pixels(sizes: tuple[Any, ...]) -> int | None:
+  """The product of sizes; None if one is symbolic."""
   if not all(isinstance(size, int) for size in sizes):
-    return False
-  return math.prod(sizes) >= _MANY_PIXELS
+    return None
+  return math.prod(sizes)
 
 
 def _dilated(
-  x: Array, kernel: Array, *, stride: int, padding: Padding, extra: int
+  x: Array, kernel: Array, *, stride: int, padding: Padding
 ) -> Array:
   h, w = kernel.shape[:2]
   (top, bottom), (left, right) = padding
@@ -235,24 +273,50 @@ def _dilated(
     x,
     lax.rev(kernel, (0, 1)),
     window_strides=(1, 1),
-    padding=(
-      (h - 1 - top, h - 1 - bottom + extra),
-      (w - 1 - left, w - 1 - right + extra),
-    ),
+    padding=((h - 1 - top, h - 1 - bottom), (w - 1 - left, w - 1 - right)),
     lhs_dilation=(stride, stride),
     dimension_numbers=('NHWC', 'HWOI', 'NHWC'),
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _adjoint(
-  x: Array, kernel: Array, stride: int, padding: Padding, extra: int
-) -> Array:
-  doubling = (3, 3), 2, ((1, 1), (1, 1)), 1
-  is_doubled = (kernel.shape[:2], stride, padding, extra) == doubling
-  if is_doubled and _has_many_pixels(x):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _adjoint(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+  of_batch, of_image = _num_pixels(x.shape[:3]), _num_pixels(x.shape[1:3])
+  if of_image is not None and of_image <= _FEW_PIXELS:
+    return _by_taps(x, kernel, stride, padding)
+  doubling = (3, 3), 2, ((1, 0), (1, 0))
+  is_doubled = (kernel.shape[:2], stride, padding) == doubling
+  if is_doubled and of_batch is not None and of_batch >= _MANY_PIXELS:
     return _by_parity(x, kernel)
-  return _dilated(x, kernel, stride=stride, padding=padding, extra=extra)
+  return _dilated(x, kernel, stride=stride, padding=padding)
+
+
+def _by_taps(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+  """Computes what each pixel adds at each tap of the kernel, and adds it up.
+
+  One matrix product without the zeros between pixels. What it gives is
+  (h / stride) * (w / stride) times as large as the output, so this is for
+  small maps, where XLA's dilated convolution is several times as slow.
+  """
+  h, w, features, channels = kernel.shape
+  batch, height, width, _ = x.shape
+  weights = kernel.transpose(3, 0, 1, 2).reshape(channels, -1)
+  products = x.reshape(-1, channels) @ weights
+  taps = products.reshape(batch, height, width, h, w, features)
+
+  def add_up(taps: Array, axis: int, axis_of_taps: int) -> Array:
+    """Adds taps[i, t] to place stride * i + t, less the padding before."""
+    before, after = padding[axis - 1]
+    count = taps.shape[axis_of_taps]
+    total: Any = 0
+    for tap in range(count):
+      pads = [(0, 0, 0)] * (taps.ndim - 1)
+      pads[axis] = (tap - before, count - 1 - tap - after, stride - 1)
+      part = lax.index_in_dim(taps, tap, axis_of_taps, keepdims=False)
+      total += lax.pad(part, jnp.zeros((), part.dtype), pads)
+    return cast(Array, total)
+
+  return add_up(add_up(taps, 1, 3), 2, 3)
 
 
 def _by_parity(x: Array, kernel: Array) -> Array:
@@ -285,20 +349,18 @@ def _by_parity(x: Array, kernel: Array) -> Array:
 
 
 def _forward(
-  x: Array, kernel: Array, stride: int, padding: Padding, extra: int
+  x: Array, kernel: Array, stride: int, padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
-  return _adjoint(x, kernel, stride, padding, extra), (x, kernel)
+  return _adjoint(x, kernel, stride, padding), (x, kernel)
 
 
 def _backward(
   stride: int,
   padding: Padding,
-  extra: int,
   saved: tuple[Array, Array],
   cotangent: Array,
 ) -> tuple[Array, Array]:
   x, kernel = saved
-  # The strided convolution drops the rows and columns that `extra` added.
   strided = functools.partial(_plain, stride=stride, padding=padding)
   x_bar, pull_back = jax.vjp(lambda k: strided(cotangent, k), kernel)
   (kernel_bar,) = pull_back(x)
