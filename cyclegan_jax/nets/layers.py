@@ -90,8 +90,6 @@ class Conv(nn.Module):
     if pads and any(pads) and self.padding == 'reflect':
       x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)), mode='reflect')
       pads = (0, 0)
-    if self.stride == 1 and self.size > 1 and pads == (0, 0):
-      return ops.conv_valid(x, kernel)
     padding = (pads, pads) if pads else 'SAME'
     return ops.conv(x, kernel, stride=self.stride, padding=padding)
 

@@ -1,15 +1,6 @@
 """Convolutions in forms that XLA compiles well, and spectral norm."""
 
-from cyclegan_jax.nets.ops.conv import (
-  conv,
-  conv_transpose,
-  conv_valid,
-)
+from cyclegan_jax.nets.ops.conv import conv, conv_transpose
 from cyclegan_jax.nets.ops.spectral import spectral_norm
 
-__all__ = [
-  'conv',
-  'conv_transpose',
-  'conv_valid',
-  'spectral_norm',
-]
+__all__ = ['conv', 'conv_transpose', 'spectral_norm']

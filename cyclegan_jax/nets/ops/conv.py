@@ -1,12 +1,13 @@
 """Two-dimensional convolution and its transpose on [B, H, W, C] arrays.
 
-On CPUs some forms and gradients are rewritten, as XLA's own are slow there.
-experiments/performance.md has what each rewrite saves.
+On CPUs some forms and all gradients are written out, since XLA's own are slow
+there: experiments/performance.md has what each saves. Every convolution is in
+the one layout that XLA computes fast. It brings others into that layout, but
+not those in loops and in functions that it does not inline.
 """
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -22,6 +23,7 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _NONE: Padding = ((0, 0), (0, 0))
 _FEW = 4  # output channels
 _MANY = 32  # channels, from which Winograd's transforms cost little
+_MAX_WINOGRAD_NUMBERS = 2**19  # of an input, whose transform fits a cache
 _MANY_PIXELS = 10_000  # of a batch
 _FEW_PIXELS = 16  # of an image
 
@@ -30,9 +32,6 @@ def conv(
   x: Array, kernel: Array, *, stride: int, padding: Padding | str
 ) -> Array:
   """Convolution (cross-correlation) with zero padding.
-
-  On CPUs, some weight gradients for stride 1 are rewritten: see
-  `_kernel_gradient`. For larger strides, the gradient in x is `conv_transpose`.
 
   Args:
     x: [B, H, W, I].
@@ -47,150 +46,148 @@ def conv(
     sides, window = x.shape[1:3], kernel.shape[:2]
     rows, columns = lax.padtype_to_pads(sides, window, (stride,) * 2, padding)
     padding = (rows, columns)
-  on_cpu = (
-    functools.partial(_stride_one, padding=padding)
-    if stride == 1
-    else functools.partial(_strided, stride=stride, padding=padding)
-  )
   return lax.platform_dependent(
     x,
     kernel,
-    cpu=on_cpu,
+    cpu=lambda x, kernel: _conv(x, kernel, stride, padding),
     default=functools.partial(_plain, stride=stride, padding=padding),
   )
 
 
-def conv_valid(x: Array, kernel: Array) -> Array:
-  """Convolution with stride 1 and without padding.
-
-  XLA's CPU backend has a fast path for padded convolutions only, so on CPUs
-  the input is zero-padded by one pixel and the output cropped by one pixel.
-  Gradients are those of `conv`.
-
-  Args:
-    x: [B, H, W, I].
-    kernel: [h, w, I, O], h and w at least 2.
-
-  Returns:
-    [B, H - h + 1, W - w + 1, O].
-  """
-  return lax.platform_dependent(
-    x, kernel, cpu=_padded_and_cropped, default=_valid
-  )
-
-
-def _plain(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
+def _plain(
+  x: Array,
+  kernel: Array,
+  *,
+  padding: Padding,
+  stride: int = 1,
+  dilation: int = 1,
+  kernel_dilation: int = 1,
+) -> Array:
   return lax.conv_general_dilated(
-    x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+    x,
+    kernel,
+    (stride, stride),
+    padding,
+    (dilation, dilation),
+    (kernel_dilation, kernel_dilation),
+    dimension_numbers=_DIMENSIONS,
   )
-
-
-def _valid(x: Array, kernel: Array) -> Array:
-  return _plain(x, kernel, stride=1, padding=_NONE)
-
-
-@jax.custom_vjp
-def _padded_and_cropped(x: Array, kernel: Array) -> Array:
-  padded = _plain(x, kernel, stride=1, padding=((1, 1), (1, 1)))
-  return padded[:, 1:-1, 1:-1]
-
-
-def _valid_forward(
-  x: Array, kernel: Array
-) -> tuple[Array, tuple[Array, Array]]:
-  return _padded_and_cropped(x, kernel), (x, kernel)
-
-
-def _valid_backward(
-  saved: tuple[Array, Array], cotangent: Array
-) -> tuple[Array, Array]:
-  return _gradients(_NONE, saved, cotangent)
-
-
-_padded_and_cropped.defvjp(_valid_forward, _valid_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _stride_one(x: Array, kernel: Array, padding: Padding) -> Array:
-  return _plain(x, kernel, stride=1, padding=padding)
-
-
-def _stride_one_forward(
-  x: Array, kernel: Array, padding: Padding
-) -> tuple[Array, tuple[Array, Array]]:
-  return _stride_one(x, kernel, padding), (x, kernel)
-
-
-def _gradients(
-  padding: Padding, saved: tuple[Array, Array], cotangent: Array
-) -> tuple[Array, Array]:
-  """Gradients of a stride-1 convolution in its input and its kernel."""
-  x, kernel = saved
-  plain = functools.partial(_plain, stride=1, padding=padding)
-  kernel_gradient = _kernel_gradient(kernel.shape, cotangent.shape)
-  if kernel_gradient is None:
-    _, pull_back = jax.vjp(plain, x, kernel)
-    return pull_back(cotangent)
-  _, pull_back = jax.vjp(lambda x: plain(x, kernel), x)
-  (x_bar,) = pull_back(cotangent)
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  return x_bar, kernel_gradient(x, cotangent)
-
-
-_stride_one.defvjp(_stride_one_forward, _gradients)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _strided(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-  return _plain(x, kernel, stride=stride, padding=padding)
+def _conv(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+  """`conv` on a CPU."""
+  if stride > 1 or min(kernel.shape[:2]) == 1:
+    return _plain(x, kernel, stride=stride, padding=padding)
+  (top, bottom), (left, right) = padding
+  height, width = x.shape[1] + top + bottom - 2, x.shape[2] + left + right - 2
+  numbers = _product(x.shape)
+  if (
+    numbers is not None
+    and numbers <= _MAX_WINOGRAD_NUMBERS
+    and _has_winograd(x, kernel.shape, (height, width))
+  ):
+    return winograd.conv(_pad(x, padding), kernel)
+  if padding != _NONE:
+    return _plain(x, kernel, padding=padding)
+  # XLA's fast path takes padded convolutions only.
+  padded = _plain(x, kernel, padding=((1, 1), (1, 1)))
+  return padded[:, 1:-1, 1:-1]
 
 
-def _strided_forward(
+def _has_winograd(
+  x: Array, kernel_shape: tuple[int, ...], output_sizes: tuple[Any, ...]
+) -> bool:
+  """Whether Winograd's algorithm applies, and is fast and exact enough."""
+  is_even = all(isinstance(n, int) and n % 2 == 0 for n in output_sizes)
+  is_3x3, has_many = kernel_shape[:2] == (3, 3), min(kernel_shape[2:]) >= _MANY
+  return is_even and is_3x3 and has_many and x.dtype.itemsize >= 4
+
+
+def _product(sizes: tuple[Any, ...]) -> int | None:
+  """The product of sizes; None if one is symbolic."""
+  if not all(isinstance(size, int) for size in sizes):
+    return None
+  return math.prod(sizes)
+
+
+def _pad(x: Array, padding: Padding) -> Array:
+  return jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+
+def _conv_forward(
   x: Array, kernel: Array, stride: int, padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
-  return _strided(x, kernel, stride, padding), (x, kernel)
+  return _conv(x, kernel, stride, padding), (x, kernel)
 
 
-def _strided_backward(
-  stride: int,
-  padding: Padding,
-  saved: tuple[Array, Array],
-  cotangent: Array,
+def _conv_backward(
+  stride: int, padding: Padding, saved: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
   x, kernel = saved
-  _, pull_back = jax.vjp(
-    lambda kernel: _plain(x, kernel, stride=stride, padding=padding), kernel
-  )
-  (kernel_bar,) = pull_back(cotangent)
+  h, w = kernel.shape[:2]
+  kernel_bar = _kernel_gradient(x, cotangent, (h, w), stride, padding)
+  if stride == 1:
+    (top, bottom), (left, right) = padding
+    full = ((h - 1 - top, h - 1 - bottom), (w - 1 - left, w - 1 - right))
+    if min(*full[0], *full[1]) >= 0:
+      return _conv(cotangent, _flipped(kernel), 1, full), kernel_bar
   rows, columns = (
-    # Pixels at the end that no window reached have a gradient too, of zero.
+    # Pixels at the end that no window reached have a gradient of zero.
     (before, window + stride * (count - 1) - before - size)
     for (before, _), window, count, size in zip(
-      padding, kernel.shape[:2], cotangent.shape[1:3], x.shape[1:3], strict=True
+      padding, (h, w), cotangent.shape[1:3], x.shape[1:3], strict=True
     )
   )
   return _adjoint(cotangent, kernel, stride, (rows, columns)), kernel_bar
 
 
-_strided.defvjp(_strided_forward, _strided_backward)
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _flipped(kernel: Array) -> Array:
+  """The kernel of the adjoint convolution."""
+  return lax.rev(kernel, (0, 1)).swapaxes(2, 3)
 
 
 def _kernel_gradient(
-  kernel_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> Callable[[Array, Array], Array] | None:
-  """Selects the function that computes a weight gradient.
+  x: Array,
+  cotangent: Array,
+  window: tuple[int, int],
+  stride: int,
+  padding: Padding,
+) -> Array:
+  """Weight gradient of a convolution.
+
+  Args:
+    x: [B, H, W, I].
+    cotangent: [B, H', W', O].
+    window: (h, w).
+    stride: of the convolution.
+    padding: of the convolution.
 
   Returns:
-    A function from the padded input and the cotangent to the gradient, or
-    None where XLA's own gradient is as fast.
+    [h, w, I, O].
   """
-  h, w, channels, features = kernel_shape
-  if features <= _FEW:
-    return functools.partial(_gradient_of_few, shape=kernel_shape)
-  is_even = output_shape[1] % 2 == output_shape[2] % 2 == 0
-  if (h, w) == (3, 3) and is_even and min(channels, features) >= _MANY:
-    return winograd.kernel_gradient
-  return None
+  shape = (*window, x.shape[3], cotangent.shape[3])
+  if stride == 1 and shape[3] <= _FEW:
+    return _gradient_of_few(_pad(x, padding), cotangent, shape=shape)
+  if stride == 1 and _has_winograd(x, shape, cotangent.shape[1:3]):
+    return winograd.kernel_gradient(_pad(x, padding), cotangent)
+  # Channels take the place of examples: [I, H, W, B] and [H', W', B, O].
+  rows, columns = (
+    (before, size + stride * (count - 1) - side - before)
+    for (before, _), size, count, side in zip(
+      padding, window, cotangent.shape[1:3], x.shape[1:3], strict=True
+    )
+  )
+  gradient = _plain(
+    x.transpose(3, 1, 2, 0),
+    cotangent.transpose(1, 2, 0, 3),
+    padding=(rows, columns),
+    kernel_dilation=stride,
+  )
+  return gradient.transpose(1, 2, 0, 3)
 
 
 def _gradient_of_few(
@@ -230,11 +227,6 @@ def conv_transpose(
 ) -> Array:
   """Adjoint of `conv` in its input, equal to PyTorch's ConvTranspose2d.
 
-  XLA computes the weight gradient of a dilated convolution slowly on CPUs. It
-  equals the weight gradient of the strided convolution with input and output
-  exchanged, which is used there instead. On CPUs small maps are computed by
-  `_by_taps` and large ones by `_by_parity`.
-
   Args:
     x: [B, H, W, I].
     kernel: [h, w, O, I], the kernel of the convolution from O to I channels
@@ -257,31 +249,27 @@ def conv_transpose(
   )
 
 
-def _num_pixels(sizes: tuple[Any, ...]) -> int | None:
-  """The product of sizes; None if one is symbolic."""
-  if not all(isinstance(size, int) for size in sizes):
-    return None
-  return math.prod(sizes)
-
-
 def _dilated(
   x: Array, kernel: Array, *, stride: int, padding: Padding
 ) -> Array:
   h, w = kernel.shape[:2]
   (top, bottom), (left, right) = padding
-  return lax.conv_general_dilated(
+  return _plain(
     x,
-    lax.rev(kernel, (0, 1)),
-    window_strides=(1, 1),
+    _flipped(kernel),
     padding=((h - 1 - top, h - 1 - bottom), (w - 1 - left, w - 1 - right)),
-    lhs_dilation=(stride, stride),
-    dimension_numbers=('NHWC', 'HWOI', 'NHWC'),
+    dilation=stride,
   )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _adjoint(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-  of_batch, of_image = _num_pixels(x.shape[:3]), _num_pixels(x.shape[1:3])
+  """`conv_transpose` on a CPU.
+
+  The weight gradient is that of the strided convolution with input and output
+  exchanged; that of the dilated convolution is slow.
+  """
+  of_batch, of_image = _product(x.shape[:3]), _product(x.shape[1:3])
   if of_image is not None and of_image <= _FEW_PIXELS:
     return _by_taps(x, kernel, stride, padding)
   doubling = (3, 3), 2, ((1, 0), (1, 0))
@@ -348,23 +336,19 @@ def _by_parity(x: Array, kernel: Array) -> Array:
   return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, channels)
 
 
-def _forward(
+def _adjoint_forward(
   x: Array, kernel: Array, stride: int, padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
   return _adjoint(x, kernel, stride, padding), (x, kernel)
 
 
-def _backward(
-  stride: int,
-  padding: Padding,
-  saved: tuple[Array, Array],
-  cotangent: Array,
+def _adjoint_backward(
+  stride: int, padding: Padding, saved: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
   x, kernel = saved
-  strided = functools.partial(_plain, stride=stride, padding=padding)
-  x_bar, pull_back = jax.vjp(lambda k: strided(cotangent, k), kernel)
-  (kernel_bar,) = pull_back(x)
-  return x_bar, kernel_bar
+  x_bar = _conv(cotangent, kernel, stride, padding)
+  window = kernel.shape[0], kernel.shape[1]
+  return x_bar, _kernel_gradient(cotangent, x, window, stride, padding)
 
 
-_adjoint.defvjp(_forward, _backward)
+_adjoint.defvjp(_adjoint_forward, _adjoint_backward)
