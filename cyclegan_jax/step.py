@@ -347,7 +347,7 @@ def _gradient(
 def _takes_two(config: GeneratorConfig | DiscriminatorConfig) -> bool:
   """Whether a network takes two batches in one call.
 
-  On CPUs that takes longer: XLA's weight gradients of several examples are slow.
+  On CPUs that takes longer: weight gradients of several examples are slow.
   """
   return is_per_example(config) and jax.default_backend() != 'cpu'
 
