@@ -133,8 +133,17 @@ def load_plugin(path: str) -> None:
     raise ConfigError(f'plugin {path} is not a Python file: pass a .py file')
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module  # dataclasses and pickle look it up
-  folder = str(file.parent)  # whose other files it may import
-  sys.path.insert(0, folder)
+  # As for a config file, which may be passed as a plugin: its folder and the
+  # one above come first, and `from configs import default` works anywhere.
+  package = pathlib.Path(__file__).absolute().parents[1]
+  old = sys.path.copy()
+  sys.path[:] = [
+    str(file.parent),
+    str(file.parent.parent),
+    *old,
+    str(pathlib.Path.cwd()),
+    str(package),
+  ]
   with registering(file):
     try:
       spec.loader.exec_module(module)
@@ -145,7 +154,7 @@ def load_plugin(path: str) -> None:
         f'plugin {path} failed: {type(error).__name__}: {one_line(error)}'
       ) from error
     finally:
-      sys.path.remove(folder)
+      sys.path[:] = old
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -196,6 +197,22 @@ def test_plugins_that_fail(text, expected, tmp_path):
     path.write_text(text)
   with pytest.raises(ConfigError, match=expected):
     register.load_plugin(str(path))
+
+
+def test_a_config_file_is_a_plugin(tmp_path, monkeypatch):
+  """Also where it imports a recipe and the package is found elsewhere."""
+  monkeypatch.chdir(tmp_path)
+  package = pathlib.Path(register.__file__).parents[1]
+  monkeypatch.setattr(
+    sys, 'path', [x for x in sys.path if x not in ('', str(package))]
+  )
+  monkeypatch.delitem(sys.modules, 'configs', raising=False)
+  before = sys.path.copy()
+  path = tmp_path / 'my_config.py'
+  path.write_text(f'from configs import default\n{PLUGIN}')
+  register.load_plugin(str(path))
+  assert 'shallow' in register.names('generator')
+  assert sys.path == before
 
 
 def test_a_config_survives_json(config):

@@ -5,6 +5,7 @@ import pathlib
 import shlex
 import signal
 
+from cyclegan_jax import register
 from cyclegan_jax.commands import train_flags
 from cyclegan_jax.errors import ConfigError
 from cyclegan_jax.storage.workdir import make_workdir
@@ -73,4 +74,13 @@ def _print_summary(
     f'tensorboard --logdir={quoted}'
     f'\nTranslate a folder of images from {a} to {b} with'
     f'\n  cyclegan translate {quoted} FOLDER --to OUT --direction ab'
+    f'{_plugin_flags(result)}'
   )
+
+
+def _plugin_flags(result: TrainResult) -> str:
+  """The flags that load the generator, if a plugin registered it."""
+  if result.config.generator.name in register.BUILT_IN['generator']:
+    return ''
+  plugins = register.parse_plugins(result.config.plugins)
+  return ''.join(f' --plugin={shlex.quote(path)}' for path, _ in plugins)

@@ -95,8 +95,9 @@ def continued(
   if not _same_shapes(old, new):
     raise ConfigError(
       f'--change: {describe(changed)} changes the shapes of the networks, '
-      'optimizers or pools: start a new run with config.init_from='
-      f'{str(folder)!r}, which takes what still fits'
+      'optimizers or pools: pass another --workdir. There '
+      f'config.init_from={str(folder)!r} begins with the networks of this run, '
+      'if they stay the same'
     )
   if step and new.steps < step and not set(changed) <= _LENGTH:
     raise ConfigError(
