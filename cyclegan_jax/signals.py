@@ -143,8 +143,9 @@ class StopSignal:
       except BaseException as error:
         future.set_exception(error)
 
-    # A daemon, which does not keep the process alive.
-    threading.Thread(target=run, name='call', daemon=True).start()
+    # Not a daemon: Python would kill it inside the library when the program
+    # ends, and that aborts the process. The command line ends without waiting.
+    threading.Thread(target=run, name='call').start()
     while not concurrent.futures.wait([future], timeout=0.1).done:
       self._check(patience)
     return future.result()

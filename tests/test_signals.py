@@ -159,6 +159,35 @@ def test_a_signal_leaves_a_call_behind():
 
 
 @pytest.mark.process
+def test_a_program_whose_call_was_left_behind_ends_well():
+  program = """
+import os, signal, threading
+import jax
+from cyclegan_jax.signals import StoppedError, StopSignal
+
+def long(x):
+  for i in range(4000):
+    x = jax.numpy.sin(x) * i + x.T
+  return x
+
+lowered = jax.jit(long).lower(jax.numpy.zeros((8, 8)))
+with StopSignal() as stop:
+  threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+  try:
+    stop.call(lowered.compile)
+  except StoppedError:
+    print('stopped')
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert (done.returncode, done.stdout) == (0, 'stopped\n'), done.stderr
+
+
+@pytest.mark.process
 @pytest.mark.parametrize(
   'number, command',
   [

@@ -1,5 +1,6 @@
 """The algorithm of `train_step`, piece by piece."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 import cyclegan_jax as cg
 from cyclegan_jax import losses, step
 from cyclegan_jax.inference import translate
+from cyclegan_jax.nets import is_per_example
 from cyclegan_jax.optimizers import make_optimizer
 from cyclegan_jax.pool import query_pool
 from cyclegan_jax.state import abstract_train_state
@@ -208,6 +210,50 @@ def test_less_memory_gives_the_same_step(adversarial, changes, config, batch):
       assert float(same_metrics[name]) == pytest.approx(
         float(value), abs=1e-5
       ), name
+
+
+def test_two_batches_in_one_call_give_the_same_step(config, batch, monkeypatch):
+  config = config.replace(
+    generator={'norm': 'instance', 'dropout': 0.0},
+    discriminator={'norm': 'instance'},
+    loss={'identity_a': 1.0, 'identity_b': 2.0},
+    optimizer={'name': 'sgd', 'b1': 0.0, 'learning_rate': 0.1},
+  )
+  state = cg.create_train_state(config, jax.random.key(1))
+  expected, metrics = jax.jit(
+    functools.partial(cg.train_step.__wrapped__, config=config)
+  )(state, batch)
+  calls = []
+
+  def take_two(options):
+    calls.append(is_per_example(options))
+    return calls[-1]
+
+  # As on accelerators.
+  monkeypatch.setattr(step, '_takes_two', take_two)
+  after, same_metrics = jax.jit(
+    functools.partial(cg.train_step.__wrapped__, config=config)
+  )(state, batch)
+  assert calls == [True] * len(calls) != []
+  for name in ('gen', 'disc'):
+    one, other = getattr(expected, name), getattr(after, name)
+    assert max_difference(one, other) < 1e-5
+    assert max_difference(one, getattr(state, name)) > 1e-3
+  for name, value in metrics.items():
+    assert float(same_metrics[name]) == pytest.approx(float(value), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+  'changes, expected',
+  [
+    ({'norm': 'instance', 'dropout': 0.0}, True),
+    ({'norm': 'batch', 'dropout': 0.0}, False),
+    ({'norm': 'instance', 'dropout': 0.5}, False),
+  ],
+)
+def test_networks_that_treat_each_example_alone(changes, expected, config):
+  options = dataclasses.replace(config.generator, **changes)
+  assert is_per_example(options) == expected
 
 
 @pytest.mark.slow
