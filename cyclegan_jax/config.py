@@ -959,8 +959,7 @@ class Config(Section):
   accumulate: int = option(
     1,
     "parts of a device's batch that are computed one after another, to save "
-    'memory; takes about three times as long on CPUs; batch norm then uses the '
-    'statistics of each part',
+    'memory; batch norm then uses the statistics of each part',
     low=1,
   )
   plugins: str = option(
