@@ -923,9 +923,10 @@ class Config(Section):
   )
   init_from: str = option(
     '',
-    'start from trained networks: a run, a checkpoint, or the output of '
-    "cyclegan import; '' starts from random weights; on the command line, "
-    'options of the networks that are not given are taken from there',
+    'start from trained networks: a run, a checkpoint, the output of cyclegan '
+    'import or of cyclegan export --format hub, or hf:owner/name for one on a '
+    "hub; '' starts from random weights; on the command line, options of the "
+    'networks that are not given are taken from there',
     is_path=True,
   )
   init_discriminators: bool = option(
