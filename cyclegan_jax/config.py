@@ -132,6 +132,9 @@ WINDOWS = {
   'ct_soft': (-160.0, 240.0),
   'ct_brain': (0.0, 80.0),
 }
+# Sample sheets and checkpoints of a run, about, by default.
+DEFAULT_SHEETS = 16
+DEFAULT_CHECKPOINTS = 10
 # How the values of image files are stored.
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')
 DICOM_CODE = re.compile('[A-Z0-9_]{1,16}')
