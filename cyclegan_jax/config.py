@@ -132,6 +132,9 @@ WINDOWS = {
   'ct_soft': (-160.0, 240.0),
   'ct_brain': (0.0, 80.0),
 }
+# Sample sheets and checkpoints of a run, about, by default.
+DEFAULT_SHEETS = 16
+DEFAULT_CHECKPOINTS = 10
 # How the values of image files are stored.
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')
 DICOM_CODE = re.compile('[A-Z0-9_]{1,16}')
@@ -923,9 +926,10 @@ class Config(Section):
   )
   init_from: str = option(
     '',
-    'start from trained networks: a run, a checkpoint, or the output of '
-    "cyclegan import; '' starts from random weights; on the command line, "
-    'options of the networks that are not given are taken from there',
+    'start from trained networks: a run, a checkpoint, the output of cyclegan '
+    'import or of cyclegan export --format hub, or hf:owner/name for one on a '
+    "hub; '' starts from random weights; on the command line, options of the "
+    'networks that are not given are taken from there',
     is_path=True,
   )
   init_discriminators: bool = option(

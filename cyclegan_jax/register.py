@@ -4,7 +4,8 @@
 
   @cg.register.loss_term('total_variation')
   def total_variation(real, fake, cycled):
-    return jnp.abs(jnp.diff(fake, axis=1)).mean()
+    rows = jnp.abs(jnp.diff(fake, axis=1)).mean()
+    return rows + jnp.abs(jnp.diff(fake, axis=2)).mean()
 
 A file with such lines is a plugin: `--plugin=FILE.py`. A registered part is
 chosen by its name, like a built-in one: `config.loss.adversarial='softplus'`.

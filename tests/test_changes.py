@@ -179,10 +179,13 @@ def test_epochs_of_another_length_do_not_raise_the_rate(caplog):
   assert rates(changed, [36]) == pytest.approx([last])
   assert 'config.schedule.max_rate' in caplog.text
   # Also where the run is not longer.
+  new = LINEAR.replace(epochs=20, steps_per_epoch=2)
+  last = rates(LINEAR, [33])[0]
+  assert rates(new, [34])[0] > last
   same = continue_with(
-    LINEAR, step=36, may_change=True, epochs=5, steps=40, steps_per_epoch=8
+    LINEAR, step=34, may_change=True, epochs=20, steps_per_epoch=2
   )
-  assert rates(same, [36])[0] <= last
+  assert rates(same, [34]) == pytest.approx([last])
 
 
 def arrays(workdir):

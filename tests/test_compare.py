@@ -82,6 +82,7 @@ def save_run(folder, *, seed=0, size=8, **data):
   """A run with a checkpoint of step 0 and no records."""
   config = Config().replace(
     seed=seed,
+    steps=4,
     data={'size': size, 'load_size': size, 'num_test': 3} | data,
     generator={'filters': 2, 'isize': size},
     discriminator={'filters': 2, 'layers': 1},
@@ -122,7 +123,7 @@ def test_two_runs_on_one_page(runs, tmp_path, capsys):
   assert page.texts('h1') == ['one/tiny · two/tiny']
   rows = page.rows()
   assert rows['seed'] == ['0', '1']
-  assert rows['recorded steps'] == ['4', '4']
+  assert rows['recorded steps'] == ['4 of 4', '4 of 4']
   assert rows['pictures of step'] == ['0', '0']
   assert 'batch_size' not in rows
   curves = page.charts()['g/loss']
@@ -165,7 +166,7 @@ def test_a_checkpoint_has_the_records_up_to_its_step(runs, tmp_path):
   compare_runs([run / 'checkpoints/0', run], to, num_images=1)
   page = Page(to)
   assert page.texts('h1') == ['0 · run']
-  assert page.rows()['recorded steps'] == ['no records', '4']
+  assert page.rows()['recorded steps'] == ['no records', '4 of 4']
   assert list(page.charts()['g/loss']) == ['run']
 
 

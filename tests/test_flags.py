@@ -414,6 +414,90 @@ def test_a_run_s_config_with_other_options(tmp_path):
   assert not other.data.dtype_a
 
 
+@pytest.fixture
+def filled_in():
+  """A run whose user set epochs, a window and where networks come from."""
+  config = Config().replace(
+    steps=3200,
+    epochs=10,
+    steps_per_epoch=320,
+    init_from='source',
+    init_sha256='12',
+    data={
+      'name': 'folder',
+      'path': 'x',
+      'load_size': 71,
+      'dtype_a': 'int16',
+      'window_a': 'ct_soft',
+      'dtype_b': 'uint16',
+      'high_b': 65535.0,
+      'modality_b': 'MR',
+      'rescale_type_b': 'US',
+    },
+    schedule={'name': 'linear', 'decay_epochs': 5, 'max_rate': 1e-5},
+    log={'samples_every_steps': 200},
+    checkpoint={'every_steps': 320},
+  )
+  write_config(pathlib.Path(), config)
+  return config
+
+
+def reopened(*argv):
+  return config_of(
+    '--config=config.json', *(f'--config.{text}' for text in argv)
+  )
+
+
+def test_lengths_that_a_run_filled_in(filled_in):
+  open_counts = filled_in.replace(
+    schedule={'decay_epochs': -1},
+    log={'samples_every_steps': 0},
+    checkpoint={'every_steps': 0},
+  )
+  assert reopened() == open_counts
+  longer = open_counts.replace(epochs=20, steps=0)
+  assert reopened('epochs=20') == longer
+  # Epochs of another length are as many as before, unless steps were asked for.
+  other = open_counts.replace(steps=0, steps_per_epoch=0, batch_size=8)
+  assert reopened('batch_size=8') == other
+  assert reopened('steps_per_epoch=9').steps == 0
+  assert reopened('batch_size=8', 'steps=90').steps == 90
+  write_config(pathlib.Path(), filled_in.replace(steps=3100))
+  assert reopened('batch_size=8').steps == 3100
+  # Numbers that are not those of an open option are the user's.
+  own = filled_in.replace(
+    schedule={'decay_epochs': 3},
+    log={'samples_every_steps': 7},
+    checkpoint={'every_steps': 7},
+  )
+  write_config(pathlib.Path(), own)
+  assert reopened('epochs=20') == own.replace(epochs=20, steps=0)
+
+
+def test_values_that_a_run_filled_in(filled_in):
+  data = reopened('data.path=y').data
+  assert data == DataConfig(
+    name='folder', path='y', window_a='ct_soft', load_size=0
+  )
+  assert (data.modality_a, data.modality_b) == ('CT', '')
+  data = reopened('data.path=y', 'data.modality_b=PT').data
+  assert data.modality_b == 'PT'
+  bone = reopened('data.window_a=ct_bone').data
+  assert (bone.low_a, bone.high_a, bone.modality_a) == (-500, 1300, 'CT')
+  no_window = reopened('data.window_a=none').data
+  assert (no_window.low_a, no_window.high_a) == (0, 0)
+  assert (no_window.modality_a, no_window.rescale_type_a) == ('', '')
+  assert no_window.modality_b == 'MR'
+  assert reopened('data.dtype_b=uint8').data.high_b == 0
+
+
+def test_networks_and_a_rate_that_a_run_filled_in(filled_in):
+  assert reopened('init_from=other').init_sha256 == ''
+  assert reopened('init_from=other', 'init_sha256=3').init_sha256 == '3'
+  assert reopened('optimizer.learning_rate=1e-3').schedule.max_rate == 0
+  assert reopened('seed=3').schedule.max_rate == 1e-5
+
+
 def test_former_names_are_accepted():
   flags = parse_train_flags(
     ['--config.log.keep_checkpoints=7', '--config.log.doctor=False']

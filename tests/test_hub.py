@@ -20,6 +20,7 @@ import tifffile
 from PIL import Image
 
 from cyclegan_jax import cli
+from cyclegan_jax.compare.runs import check_is_run
 from cyclegan_jax.config import Config
 from cyclegan_jax.errors import UserError, WeightsError, WorkdirError
 from cyclegan_jax.export.model_card import without_private_paths
@@ -31,10 +32,12 @@ from cyclegan_jax.storage.safetensors import (
   write_safetensors,
 )
 from cyclegan_jax.storage.workdir import read_config
+from cyclegan_jax.training.train import train
 from cyclegan_jax.translate.translator import load_translator
 
 pytest.importorskip('safetensors')
 huggingface_hub = pytest.importorskip('huggingface_hub')
+pytest.importorskip('huggingface_hub.constants')  # else loaded on first use
 
 COMMIT = 'c0ffee' * 6 + 'c0de'
 CONFIG = Config().replace(
@@ -53,6 +56,7 @@ CONFIG = Config().replace(
   discriminator={'filters': 1, 'layers': 1},
   ema_decay=0.5,
   init_from='hf:owner/other@v1',
+  steps=9,
 )
 SCORES = '| direction | fid |\n| - | - |\n| apple → orange | 12.5 |'
 
@@ -124,11 +128,24 @@ def test_an_exported_folder_translates_as_its_run(exported, run):
   assert loaded.discriminators == ()
 
 
-def test_a_run_that_was_exported_into_its_own_folder(run, tmp_path):
+def test_a_run_is_not_exported_into_its_own_folder(run, tmp_path, capsys):
   own = tmp_path / 'run'
   shutil.copytree(run, own)
-  assert export(own, own, '--overwrite') == 0
+  for format in ('hub', 'web'):  # both have files of a run's names
+    before = sorted(own.iterdir())
+    assert export(own, own, '--overwrite', '--format', format) == 1
+    message = capsys.readouterr().err
+    assert str(own) in message
+    assert '--to' in message
+    assert sorted(own.iterdir()) == before
+
+
+def test_a_run_with_the_files_of_a_hub_folder(run, exported, tmp_path):
+  own = tmp_path / 'run'
+  shutil.copytree(run, own)
+  shutil.copyfile(exported / 'ab.safetensors', own / 'ab.safetensors')
   assert checkpoint.load(own).path == own / 'checkpoints' / '0'
+  check_is_run(own)
 
 
 def test_the_model_card(exported):
@@ -276,6 +293,13 @@ def test_commands_that_need_more_than_the_folder(
     assert '\n' not in message
 
 
+def test_the_folder_is_not_trained_into(exported):
+  before = (exported / 'config.json').read_bytes()
+  with pytest.raises(WorkdirError, match=f'{exported} .*--workdir'):
+    train(Config(), exported)
+  assert (exported / 'config.json').read_bytes() == before
+
+
 def test_other_commands_take_the_folder(exported, tmp_path):
   photos = tmp_path / 'photos'
   for domain, inputs in (('A', images()), ('B', images(1, np.uint16))):
@@ -403,6 +427,23 @@ def test_a_translator_from_the_hub(hub, run):
   assert hub == []
 
 
+@pytest.mark.slow
+def test_a_run_begun_from_the_folder_resumes_with_the_repository(
+  hub, exported, tmp_path
+):
+  config = CONFIG.replace(
+    init_from=str(exported), batch_size=1, steps=1, num_devices=1
+  )
+  sources = {
+    'train_a': [*images()],
+    'train_b': [*images(1, np.uint16)],
+  }
+  train(config, tmp_path / 'run', sources=sources)
+  longer = config.replace(init_from='hf:owner/name', steps=2)
+  result = train(longer, tmp_path / 'run', sources=sources)
+  assert result.start_step == 1
+
+
 @pytest.mark.parametrize(
   'name',
   ['hf:owner/none', 'hf:owner/empty', 'hf:owner/name@v9', 'hf:x', 'hf:a/b/c'],
@@ -426,6 +467,14 @@ def test_without_the_client(monkeypatch):
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
   with pytest.raises(UserError, match=r'cyclegan_jax\[hub\]'):
     local_folder('hf:owner/name')
+
+
+def test_an_evaluation_names_the_repository(hub, capsys):
+  assert cli.main(['evaluate', 'hf:owner/name', '--features', 'none']) == 1
+  message = capsys.readouterr().err.strip().splitlines()[-1]
+  assert 'hf:owner/name' in message
+  assert '--data' in message
+  assert 'cache' not in message
 
 
 @pytest.mark.process

@@ -251,13 +251,19 @@ def test_a_damaged_line_is_found_before_the_file_is_opened(tmp_path):
   'tail',
   [b'\0' * 20, b'\0' * 20 + b'\n', b'\0\0"a": 1}\n{"step": 30, "a": 1}\n'],
 )
-def test_a_power_failure_leaves_nuls_in_place_of_records(tail, tmp_path):
+def test_a_power_failure_leaves_nuls_in_place_of_records(
+  tail, tmp_path, caplog
+):
   write_steps(tmp_path, [10, 20])
   path = tmp_path / 'metrics.jsonl'
   path.write_bytes(path.read_bytes() + b'{"step": 22' + tail)
   check_metrics(tmp_path, resume_step=20)
+  assert str(path) in caplog.text
   write_steps(tmp_path, [30], resume_step=20)
   assert recorded_steps(tmp_path) == [10, 20, 30]
+  caplog.clear()
+  check_metrics(tmp_path, resume_step=30)
+  assert not caplog.records
 
 
 def test_a_metrics_file_that_cannot_be_opened(tmp_path):

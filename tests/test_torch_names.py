@@ -4,6 +4,7 @@ tests/test_torch_weights.py compares with PyTorch itself.
 """
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -230,7 +231,12 @@ def both(tmp_path_factory):
   write_pth(folder / 'G_B.pth', torch_arrays(RESNET, 1, 3, seed=2))
   write_pth(folder / 'D_A.pth', torch_arrays(PATCHGAN, 1))
   files = [folder / 'G_A.pth', folder / 'G_B.pth', '--d-a', folder / 'D_A.pth']
+  # An import is completed over what an interrupted one left.
+  left = folder / 'run' / 'checkpoints' / '.0.tmp' / 'state'
+  left.mkdir(parents=True)
+  (left / 'd').write_text('half')
   assert run_import(*files, '--to', folder / 'run', '--size', 32) == 0
+  assert os.listdir(folder / 'run' / 'checkpoints') == ['0']
   return folder
 
 
@@ -339,8 +345,6 @@ def test_wrong_arguments(both, tmp_path):
     run_import(file, file, '--to', tmp_path, '--direction', 'ab')
   with pytest.raises(WorkdirError, match=r'is not empty.*--to'):
     run_import(file, '--to', both)
-  # What an interrupted import left is no reason.
-  (tmp_path / 'checkpoints' / '.0.tmp').mkdir(parents=True)
   with pytest.raises(WeightsError, match=r'G_A.pth .*--dropout'):
     run_import(file, '--to', tmp_path, '--dropout', '0.1')
   (tmp_path / 'map.json').write_text('[1]')

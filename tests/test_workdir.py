@@ -62,7 +62,7 @@ def test_runs_is_a_file(tmp_path):
 
 
 def test_the_config_is_written_and_read(tmp_path):
-  config = Config(seed=7, epochs=3)
+  config = Config(seed=7, epochs=3, steps=30)
   prepare(tmp_path / 'new' / 'run', config)
   assert read_config(tmp_path / 'new' / 'run') == config
   names = os.listdir(tmp_path / 'new' / 'run')
@@ -84,6 +84,8 @@ def test_no_config_to_read(tmp_path, name):
     b'[]',
     b'{"sed": 0}',
     b'{"seed": "0"}',
+    b'{}',
+    b'{"seed": 1}',
   ],
 )
 def test_a_damaged_config(tmp_path, content):
@@ -138,7 +140,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, caplog):
     first.kill()
     first.wait()
     with lock_workdir(tmp_path):
-      owner = json.loads((tmp_path / 'lock.json').read_text())
+      owner = json.loads((tmp_path / '.cyclegan_lock.json').read_text())
       assert owner['pid'] == os.getpid()
       (tmp_path / 'config.json').touch()
   (record,) = caplog.records
@@ -149,7 +151,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, caplog):
 @pytest.mark.parametrize('content', ['', '{"pid": 1', '[]'])
 def test_a_lock_whose_owner_cannot_be_read(tmp_path, content):
   with lock_workdir(tmp_path):
-    (tmp_path / 'lock.json').write_text(content)
+    (tmp_path / '.cyclegan_lock.json').write_text(content)
     with (
       pytest.raises(WorkdirError, match='another process'),
       lock_workdir(tmp_path),
@@ -167,12 +169,13 @@ def test_a_folder_that_is_still_empty_is_removed(tmp_path):
 
 
 def test_a_refused_folder_stays_as_it_is(tmp_path):
-  for name in ('photo.png', '.mine.tmp', '.0123456789abcdeg.tmp'):
-    (tmp_path / name).touch()
+  for name in ('photo.png', '.mine.tmp', '.0123456789abcdeg.tmp', 'lock.json'):
+    (tmp_path / name).write_text(name)
   before = sorted(tmp_path.iterdir())
   with pytest.raises(WorkdirError), lock_workdir(tmp_path):
     raise WorkdirError('not a run')
   assert sorted(tmp_path.iterdir()) == before
+  assert all(path.read_text() == path.name for path in before)
 
 
 def test_half_written_files_of_a_killed_run_are_removed(tmp_path):

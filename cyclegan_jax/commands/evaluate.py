@@ -59,7 +59,7 @@ def run(argv: list[str], program: str) -> int:
   path = options.to or _default_path(found.path, step, options.data)
   if not options.overwrite:
     _check_targets(path)
-  config, images = _open_images(found, options.data)
+  config, images = _open_images(found, options.checkpoint, options.data)
   if not any(
     f'test_{direction[0]}' in images for direction in found.directions
   ):
@@ -168,9 +168,16 @@ def _palette_of_run(config: Config) -> Palette | None:
 
 
 def _open_images(
-  found: checkpoint.Checkpoint, folder: pathlib.Path | None
+  found: checkpoint.Checkpoint,
+  name: pathlib.Path,
+  folder: pathlib.Path | None,
 ) -> tuple[Config, dict[str, Images]]:
   """Opens the run's images, or those of another folder.
+
+  Args:
+    found: the checkpoint.
+    name: the checkpoint as the user named it, for messages.
+    folder: of the other images.
 
   Returns:
     The config that reads them, and the images by split and domain.
@@ -182,8 +189,8 @@ def _open_images(
     except (ConfigError, DataError) as error:
       if is_hub_folder(found.path) and config.data.name == 'folder':
         raise DataError(
-          f'{found.path} comes without the images of its run: give a folder '
-          'with testA or testB or both with --data'
+          f'{printable(str(name))} comes without the images of its run: give a '
+          'folder with testA or testB or both with --data'
         ) from error
       raise DataError(
         f"{error}; or give another folder's images with --data"

@@ -156,6 +156,11 @@ def _check_folder(options: argparse.Namespace) -> None:
   to = options.to
   if to.exists() and not to.is_dir():
     raise WorkdirError(f'{to} is a file: give a folder with --to')
+  if (to / 'checkpoints').exists():
+    raise WorkdirError(
+      f'{to} is the folder of a run, whose files would be replaced: give '
+      'another --to'
+    )
   if to.is_dir() and any(to.iterdir()) and not options.overwrite:
     raise WorkdirError(
       f'{to} is not empty: give another --to, or --overwrite, which keeps '

@@ -22,6 +22,8 @@ from ml_collections import config_flags
 from cyclegan_jax import register
 from cyclegan_jax.commands.parser import local_path
 from cyclegan_jax.config import (
+  DEFAULT_CHECKPOINTS,
+  DEFAULT_SHEETS,
   FORMER_NAMES,
   Config,
   from_config_dict,
@@ -95,12 +97,15 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
   path = file and str(_local_path('--config', file))
   explicit = _check_options(rest)
   options = to_config_dict(Config()) if path is None else _load(path)
+  recorded = None
+  if path is not None and not path.endswith('.py'):
+    recorded = from_config_dict(options)
   values = flags.FlagValues()
   stray = _parse(values, options, rest)
   if stray:
     raise ConfigError(_unknown_flag(stray[0]))
-  if path is not None and not path.endswith('.py'):
-    _reopen(values.config, explicit, may_change=values.change)
+  if recorded is not None:
+    _reopen(values.config, recorded, explicit, may_change=values.change)
   config = from_config_dict(values.config)
   if config.data.name == 'embedded' and 'config.data.name' not in explicit:
     # Who names images wants to train on them.
@@ -112,32 +117,66 @@ def parse_train_flags(argv: list[str]) -> TrainFlags:
 
 
 def _reopen(
-  options: ml_collections.ConfigDict, explicit: Set[str], *, may_change: bool
+  options: ml_collections.ConfigDict,
+  recorded: Config,
+  explicit: Set[str],
+  *,
+  may_change: bool,
 ) -> None:
   """Opens what a run filled in, where the user's options would contradict it.
 
-  A run's config.json does not tell what its user left open.
+  A run's config.json does not tell what its user left open. Counts that are
+  those of an open option are taken for it.
 
   Args:
     options: of a config.json, with the user's.
+    recorded: without the user's.
     explicit: paths of the user's.
     may_change: whether a run continues, maybe with other images in its folder.
   """
   sources = {f'config.data.{name}' for name in source_options()}
   is_new_data = not sources.isdisjoint(explicit)
+  has_new_epochs = is_new_data or may_change or 'config.batch_size' in explicit
+  counts_epochs = recorded.steps == recorded.epochs * recorded.steps_per_epoch
+  steps, schedule, data = recorded.steps, recorded.schedule, recorded.data
   causes = {
     'config.num_devices': True,  # this machine may have others
-    'config.steps': 'config.epochs' in explicit,
-    'config.steps_per_epoch': is_new_data
-    or may_change
-    or 'config.batch_size' in explicit,
-    'config.data.load_size': 'config.data.size' in explicit,
-    **{
-      f'config.data.{name}_{domain}': is_new_data
-      for name in ('dtype', 'low', 'high')
-      for domain in 'ab'
-    },
+    'config.steps': 'config.epochs' in explicit
+    or (
+      counts_epochs and (has_new_epochs or 'config.steps_per_epoch' in explicit)
+    ),
+    'config.steps_per_epoch': has_new_epochs,
+    'config.schedule.decay_epochs': schedule.decay_epochs
+    == recorded.epochs // 2,
+    'config.schedule.max_rate': 'config.optimizer.learning_rate' in explicit,
+    'config.log.samples_every_steps': recorded.log.samples_every_steps
+    == max(1, steps // DEFAULT_SHEETS),
+    'config.checkpoint.every_steps': recorded.checkpoint.every_steps
+    == max(1, steps // DEFAULT_CHECKPOINTS),
+    'config.init_sha256': 'config.init_from' in explicit,
+    'config.data.load_size': 'config.data.size' in explicit
+    or (
+      is_new_data
+      and data.load_size
+      == dataclasses.replace(data, load_size=0).size_before_crop
+    ),
   }
+  for domain in 'ab':
+    has_new_window = f'config.data.window_{domain}' in explicit
+    has_new_dtype = f'config.data.dtype_{domain}' in explicit
+    causes |= {
+      f'config.data.dtype_{domain}': is_new_data,
+      **{
+        f'config.data.{name}_{domain}': is_new_data
+        or has_new_window
+        or has_new_dtype
+        for name in ('low', 'high')
+      },
+      **{
+        f'config.data.{name}_{domain}': is_new_data or has_new_window
+        for name in ('modality', 'rescale_type')
+      },
+    }
   for path, is_open in causes.items():
     if is_open and path not in explicit:
       *_, section, name = path.split('.')

@@ -103,7 +103,13 @@ class Run:
 def check_is_run(folder: pathlib.Path) -> None:
   """Raises WorkdirError if a folder is neither a run's nor a checkpoint's."""
   name = printable(str(folder))
-  if str(folder).startswith(HUB_PREFIX) or is_hub_folder(folder):
+  # A run may have been exported into its own folder.
+  is_run = any(
+    (folder / part).exists() for part in ('checkpoints', METRICS_FILE)
+  )
+  if str(folder).startswith(HUB_PREFIX) or (
+    is_hub_folder(folder) and not is_run
+  ):
     raise WorkdirError(
       f'{name} holds generators without the curves and scores of their run, '
       'which are compared: give the folder of the run'

@@ -7,6 +7,7 @@ or '-Infinity', which `parse_record` and `float` convert back.
 
 import contextlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -171,6 +172,12 @@ def check_metrics(workdir: Path, *, resume_step: int) -> None:
       'permissions or restore it, or move it away to resume without its records'
     ) from error
   _size_until(resume_step, data, path)
+  if b'\0' in data:
+    logging.getLogger('cyclegan_jax').warning(
+      '%s ends in NULs, which a power failure leaves in place of the last '
+      'records: they are removed',
+      path,
+    )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -483,11 +483,15 @@ def _load(path: pathlib.Path) -> Checkpoint:
 
 
 def _with_present_names(config: Config, path: pathlib.Path) -> Config:
-  """The config with the names of the domains that its run has by now."""
+  """The config with the names and DICOM codes that its run has by now."""
   folder = path.absolute().parent
   with contextlib.suppress(UserError):
     if folder.name == 'checkpoints' and (run := read_config(folder.parent)):
-      names = {'name_a': run.data.name_a, 'name_b': run.data.name_b}
+      names = {
+        f'{name}_{domain}': getattr(run.data, f'{name}_{domain}')
+        for name in ('name', 'modality', 'rescale_type')
+        for domain in 'ab'
+      }
       return config.replace(data=names)
   return config
 

@@ -22,7 +22,8 @@ from cyclegan_jax.storage.atomic import remove_abandoned, replace_text
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 
 _LOCK_FILE = 'lock'
-_OWNER_FILE = 'lock.json'  # the process that holds the lock, or died with it
+# The process that holds the lock, or died with it.
+_OWNER_FILE = '.cyclegan_lock.json'
 
 
 def make_workdir(root: pathlib.Path = pathlib.Path('runs')) -> pathlib.Path:
@@ -168,11 +169,14 @@ def read_config(folder: pathlib.Path) -> Config | None:
   """Reads the resolved config of the run in a folder; None for a new run.
 
   Raises:
-    WorkdirError: config.json is damaged.
+    WorkdirError: config.json is damaged, or not of a run.
   """
   path = folder / 'config.json'
   try:
-    return from_config_dict(json.loads(path.read_text(encoding='utf-8')))
+    config = from_config_dict(json.loads(path.read_text(encoding='utf-8')))
+    if not config.steps:  # a run records its number
+      raise ConfigError('config.steps is missing')
+    return config
   except (FileNotFoundError, NotADirectoryError):
     return None
   except (OSError, ValueError, RecursionError, ConfigError) as error:

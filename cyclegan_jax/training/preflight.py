@@ -21,6 +21,8 @@ import rich.console
 import rich.progress
 
 from cyclegan_jax.config import (
+  DEFAULT_CHECKPOINTS,
+  DEFAULT_SHEETS,
   Config,
   differences,
   options_without_effect,
@@ -146,10 +148,11 @@ def resolve(
     epochs=epochs,
     log={
       'samples_every_steps': config.log.samples_every_steps
-      or max(1, steps // 16)
+      or max(1, steps // DEFAULT_SHEETS)
     },
     checkpoint={
-      'every_steps': config.checkpoint.every_steps or max(1, steps // 10)
+      'every_steps': config.checkpoint.every_steps
+      or max(1, steps // DEFAULT_CHECKPOINTS)
     },
   )
 

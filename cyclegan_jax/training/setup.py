@@ -34,6 +34,7 @@ from cyclegan_jax.state import (
 )
 from cyclegan_jax.step import metric_names
 from cyclegan_jax.storage import checkpoint
+from cyclegan_jax.storage.hub_folder import HUB_PREFIX, is_hub_folder
 from cyclegan_jax.storage.workdir import (
   check_free_space,
   read_config,
@@ -92,11 +93,18 @@ def set_up(
       _check_no_foreign_files(workdir)
     step = int(resumed.state.step) if resumed else 0
     check_metrics(workdir, resume_step=step)
+    if resumed is None and is_hub_folder(workdir):
+      raise WorkdirError(
+        f'{workdir} holds exported generators, not a run: pass another '
+        '--workdir'
+      )
     if saved is not None and resumed is None:
       _check_no_lost_checkpoints(workdir)
     # A resumed run reads them only to find out whether they have moved.
     has_moved = resumed and config.init_from != resumed.config.init_from
-    is_there = os.path.isdir(config.init_from)
+    is_there = config.init_from.startswith(HUB_PREFIX) or os.path.isdir(
+      config.init_from
+    )
     if config.init_from and (resumed is None or (has_moved and is_there)):
       sha256 = config.init_sha256 or (saved.init_sha256 if saved else '')
       networks = read_networks(config, sha256=sha256, explicit=explicit)
