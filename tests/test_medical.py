@@ -521,6 +521,30 @@ def test_other_images_bring_their_codes_and_report_what_is_clipped(
 # Stacks of TIFF
 
 
+def test_pages_of_another_size_are_reported(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  rng = np.random.default_rng(0)
+  path = tmp_path / 's.tif'
+  with tifffile.TiffWriter(path) as writer:
+    for width in (24, 24, 12, 30, 24):
+      writer.write(rng.integers(0, 255, (20, width), np.uint8))
+    writer.write(np.zeros((5, 5), np.uint8), subfiletype=1)  # a thumbnail
+  assert len(images_of(path, pages='all')) == 3
+  (record,) = caplog.records
+  assert '2 pages' in record.getMessage()
+  assert str(path) in record.getMessage()
+  first = images_of(path)
+  assert first.header_of
+  assert first.header_of(0).num_frames == 5
+  save_run(tmp_path, path, path, pages='all')
+  outcome = translate(tmp_path, path, to=tmp_path / 'out')
+  (note,) = outcome.notes
+  assert str(path) in note
+  assert '2 pages' in note
+  assert tifffile.imread(tmp_path / 'out' / 's.tif').shape == (3, 20, 24)
+
+
 def test_pages_are_images_when_asked(tmp_path: pathlib.Path) -> None:
   rng = np.random.default_rng(0)
   pages = rng.integers(0, 65535, (4, 20, 24), np.uint16)
@@ -847,6 +871,69 @@ def test_volume_keeps_nan(tmp_path: pathlib.Path, dtype_b: str) -> None:
     translate(tmp_path, source, to=tmp_path / 'tiff', file_format='tiff')
     stack = tifffile.imread(tmp_path / 'tiff' / 'a.tif')
     np.testing.assert_array_equal(np.isnan(stack), missing.T)
+
+
+@pytest.mark.parametrize('dtype_b', ['uint8', 'int16'])
+def test_medical_files_become_floats_in_tiff(
+  tmp_path: pathlib.Path, dtype_b: str
+) -> None:
+  source = tmp_path / 'ct.dcm'
+  missing = write_padded(source, 'value')
+  write_mr(tmp_path / 'b.nii')
+  save_run(tmp_path, source, tmp_path / 'b.nii', dtype_b=dtype_b)
+  outcome = translate(tmp_path, source, to=tmp_path / '1', file_format='tiff')
+  assert not outcome.failed + outcome.notes
+  made = tifffile.imread(tmp_path / '1' / 'ct.tif')
+  assert made.dtype == np.float32
+  np.testing.assert_array_equal(np.isnan(made), missing)
+  if dtype_b == 'uint8':
+    outcome = translate(tmp_path, source, to=tmp_path / '2', file_format='png')
+    assert not outcome.failed
+    (note,) = outcome.notes
+    assert str(source) in note
+    assert '--format tiff' in note
+
+
+@pytest.mark.parametrize('pages', ['first', 'all'])
+def test_pixels_without_data_that_no_value_marks_are_noted(
+  tmp_path: pathlib.Path, pages: str
+) -> None:
+  rng = np.random.default_rng(0)
+  stack = rng.uniform(0, 1, (2, 20, 24)).astype(np.float32)
+  paths = [tmp_path / 'x.tif', tmp_path / 'y.tif']
+  for path in paths:
+    tifffile.imwrite(
+      path, stack[: 1 + (pages == 'all')], photometric='minisblack'
+    )
+  save_run(tmp_path, *paths, pages=pages, dtype_b='int16')
+  assert not translate(tmp_path, *paths, to=tmp_path / '1').notes
+  stack[0, :5] = np.nan
+  for path in paths:
+    tifffile.imwrite(
+      path, stack[: 1 + (pages == 'all')], photometric='minisblack'
+    )
+  outcome = translate(tmp_path, *paths, to=tmp_path / '2')
+  assert outcome.num_made == 2
+  (note,) = outcome.notes
+  assert str(paths[0]) in note
+  assert 'int16' in note
+
+
+def test_clipped_inputs_are_noted(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  data = np.zeros((20, 24, 5), np.float32)
+  for name, value in (('fine', 3071), ('some', 4000), ('most', 5000)):
+    data[:, :4] = value
+    if name == 'most':
+      data[:, :12] = value
+    nibabel.Nifti1Image(data, AFFINE).to_filename(tmp_path / f'{name}.nii')
+  paths = [tmp_path / f'{name}.nii' for name in ('fine', 'some', 'most')]
+  (note,) = translate(runs, *paths, to=tmp_path / 'out', batch_size=2).notes
+  assert '-1024 to 3071' in note
+  assert '2 inputs' in note
+  assert f'{paths[2]}, 50%' in note
+  assert not translate(runs, paths[0], to=tmp_path / 'fine').notes
 
 
 def write_padded(path: pathlib.Path, kind: str) -> np.ndarray:
