@@ -932,7 +932,7 @@ def test_clipped_inputs_are_noted(
   (note,) = translate(runs, *paths, to=tmp_path / 'out', batch_size=2).notes
   assert '-1024 to 3071' in note
   assert '2 inputs' in note
-  assert f'{paths[2]}, 50%' in note
+  assert f'50% of {paths[2]}' in note
   assert not translate(runs, paths[0], to=tmp_path / 'fine').notes
 
 

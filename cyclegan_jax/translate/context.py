@@ -249,9 +249,9 @@ class Context:
     values = values_of(self.config.data, self.options.direction[0])
     files = 'input' if len(shares) == 1 else 'inputs'
     self.notes.append(
-      f'the range {values.low:g} to {values.high:g} of the training clips '
-      f'values of {len(shares):,} {files}: most of {printable(worst)}, '
-      f'{100 * shares[worst]:.2g}%'
+      f'values outside the range {values.low:g} to {values.high:g} of the '
+      f'training are clipped in {len(shares):,} {files}; the largest share is '
+      f'{100 * shares[worst]:.2g}% of {printable(worst)}'
     )
 
   @contextlib.contextmanager
