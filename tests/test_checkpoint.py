@@ -119,7 +119,7 @@ def test_what_a_checkpoint_holds(folder):
   assert record['config']['generator']['filters'] == 2
 
 
-def test_the_names_are_those_that_the_run_has_by_now(folder, tmp_path):
+def test_the_names_and_codes_are_those_of_the_run_by_now(folder, tmp_path):
   names = {'name_a': 'apple', 'name_b': 'orange', 'modality_b': 'MR'}
   names |= {'modality_a': 'CT', 'rescale_type_a': 'HU', 'rescale_type_b': 'US'}
   write_config(folder.parent, CONFIG.replace(seed=3, steps=9, data=names))

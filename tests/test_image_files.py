@@ -470,12 +470,12 @@ def test_thumbnails_and_masks_are_no_pages(dtype, is_big, tmp_path):
       (1, page),
       (2, page),  # one page of many
       (4, page > 99),  # a mask
-      (0, page[:5]),
+      (0, page[:5]),  # a page of another size
     ):
       writer.write(
         pixels, subfiletype=kind, photometric='minisblack', metadata=None
       )
-  assert read(path, 1).num_frames == 2
+  assert read(path, 1).num_frames == 3
   with tifffile.TiffWriter(path) as writer:  # as the older tag says it
     for kind in (1, 2, 3):
       writer.write(

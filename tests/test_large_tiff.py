@@ -105,6 +105,29 @@ def test_a_file_that_is_damaged(run, tmp_path, everything_is_large):
   assert written == [RECORD_FILE]
 
 
+def test_notes_are_those_of_the_whole_image(
+  tmp_path, monkeypatch, everything_is_large
+):
+  config = CONFIG.replace(
+    data={'dtype_a': 'float32', 'low_a': 0.0, 'high_a': 1.0}
+    | {'dtype_b': 'uint8'}
+  )
+  run = save_run(tmp_path / 'run', config)
+  image = np.full((96, 80, 3), 0.5, np.float32)
+  image[:40] = np.nan
+  image[-20:] = 2
+  path = tmp_path / 'in.tif'
+  tifffile.imwrite(path, image, photometric='rgb')
+  tiles = translate_files(run, [path], tmp_path / 'tiles').notes
+  monkeypatch.setattr('cyclegan_jax.translate.files.is_large', lambda *_: False)
+  whole = translate_files(run, [path], tmp_path / 'whole').notes
+  assert len(tiles) == len(whole) == 2
+  assert tiles[0] == whole[0]
+  assert 'uint8' in tiles[0]
+  assert '0 to 1' in tiles[1]
+  assert '36%' in whole[1]
+
+
 @pytest.mark.parametrize(
   'dtype, nodata', [('uint16', '0'), ('float32', '1e30'), ('float32', 'nan')]
 )

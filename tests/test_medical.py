@@ -26,6 +26,7 @@ from cyclegan_jax.data.loader import Decoder
 from cyclegan_jax.data.pairs import match_names
 from cyclegan_jax.data.ranges import resolve_values, with_values
 from cyclegan_jax.errors import ConfigError, DataError, ImageError
+from cyclegan_jax.media import medical
 from cyclegan_jax.media.listing import list_images
 from cyclegan_jax.state import create_train_state
 from cyclegan_jax.storage import checkpoint
@@ -226,6 +227,26 @@ def test_unsupported_transfer_syntax_is_named() -> None:
     images.read(0)
 
 
+def test_syntax_of_videos_takes_no_package(tmp_path: pathlib.Path) -> None:
+  data = pydicom.dcmread(dicom('MR_small_RLE.dcm'))
+  data.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+  data.save_as(tmp_path / 'x.dcm')
+  with pytest.raises(ImageError, match='MPEG2') as error:
+    images_of(tmp_path / 'x.dcm').read(0)
+  assert 'pip' not in str(error.value)
+
+
+def test_damaged_rle_is_not_a_missing_package(tmp_path: pathlib.Path) -> None:
+  data = pydicom.dcmread(dicom('MR_small_RLE.dcm'))
+  (frame,) = pydicom.encaps.generate_frames(data.PixelData)
+  for name, damaged in (('cut', frame[:200]), ('head', b'\xff' + frame[1:])):
+    data.PixelData = pydicom.encaps.encapsulate([damaged])
+    data.save_as(tmp_path / f'{name}.dcm')
+    with pytest.raises(ImageError, match='damaged') as error:
+      images_of(tmp_path / f'{name}.dcm').read(0)
+    assert 'pip' not in str(error.value)
+
+
 def test_truncated_and_foreign_files_are_errors(tmp_path: pathlib.Path) -> None:
   (tmp_path / 'a.dcm').write_bytes(b'nothing')
   (tmp_path / 'b.nii').write_bytes(b'nothing')
@@ -272,6 +293,21 @@ def test_damaged_volume_counts_once(
   decoder = Decoder(data, with_values(images, data))
   with pytest.raises(DataError, match='max_corrupt'):
     [decoder.submit('a', position, 0) for position in range(15)]
+
+
+def test_damaged_volume_is_unpacked_once(tmp_path: pathlib.Path) -> None:
+  path = tmp_path / 'x.nii.gz'
+  write_mr(path)
+  whole = path.read_bytes()
+  path.write_bytes(whole[:-500] + bytes(492) + whole[-8:])
+  unpacked = medical._UnpackedVolumes()
+  with path.open('rb') as file:
+    with pytest.raises(EOFError) as first:
+      unpacked.read(file, 'x', 1000_000)
+    with pytest.raises(EOFError) as second:
+      unpacked.read(file, 'x', 1000_000)
+    assert str(first.value) == str(second.value)
+    assert file.tell() == 0  # nothing was unpacked again
 
 
 def test_size_is_limited() -> None:
@@ -451,7 +487,62 @@ def test_clipped_values_are_reported_once(
   assert f'{share:.2g}%' in record.getMessage()
 
 
+def test_other_images_bring_their_codes_and_report_what_is_clipped(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  ct, mr = images_of(dicom('CT_small.dcm')), images_of(dicom('MR_small.dcm'))
+  config = DataConfig(name='folder', channels_a=1, channels_b=1)
+  saved = resolve_values(config, {'train_a': mr, 'train_b': mr})
+  saved = dataclasses.replace(saved, low_a=0.0, high_a=500.0, modality_b='PT')
+  changed = {'train_a': ct, 'train_b': mr}
+  resolved = resolve_values(config, changed, saved=saved, other_domains='a')
+  assert (resolved.modality_a, resolved.rescale_type_a) == ('CT', 'HU')
+  assert (resolved.low_a, resolved.high_a) == (0, 500)
+  assert resolved.modality_b == 'PT'  # which the same images do not say
+  (record,) = caplog.records
+  assert 'config.data.high_a' in record.getMessage()
+  # A domain without a code has none, and the user's counts first.
+  write_mr(tmp_path / 'mr.nii')
+  changed = {'train_a': images_of(tmp_path / 'mr.nii'), 'train_b': mr}
+  assert not resolve_values(
+    config, changed, saved=resolved, other_domains='a'
+  ).modality_a
+  own = dataclasses.replace(config, modality_a='NM')
+  assert (
+    resolve_values(own, changed, saved=resolved, other_domains='a').modality_a
+    == 'NM'
+  )
+  # The images of the run give no second warning.
+  caplog.clear()
+  resolve_values(config, {'train_a': ct, 'train_b': mr}, saved=resolved)
+  assert not caplog.records
+
+
 # Stacks of TIFF
+
+
+def test_pages_of_another_size_are_reported(
+  tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  rng = np.random.default_rng(0)
+  path = tmp_path / 's.tif'
+  with tifffile.TiffWriter(path) as writer:
+    for width in (24, 24, 12, 30, 24):
+      writer.write(rng.integers(0, 255, (20, width), np.uint8))
+    writer.write(np.zeros((5, 5), np.uint8), subfiletype=1)  # a thumbnail
+  assert len(images_of(path, pages='all')) == 3
+  (record,) = caplog.records
+  assert '2 pages' in record.getMessage()
+  assert str(path) in record.getMessage()
+  first = images_of(path)
+  assert first.header_of
+  assert first.header_of(0).num_frames == 5
+  save_run(tmp_path, path, path, pages='all')
+  outcome = translate(tmp_path, path, to=tmp_path / 'out')
+  (note,) = outcome.notes
+  assert str(path) in note
+  assert '2 pages' in note
+  assert tifffile.imread(tmp_path / 'out' / 's.tif').shape == (3, 20, 24)
 
 
 def test_pages_are_images_when_asked(tmp_path: pathlib.Path) -> None:
@@ -782,6 +873,69 @@ def test_volume_keeps_nan(tmp_path: pathlib.Path, dtype_b: str) -> None:
     np.testing.assert_array_equal(np.isnan(stack), missing.T)
 
 
+@pytest.mark.parametrize('dtype_b', ['uint8', 'int16'])
+def test_medical_files_become_floats_in_tiff(
+  tmp_path: pathlib.Path, dtype_b: str
+) -> None:
+  source = tmp_path / 'ct.dcm'
+  missing = write_padded(source, 'value')
+  write_mr(tmp_path / 'b.nii')
+  save_run(tmp_path, source, tmp_path / 'b.nii', dtype_b=dtype_b)
+  outcome = translate(tmp_path, source, to=tmp_path / '1', file_format='tiff')
+  assert not outcome.failed + outcome.notes
+  made = tifffile.imread(tmp_path / '1' / 'ct.tif')
+  assert made.dtype == np.float32
+  np.testing.assert_array_equal(np.isnan(made), missing)
+  if dtype_b == 'uint8':
+    outcome = translate(tmp_path, source, to=tmp_path / '2', file_format='png')
+    assert not outcome.failed
+    (note,) = outcome.notes
+    assert str(source) in note
+    assert '--format tiff' in note
+
+
+@pytest.mark.parametrize('pages', ['first', 'all'])
+def test_pixels_without_data_that_no_value_marks_are_noted(
+  tmp_path: pathlib.Path, pages: str
+) -> None:
+  rng = np.random.default_rng(0)
+  stack = rng.uniform(0, 1, (2, 20, 24)).astype(np.float32)
+  paths = [tmp_path / 'x.tif', tmp_path / 'y.tif']
+  for path in paths:
+    tifffile.imwrite(
+      path, stack[: 1 + (pages == 'all')], photometric='minisblack'
+    )
+  save_run(tmp_path, *paths, pages=pages, dtype_b='int16')
+  assert not translate(tmp_path, *paths, to=tmp_path / '1').notes
+  stack[0, :5] = np.nan
+  for path in paths:
+    tifffile.imwrite(
+      path, stack[: 1 + (pages == 'all')], photometric='minisblack'
+    )
+  outcome = translate(tmp_path, *paths, to=tmp_path / '2')
+  assert outcome.num_made == 2
+  (note,) = outcome.notes
+  assert str(paths[0]) in note
+  assert 'int16' in note
+
+
+def test_clipped_inputs_are_noted(
+  runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  data = np.zeros((20, 24, 5), np.float32)
+  for name, value in (('fine', 3071), ('some', 4000), ('most', 5000)):
+    data[:, :4] = value
+    if name == 'most':
+      data[:, :12] = value
+    nibabel.Nifti1Image(data, AFFINE).to_filename(tmp_path / f'{name}.nii')
+  paths = [tmp_path / f'{name}.nii' for name in ('fine', 'some', 'most')]
+  (note,) = translate(runs, *paths, to=tmp_path / 'out', batch_size=2).notes
+  assert '-1024 to 3071' in note
+  assert '2 inputs' in note
+  assert f'50% of {paths[2]}' in note
+  assert not translate(runs, paths[0], to=tmp_path / 'fine').notes
+
+
 def write_padded(path: pathlib.Path, kind: str) -> np.ndarray:
   """Writes a padded CT slice; returns where it is padded."""
   data = pydicom.dcmread(dicom('CT_small.dcm'))
@@ -903,6 +1057,26 @@ def test_modality_is_the_targets(tmp_path: pathlib.Path) -> None:
   assert to_ct.SOPClassUID == pydicom.uid.CTImageStorage
   (reference,) = to_ct.SourceImageSequence
   assert reference.ReferencedSOPClassUID == pydicom.uid.MRImageStorage
+
+
+def test_one_frame_is_a_single_image(tmp_path: pathlib.Path) -> None:
+  ct, mr = pathlib.Path(dicom('CT_small.dcm')), dicom('MR_small.dcm')
+  save_run(tmp_path, ct, pathlib.Path(mr))
+  data = pydicom.dcmread(ct)
+  data.NumberOfFrames = 1
+  data.save_as(tmp_path / 'one.dcm')
+  data.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
+  data.save_as(tmp_path / 'enhanced.dcm')
+  names = ('one.dcm', 'enhanced.dcm')
+  sources = [tmp_path / name for name in names]
+  assert not translate(tmp_path, *sources, to=tmp_path / 'out').failed
+  one, enhanced = (pydicom.dcmread(tmp_path / 'out' / name) for name in names)
+  assert one.SOPClassUID == pydicom.uid.MRImageStorage
+  assert 'NumberOfFrames' not in one
+  assert one.pixel_array.shape == data.pixel_array.shape
+  # Its groups, which hold the units of values, are of frames.
+  assert enhanced.SOPClassUID != pydicom.uid.MRImageStorage
+  assert enhanced.NumberOfFrames == 1
 
 
 def test_modality_that_is_not_known(

@@ -94,7 +94,7 @@ def test_an_epoch_keeps_its_length_when_a_run_goes_on():
   saved = preflight.resolve(config, images_of(40))
   resolved = preflight.resolve(config, images_of(44), saved=saved)
   assert resolved.steps_per_epoch == saved.steps_per_epoch == 10
-  other = {'saved': saved, 'has_other_images': True}
+  other = {'saved': saved, 'other_domains': 'ab'}
   resolved = preflight.resolve(config, images_of(44), **other)
   assert (resolved.steps_per_epoch, resolved.steps) == (11, 22)
   asked = config.replace(steps_per_epoch=4)

@@ -88,9 +88,17 @@ class _Files:
     self.places: list[_Place] = []
     # Codes of DICOM files, for each that has pixels.
     self._modalities, self._rescale_types = set[str](), set[str]()
+    self._other_pages: dict[str, int] = {}  # left out, by file
     examples: dict[str, str] = {}  # a volume of each orientation
     for index in range(len(names)):
       self.places += self._places_in(index, examples)
+    if self._other_pages:
+      logging.getLogger('cyclegan_jax').warning(
+        'left out %d pages of %d TIFF files, such as %s: they are of another '
+        'size than the first page of their file',
+        *(sum(self._other_pages.values()), len(self._other_pages)),
+        printable(next(iter(self._other_pages))),
+      )
     examples.pop('', None)
     if len(examples) > 1:
       volumes = [
@@ -141,7 +149,11 @@ class _Files:
           examples.setdefault(scan.orientation, name)
           numbers = list(range(scan.num_images))
         else:
-          numbers = tiff_pages(file, name, max_pixels=self._max_pixels)
+          numbers, num_others = tiff_pages(
+            file, name, max_pixels=self._max_pixels
+          )
+          if num_others:
+            self._other_pages[name] = num_others
     except ImageError:
       return [_Place(name, index, 0, is_medical)]  # the decoder will count it
     if not numbers:

@@ -423,7 +423,7 @@ class Decoder:
     budget = self._config.max_corrupt
     if count > budget:
       raise DataError(
-        f'{count} images are unreadable, more than '
+        f'{count} images or volumes are unreadable, more than '
         f'config.data.max_corrupt={budget}: {error}. Repair or remove it, or '
         'raise the limit'
       )

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,7 @@ def resolve_values(
   images: Mapping[str, Images],
   *,
   saved: DataConfig | None = None,
+  other_domains: Collection[str] = (),
 ) -> DataConfig:
   """Fills in the types, ranges and units of both domains' values.
 
@@ -44,6 +45,9 @@ def resolve_values(
     config: data options of the user.
     images: 'train_a' and 'train_b'.
     saved: data options of the run to resume, which replace missing ones.
+    other_domains: domains that the run is changed to other images of. Their
+      modality and units are those of the new images, and values outside the
+      range that the run keeps are reported.
 
   Raises:
     ConfigError: the data source has no such values.
@@ -64,6 +68,8 @@ def resolve_values(
     if low == high:
       if known and known.dtype == dtype:
         low, high = known.low, known.high
+        if domain in other_domains and train.stored:
+          _report_clipped(train, domain, low, high)
       elif dtype in FULL:
         low, high = 0.0, FULL[dtype]
         if train.stored:
@@ -71,10 +77,12 @@ def resolve_values(
       else:
         low, high = _measured_range(config, train, domain)
     elif train.stored:
-      _report_clipped(config, train, domain)
+      _report_clipped(train, domain, low, high)
     for name in ('modality', 'rescale_type'):
       option = f'{name}_{domain}'
-      recorded = getattr(config, option) or (saved and getattr(saved, option))
+      recorded = getattr(config, option)
+      if saved and domain not in other_domains:
+        recorded = recorded or getattr(saved, option)
       changes |= {option: recorded or getattr(train, name)}
     changes |= {f'dtype_{domain}': dtype}
     changes |= {f'low_{domain}': low, f'high_{domain}': high}
@@ -167,9 +175,10 @@ def _warn_of_narrow_range(
     )
 
 
-def _report_clipped(config: DataConfig, images: Images, domain: str) -> None:
-  """Warns of values outside a range that the user set."""
-  low, high = (getattr(config, f'{end}_{domain}') for end in ('low', 'high'))
+def _report_clipped(
+  images: Images, domain: str, low: float, high: float
+) -> None:
+  """Warns of values outside a range that was not measured on the images."""
   num_below = num_above = total = 0
   for index in _sample(images):
     read = images.measured or images.stored

@@ -207,8 +207,13 @@ def decode_opaque(
   return decoded._replace(pixels=_opaque(decoded), alpha=None)
 
 
-def tiff_pages(file: BinaryIO, name: str, *, max_pixels: int) -> list[int]:
+def tiff_pages(
+  file: BinaryIO, name: str, *, max_pixels: int
+) -> tuple[list[int], int]:
   """Numbers of the pages of a TIFF file that are of the first one's size.
+
+  Returns:
+    The numbers, and how many pages are of another size.
 
   Raises:
     ImageError: the file is no TIFF file, or damaged.

@@ -54,8 +54,8 @@ class Photo(NamedTuple):
     icc: the color profile; None for none.
     format: Pillow's name of the file's format.
     tags: as in `Metadata`; none where the pixels were turned.
-    num_frames: frames of an animation, or pages of the first one's size;
-      `pixels` are those of the first.
+    num_frames: frames of an animation, or pages; `pixels` are those of the
+      first.
     colors: channels in the file, without alpha.
     missing: as in `Decoded`; they are marked in `write_photo`'s file, too.
   """

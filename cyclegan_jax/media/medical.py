@@ -14,6 +14,7 @@ import pathlib
 import re
 import threading
 import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -313,12 +314,13 @@ def _nifti_shape(header: Any) -> tuple[int, ...]:
 class _UnpackedVolumes:
   """The last .nii.gz files that were read, unpacked.
 
-  Without it, every slice would unpack its volume.
+  Without it, every slice would unpack its volume, also a damaged one.
   """
 
   def __init__(self) -> None:
     self._lock = threading.Lock()
     self._volumes = collections.OrderedDict[tuple[str, bytes], bytes]()
+    self._damages: dict[tuple[str, bytes], tuple[type[Exception], str]] = {}
 
   def read(self, file: BinaryIO, name: str, num_bytes: int) -> bytes:
     """Reads the first `num_bytes` of what a file unpacks to."""
@@ -326,11 +328,18 @@ class _UnpackedVolumes:
     key = name, file.read(8)  # checksum and size of what was packed
     file.seek(0)
     with self._lock:
+      if key in self._damages:
+        kind, text = self._damages[key]
+        raise kind(text)
       if key not in self._volumes:
-        with gzip.GzipFile(fileobj=file) as unpacked:
-          data = unpacked.read(num_bytes)
-          unpacked.read(1)  # at the end, the checksum is compared
-          self._volumes[key] = data
+        try:
+          with gzip.GzipFile(fileobj=file) as unpacked:
+            data = unpacked.read(num_bytes)
+            unpacked.read(1)  # at the end, the checksum is compared
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+          self._damages[key] = type(error), str(error)
+          raise
+        self._volumes[key] = data
       self._volumes.move_to_end(key)
       data = self._volumes[key]
       while (
@@ -475,6 +484,14 @@ def _rescale_type(header: Any) -> str:
   return 'HU' if is_ct and has_slope else 'US'
 
 
+def _is_enhanced(header: Any) -> bool:
+  """Whether attributes of frames are in groups, as of enhanced classes."""
+  return (
+    'SharedFunctionalGroupsSequence' in header
+    or 'PerFrameFunctionalGroupsSequence' in header
+  )
+
+
 def _value_groups(header: Any, frame: int | None = None) -> list[Any]:
   """Where files of enhanced kinds have slope and intercept."""
   groups = list(header.get('SharedFunctionalGroupsSequence') or [])
@@ -564,20 +581,29 @@ def _stored_pixels(
       raise ValueError(
         'it is truncated: it holds fewer pixels than its header claims'
       ) from error
-  advice = (
-    f'its transfer syntax {syntax.name} ({syntax}) is not decoded: pip install '
-    "'pylibjpeg[all]', or convert it to Explicit VR Little Endian"
-  )
+  problem = f'its transfer syntax {syntax.name} ({syntax}) is not decoded'
+  install = "pip install 'pylibjpeg[all]'"
+  convert = 'convert it to Explicit VR Little Endian'
   try:
-    is_available = pydicom.pixels.get_decoder(syntax).is_available
-  except NotImplementedError:  # it is no kind of image
-    is_available = False
-  if not is_available:
-    raise ValueError(advice)
+    decoder = pydicom.pixels.get_decoder(syntax)
+  except NotImplementedError as error:  # such as of videos
+    raise ValueError(f'{problem} by any package: {convert}') from error
+  if not decoder.is_available:
+    raise ValueError(f'{problem}: {install}, or {convert}')
   try:
     return pydicom.pixels.pixel_array(source, index=index)
   except RuntimeError as error:  # of each package that it tried, by line
-    raise ValueError(advice) from error
+    reason = 'its compressed pixels are damaged'
+    # Not every package decodes all kinds of JPEG, but pydicom all of RLE.
+    is_missing = any(
+      'pylibjpeg' in each for each in decoder.missing_dependencies
+    )
+    if is_missing and syntax != pydicom.uid.RLELossless:
+      reason += (
+        f', or this kind of {syntax.name} ({syntax}) takes another package: '
+        f'{install}, or {convert}'
+      )
+    raise ValueError(reason) from error
 
 
 def _encode_dicom(
@@ -689,6 +715,8 @@ def _set_modality(pydicom: Any, data: Any, modality: str) -> None:
     'PT': uid.PositronEmissionTomographyImageStorage,
   }
   is_color = data.SamplesPerPixel == 3
+  if data.get('NumberOfFrames') == 1 and not _is_enhanced(data):
+    del data.NumberOfFrames  # which images of these classes do not have
   if 'NumberOfFrames' not in data:
     kind = uid.SecondaryCaptureImageStorage
     if not is_color:

@@ -55,7 +55,7 @@ class Header(NamedTuple):
   Attributes:
     dtype: 'uint8', 'uint16', 'int16' or 'float32'.
     colors: channels without alpha.
-    num_frames: frames of an animation, or pages of the first one's size.
+    num_frames: frames of an animation, or pages.
     is_tiff: whether these are pages.
   """
 
@@ -198,8 +198,8 @@ def count_frames(
 ) -> int:
   """Counts frames of an animation, or pages.
 
-  Pages are those of a TIFF file that are of the first one's size, without
-  thumbnails and masks; pages that are read as channels are one image.
+  Pages are those of a TIFF file, without thumbnails and masks; pages that are
+  read as channels are one image.
 
   Args:
     file: open for reading, seekable, of an image that could be read.

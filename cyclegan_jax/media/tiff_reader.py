@@ -176,24 +176,32 @@ class TiffImage:
     return first == other
 
   def count_pages(self) -> int:
-    """Counts `page_numbers`."""
-    return len(self.page_numbers())
+    """Counts pages of any size, without thumbnails and masks."""
+    numbers, num_others = self.page_numbers()
+    return len(numbers) + num_others
 
-  def page_numbers(self) -> list[int]:
+  def page_numbers(self) -> tuple[list[int], int]:
     """Finds pages of the first one's size, without thumbnails and masks.
+
+    Returns:
+      Their numbers, and how many pages are of another size.
 
     Raises:
       ValueError: a page claims too much.
     """
-    numbers = [0]
+    numbers, num_others = [0], 0
     directories = itertools.islice(iter_directories(self._file), _MAX_PAGES)
     for number, page in enumerate(directories):
       size = page.numbers.get(257), page.numbers.get(256)
       is_part = page.numbers.get(254, 0) & _REDUCED_OR_MASK
       is_part = is_part or page.numbers.get(255) == _OLD_REDUCED
-      if number and size == (self.height, self.width) and not is_part:
+      if not number or is_part:
+        continue
+      if size == (self.height, self.width):
         numbers.append(number)
-    return numbers
+      else:
+        num_others += 1
+    return numbers, num_others
 
   def decode(self, name: str, *, num_pages: int = 1) -> np.ndarray:
     """Decodes the image as it lies in the file, not turned upright.

@@ -143,6 +143,15 @@ def is_missing(pixels: np.ndarray, nodata: float) -> np.ndarray:
   return np.all(_equals(pixels, nodata), axis=-1)
 
 
+def has_room_for(dtype: str, nodata: float) -> bool:
+  """Whether a type of pixels holds the value that marks those without data."""
+  if np.dtype(dtype).kind == 'f':
+    return True
+  limits = np.iinfo(dtype)
+  # NaN and infinity are not between them.
+  return limits.min <= nodata <= limits.max and nodata % 1 == 0
+
+
 def with_missing(
   pixels: np.ndarray, missing: np.ndarray, nodata: float
 ) -> np.ndarray:
@@ -153,11 +162,8 @@ def with_missing(
     missing: bool [h, w].
     nodata: the value that marks them.
   """
-  if pixels.dtype.kind != 'f':
-    limits = np.iinfo(pixels.dtype)
-    # NaN and infinity are not between them.
-    if not limits.min <= nodata <= limits.max or nodata % 1:
-      return pixels
+  if not has_room_for(str(pixels.dtype), nodata):
+    return pixels
   with np.errstate(over='ignore'):
     return np.where(missing[..., None], pixels.dtype.type(nodata), pixels)
 

@@ -68,6 +68,9 @@ DOMAINS = ('a', 'b')
 
 _PACKAGES = ('cyclegan_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint')
 _NO_VERSION = 'not installed'
+# Options that a run records anew with each resume, since no result depends on
+# them.
+_DESCRIPTIONS = ('name', 'modality', 'rescale_type')
 _MAX_RETRIES = 5  # while a run deletes the checkpoints that are read
 _UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError)
 
@@ -472,7 +475,7 @@ def _load(path: pathlib.Path) -> Checkpoint:
     ) from error
   return Checkpoint(
     state,
-    _with_present_names(config, path),
+    _with_present_descriptions(config, path),
     path,
     record['data'],
     record['metrics'],
@@ -482,17 +485,17 @@ def _load(path: pathlib.Path) -> Checkpoint:
   )
 
 
-def _with_present_names(config: Config, path: pathlib.Path) -> Config:
-  """The config with the names and DICOM codes that its run has by now."""
+def _with_present_descriptions(config: Config, path: pathlib.Path) -> Config:
+  """The config with what its run by now says about its domains."""
   folder = path.absolute().parent
   with contextlib.suppress(UserError):
     if folder.name == 'checkpoints' and (run := read_config(folder.parent)):
-      names = {
-        f'{name}_{domain}': getattr(run.data, f'{name}_{domain}')
-        for name in ('name', 'modality', 'rescale_type')
-        for domain in 'ab'
-      }
-      return config.replace(data=names)
+      options = [
+        f'{name}_{domain}' for name in _DESCRIPTIONS for domain in 'ab'
+      ]
+      return config.replace(
+        data={option: getattr(run.data, option) for option in options}
+      )
   return config
 
 

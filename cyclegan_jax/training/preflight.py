@@ -61,7 +61,7 @@ def resolve(
   images: Mapping[str, Images],
   *,
   saved: Config | None = None,
-  has_other_images: bool = False,
+  other_domains: Collection[str] = (),
   init_sha256: str = '',
 ) -> Config:
   """Fills in the options that depend on the data and on the machine.
@@ -71,8 +71,8 @@ def resolve(
     images: 'train_a' and 'train_b'.
     saved: the resolved config of the run to resume, if there is one; what
       the user left open is taken from it.
-    has_other_images: whether the run is changed to other images, so that its
-      epochs have another length.
+    other_domains: domains that the run is changed to other training images
+      of, so that its epochs have another length.
     init_sha256: checksum of the networks that a new run starts from.
 
   Returns:
@@ -108,7 +108,10 @@ def resolve(
       f'{config.batch_size}: change one of them'
     )
   data = resolve_values(
-    config.data, images, saved=saved.data if saved else None
+    config.data,
+    images,
+    saved=saved.data if saved else None,
+    other_domains=other_domains,
   )
   if not data.load_size:
     same_size = saved is not None and saved.data.size == data.size
@@ -119,7 +122,7 @@ def resolve(
   larger = max(len(images['train_a']), len(images['train_b']))
   steps_per_epoch = config.steps_per_epoch or -(-larger // config.batch_size)
   has_same_epochs = (
-    saved and saved.batch_size == config.batch_size and not has_other_images
+    saved and saved.batch_size == config.batch_size and not other_domains
   )
   if saved and has_same_epochs and not config.steps_per_epoch:
     steps_per_epoch = saved.steps_per_epoch

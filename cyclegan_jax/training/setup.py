@@ -146,14 +146,14 @@ def set_up(
       may_change=may_change,
     )
 
-  has_other_images = bool(
-    may_change
-    and resumed
-    and any(
-      resumed.data.get(split) != data[split] for split in ('train_a', 'train_b')
-    )
-  )
-  config = _resolve(config, stored, saved, networks, complete, has_other_images)
+  other_domains: list[str] = []
+  if may_change and resumed:
+    other_domains = [
+      domain
+      for domain in 'ab'
+      if resumed.data.get(f'train_{domain}') != data[f'train_{domain}']
+    ]
+  config = _resolve(config, stored, saved, networks, complete, other_domains)
   if saved is not None:
     _report_changed_plugins(saved, config)
   history = list(resumed.history) if resumed else []
@@ -228,7 +228,7 @@ def _resolve(
   saved: Config | None,
   networks: Networks | None,
   complete: Callable[[Config], Config],
-  has_other_images: bool,
+  other_domains: Collection[str],
 ) -> Config:
   """Resolves the config in the first process, for all processes.
 
@@ -241,7 +241,7 @@ def _resolve(
       config,
       images,
       saved=saved,
-      has_other_images=has_other_images,
+      other_domains=other_domains,
       init_sha256=networks.sha256 if networks else '',
     )
     return complete(resolved)

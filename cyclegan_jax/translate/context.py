@@ -14,7 +14,7 @@ from cyclegan_jax.config import Config, Direction
 from cyclegan_jax.data.resizing import resize_to
 from cyclegan_jax.errors import DataError, printable
 from cyclegan_jax.media.image_files import values_for
-from cyclegan_jax.media.value_range import FULL, values_of
+from cyclegan_jax.media.value_range import FULL, has_room_for, values_of
 from cyclegan_jax.report.translation_gallery import TranslationGallery
 from cyclegan_jax.translate.options import Options
 from cyclegan_jax.translate.plan import Job
@@ -85,6 +85,8 @@ class Context:
     self.identity = identity
     self.notes: list[str] = []
     self._noted = set[str]()
+    # Numbers of values outside the trained range, and of all, by input.
+    self._clipped: dict[str, np.ndarray] = {}
 
     def make(direction: Direction, sample: int) -> Translator:
       return Translator(
@@ -189,6 +191,68 @@ class Context:
       if kind not in self._noted:
         self._noted.add(kind)
         self.notes.append(f'{note} (others like it are not listed)')
+
+  def note_missing(
+    self, job: Job, missing: np.ndarray | None, dtype: str, mark: float
+  ) -> None:
+    """Notes once that an output does not mark pixels without data.
+
+    Args:
+      job: the job.
+      missing: bool [h, w], where the input has no data; None for nowhere.
+      dtype: type of the output's values.
+      mark: the value that marks pixels without data in a TIFF file.
+    """
+    if missing is None or 'missing' in self._noted or not missing.any():
+      return
+    is_tiff = job.target.suffix.lower() in ('.tif', '.tiff')
+    if not (is_tiff and has_room_for(dtype, mark)):
+      self._noted.add('missing')
+      reason = f'it holds {dtype}' if is_tiff else 'give --format tiff'
+      self.notes.append(
+        f'{printable(str(job.source))} has pixels without data, which '
+        f'{printable(job.target.name)} does not mark: {reason} (others like it '
+        'are not listed)'
+      )
+
+  def count_clipped(
+    self, job: Job, pixels: np.ndarray, missing: np.ndarray | None = None
+  ) -> None:
+    """Counts values outside the range that the network was trained on.
+
+    Args:
+      job: the job.
+      pixels: [h, w, C] of the input, in the values of its file.
+      missing: bool [h, w], where it has no data; None for nowhere.
+    """
+    values, _ = values_for(pixels, self.config.data, self.options.direction)
+    if job.sample or (values.low, values.high) == (0, FULL.get(values.dtype)):
+      return
+    is_known = np.isfinite(pixels)
+    if missing is not None:
+      is_known &= ~missing[..., None]
+    is_outside = (pixels < values.low) | (pixels > values.high)
+    counts = np.array([(is_outside & is_known).sum(), is_known.sum()])
+    name = str(job.source)
+    self._clipped[name] = self._clipped.get(name, 0) + counts
+
+  def note_clipped(self) -> None:
+    """Notes the inputs with values outside the range, by the worst of them."""
+    shares = {
+      name: num_outside / total
+      for name, (num_outside, total) in self._clipped.items()
+      if num_outside
+    }
+    if not shares:
+      return
+    worst = max(shares, key=lambda name: shares[name])
+    values = values_of(self.config.data, self.options.direction[0])
+    files = 'input' if len(shares) == 1 else 'inputs'
+    self.notes.append(
+      f'values outside the range {values.low:g} to {values.high:g} of the '
+      f'training are clipped in {len(shares):,} {files}; the largest share is '
+      f'{100 * shares[worst]:.2g}% of {printable(worst)}'
+    )
 
   @contextlib.contextmanager
   def bar(self, name: str) -> Iterator[Callable[[int, int | None], None]]:

@@ -105,6 +105,7 @@ def translate_files(
       num_made += not failure
       failed += [failure] if failure else []
       progress.advance(bar)
+    work.note_clipped()
     page = work.gallery.finish() if work.gallery else None
   return Outcome(
     num_made, len(jobs) - len(todo), failed, plan.notes + work.notes, page

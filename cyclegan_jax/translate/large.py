@@ -25,7 +25,7 @@ from cyclegan_jax.translate.context import (
 )
 from cyclegan_jax.translate.plan import Job
 from cyclegan_jax.translate.tiling.scratch_array import ScratchArray
-from cyclegan_jax.translate.tiling.windows import WriteWindow
+from cyclegan_jax.translate.tiling.windows import ReadWindow, WriteWindow
 from cyclegan_jax.translate.translator import Translator
 
 _TIFF_ENDINGS = ('.tif', '.tiff')
@@ -89,11 +89,23 @@ def translate_large(work: Context, job: Job) -> None:
     ) as write:
       if reader.nodata is not None:
         translated, write = _with_missing(
-          source, reader.nodata, of_source, write
+          work, job, source, reader.nodata, of_source, write
         )
       else:
         translated = source
-      _translate(work, translator, translated, write, job.source.name)
+
+      def read(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        window = translated.read(y0, y1, x0, x1)
+        missing = None
+        if reader.nodata is not None:
+          missing = is_missing(window, reader.nodata)
+        # Windows overlap, which hardly changes the share.
+        work.count_clipped(job, window, missing)
+        return window
+
+      _translate(
+        work, translator, translated, write, job.source.name, read_window=read
+      )
     if work.gallery and work.back:
       output = stack.enter_context(_open(work, job.target, shape[2]))
       _, of_back = values_for(
@@ -151,7 +163,12 @@ class _WithoutMissing:
 
 
 def _with_missing(
-  source: Image, nodata: float, values: Values, write: WriteWindow
+  work: Context,
+  job: Job,
+  source: Image,
+  nodata: float,
+  values: Values,
+  write: WriteWindow,
 ) -> tuple[Image, WriteWindow]:
   """Leaves pixels without data as they are, as `read_photo` does.
 
@@ -163,6 +180,7 @@ def _with_missing(
     height, width = window.shape[:2]
     original = source.read(y0, y0 + height, x0, x0 + width)
     missing = is_missing(original, nodata)
+    work.note_missing(job, missing, str(window.dtype), nodata)
     write(y0, x0, with_missing(window, missing, nodata))
 
   has_full_range = str(np.dtype(source.dtype)) in FULL
@@ -177,11 +195,12 @@ def _translate(
   source: Image,
   write: WriteWindow,
   name: str,
+  read_window: ReadWindow | None = None,
 ) -> None:
   height, width, _ = source.shape
   with work.bar(printable(name)) as on_progress:
     translator.translate_windows(
-      source.read,
+      read_window or source.read,
       write,
       (height, width),
       source.dtype,

@@ -51,8 +51,8 @@ def is_stack(work: Context, job: Job) -> bool:
     return False
   try:
     with open_file(str(job.source)) as file:
-      pages = tiff_pages(file, str(job.source), max_pixels=work.max_pixels)
-      return len(pages) > 1
+      numbers, _ = tiff_pages(file, str(job.source), max_pixels=work.max_pixels)
+      return len(numbers) > 1
   except UserError:  # reading it as one image reports what is wrong
     return False
 
@@ -93,7 +93,12 @@ def translate_stack(work: Context, job: Job) -> None:
         max_pixels=work.max_pixels,
       )
     else:
-      numbers = tiff_pages(file, name, max_pixels=work.max_pixels)
+      numbers, num_others = tiff_pages(file, name, max_pixels=work.max_pixels)
+      if num_others:
+        work.notes.append(
+          f'{printable(name)} has {num_others} pages of another size than its '
+          'first: they are not translated'
+        )
       dtype, colors = stored_kind(file, name, max_pixels=work.max_pixels)
       read = functools.partial(_read_page, work, file, name)
     if not numbers:
@@ -120,7 +125,9 @@ def translate_stack(work: Context, job: Job) -> None:
           target=_target(work),
         )
       elif len(numbers) == 1:
-        write_photo(str(job.target), next(translated).pixels)
+        pixels, missing = next(translated)
+        work.note_missing(job, missing, str(pixels.dtype), math.nan)
+        write_photo(str(job.target), pixels)
       else:
         raise ImageError(
           name,
@@ -165,7 +172,10 @@ def _translated(
   middle = numbers[len(numbers) // 2]
   for start in range(0, len(numbers), size):
     part = numbers[start : start + size]
-    sources = [_resized(work, job, read(number)) for number in part]
+    stored = [read(number) for number in part]
+    for decoded in stored:
+      work.count_clipped(job, decoded.pixels, decoded.missing)
+    sources = [_resized(work, job, decoded) for decoded in stored]
     images = [source.pixels for source in sources]
     outputs = translator.translate_stored(np.stack(images))
     for number, source, output in zip(part, sources, outputs, strict=True):
@@ -198,7 +208,8 @@ def _write_tiff(
   is_medical: bool,
 ) -> None:
   if is_medical:
-    write_tiff_pages(job.target, _marked(translated, math.nan), count)
+    floats = _floats_of_gray(translated)
+    write_tiff_pages(job.target, _marked(work, job, floats, math.nan), count)
     return
   metadata = read_metadata_for(
     str(job.source), channels=work.channels[1], max_pixels=work.max_pixels
@@ -213,7 +224,7 @@ def _write_tiff(
   mark = math.nan if nodata is None else nodata
   write_tiff_pages(
     job.target,
-    _marked(translated, mark),
+    _marked(work, job, translated, mark),
     count,
     exif=metadata.exif,
     icc=metadata.icc,
@@ -221,9 +232,17 @@ def _write_tiff(
   )
 
 
+def _floats_of_gray(translated: Iterator[_Translated]) -> Iterator[_Translated]:
+  """Makes gray images floats, in which NaN marks pixels without data."""
+  for pixels, missing in translated:
+    is_gray = pixels.shape[-1] == 1
+    yield _Translated(pixels.astype(np.float32) if is_gray else pixels, missing)
+
+
 def _marked(
-  translated: Iterator[_Translated], mark: float
+  work: Context, job: Job, translated: Iterator[_Translated], mark: float
 ) -> Iterator[np.ndarray]:
   """Marks pixels without data in each image."""
   for pixels, missing in translated:
+    work.note_missing(job, missing, str(pixels.dtype), mark)
     yield (pixels if missing is None else with_missing(pixels, missing, mark))

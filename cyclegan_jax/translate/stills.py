@@ -2,6 +2,7 @@
 
 import collections
 import errno
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
@@ -16,7 +17,7 @@ from cyclegan_jax.media.image_files import (
   values_for,
   write_photo,
 )
-from cyclegan_jax.media.metadata import resized_tags
+from cyclegan_jax.media.metadata import nodata_of, resized_tags
 from cyclegan_jax.translate.context import (
   Context,
   InMemory,
@@ -81,6 +82,7 @@ def translate_stills(
         continue
       work.note_pages(job, photo.num_frames)
       work.note_conversion(job, str(photo.pixels.dtype), photo.colors)
+      _note_missing(work, job, photo)
       group = groups[photo.pixels.shape, photo.pixels.dtype.str, job.sample]
       group.append((job, photo))
       if len(group) == size:
@@ -119,6 +121,15 @@ def _ahead(
     yield job, futures.popleft().result
 
 
+def _note_missing(work: Context, job: Job, photo: Photo) -> None:
+  _, of_output = values_for(
+    photo.pixels, work.config.data, work.options.direction
+  )
+  nodata = nodata_of(photo.tags)
+  mark = math.nan if nodata is None else nodata
+  work.note_missing(job, photo.missing, of_output.dtype, mark)
+
+
 def _read(work: Context, job: Job) -> Photo:
   photo = read_photo(
     str(job.source), channels=work.channels[0], max_pixels=work.max_pixels
@@ -129,6 +140,7 @@ def _read(work: Context, job: Job) -> Photo:
     work.options.direction,
     name=str(job.source),
   )
+  work.count_clipped(job, photo.pixels, photo.missing)
   if work.options.size is None:
     return photo
   old_height, old_width = photo.pixels.shape[:2]
