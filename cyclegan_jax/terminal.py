@@ -1,8 +1,13 @@
 """The console for progress bars and messages: standard error."""
 
 import os
+from collections.abc import Iterable
+from typing import TypeVar
 
 import rich.console
+import rich.progress
+
+T = TypeVar('T')
 
 
 def stderr_console(*, quiet: bool = False) -> rich.console.Console:
@@ -15,6 +20,21 @@ def stderr_console(*, quiet: bool = False) -> rich.console.Console:
   if not is_live(console):
     console = _Console(stderr=True, quiet=quiet, force_terminal=False)
   return console
+
+
+def track(
+  items: Iterable[T], title: str, total: int, *, quiet: bool = False
+) -> Iterable[T]:
+  """Yields the items, with a progress bar on a terminal."""
+  console = stderr_console(quiet=quiet)
+  return rich.progress.track(
+    items,
+    title,
+    total,
+    transient=True,
+    console=console,
+    disable=not is_live(console),  # else it prints an empty line
+  )
 
 
 class _Console(rich.console.Console):

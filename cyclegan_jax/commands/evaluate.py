@@ -34,7 +34,7 @@ from cyclegan_jax.storage import checkpoint
 from cyclegan_jax.storage.atomic import replace_text
 from cyclegan_jax.storage.disk_errors import explain_disk_errors
 from cyclegan_jax.storage.hub_folder import is_hub_folder
-from cyclegan_jax.terminal import stderr_console
+from cyclegan_jax.terminal import is_live, stderr_console
 
 
 def run(argv: list[str], program: str) -> int:
@@ -233,7 +233,9 @@ def _default_path(
 def _progress_bars() -> Iterator[OnProgress]:
   """A function that shows a bar for each task that it is called for."""
   console = stderr_console()
-  with rich.progress.Progress(console=console, transient=True) as progress:
+  with rich.progress.Progress(
+    console=console, transient=True, disable=not is_live(console)
+  ) as progress:
     tasks: dict[str, rich.progress.TaskID] = {}
 
     def show(name: str, done: int, total: int) -> None:

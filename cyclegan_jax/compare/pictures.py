@@ -8,8 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import rich.console
-import rich.progress
 
 from cyclegan_jax.compare.runs import Run
 from cyclegan_jax.config import (
@@ -29,7 +27,7 @@ from cyclegan_jax.errors import DataError, UserError, printable
 from cyclegan_jax.images import to_float, to_rgb
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.storage import checkpoint
-from cyclegan_jax.terminal import stderr_console
+from cyclegan_jax.terminal import track
 from cyclegan_jax.types import Params
 
 # uint8 [h, w, 3], or a text about why there is none.
@@ -79,11 +77,8 @@ def make_pictures(
   # Runs that read the same images in the same way open them once.
   open_cached = functools.cache(open_images)
   options, all_pictures = _select_images(runs, count, data, open_cached)
-  for run in rich.progress.track(
-    runs if all_pictures else [],
-    'translating',
-    console=stderr_console(),
-  ):
+  shown = runs if all_pictures else []
+  for run in track(shown, 'translating', len(shown)):
     try:
       found = checkpoint.load(run.folder)
       config = found.config.replace(data=options)

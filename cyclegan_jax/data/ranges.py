@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.progress
 
 from cyclegan_jax.config import DataConfig
 from cyclegan_jax.data.image_list import Images
@@ -21,7 +19,7 @@ from cyclegan_jax.media.value_range import (
   is_settled,
   values_of,
 )
-from cyclegan_jax.terminal import stderr_console
+from cyclegan_jax.terminal import track
 
 # Larger values are not measurements: the largest floats mark missing pixels.
 _MAX_VALUE = 1e30
@@ -217,12 +215,10 @@ def _extent(
   lows, highs = [], []
   threads = ThreadPoolExecutor(max(1, config.num_workers))
   try:
-    for extent in rich.progress.track(
+    for extent in track(
       threads.map(functools.partial(_min_and_max, images, dtypes), indices),
       f'measuring the values of train_{domain}',
       len(indices),
-      transient=True,
-      console=stderr_console(),
     ):
       if extent:
         lows.append(extent[0])

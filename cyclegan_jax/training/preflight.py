@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import numpy as np
 import rich.console
-import rich.progress
 
 from cyclegan_jax.config import (
   DEFAULT_CHECKPOINTS,
@@ -48,7 +47,7 @@ from cyclegan_jax.media.value_range import (
 )
 from cyclegan_jax.optimizers import decay_epochs
 from cyclegan_jax.state import TrainState
-from cyclegan_jax.terminal import stderr_console
+from cyclegan_jax.terminal import track
 from cyclegan_jax.training import processes
 
 # Headers of more files than this would hold up the start of a run.
@@ -251,12 +250,11 @@ def _in_threads(
   """Yields the function's results in order, with a progress bar."""
   threads = ThreadPoolExecutor(max(1, config.data.num_workers))
   try:
-    yield from rich.progress.track(
+    yield from track(
       threads.map(function, indices),
       title,
       len(indices),
-      transient=True,
-      console=stderr_console(quiet=not processes.is_first()),
+      quiet=not processes.is_first(),
     )
   finally:  # do not wait for a disk that hangs
     threads.shutdown(wait=False, cancel_futures=True)
