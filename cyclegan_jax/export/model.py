@@ -13,7 +13,8 @@ import numpy as np
 
 from cyclegan_jax import register
 from cyclegan_jax.config import Config, Direction, size_multiple
-from cyclegan_jax.inference import make_translator, translate
+from cyclegan_jax.inference import make_translator
+from cyclegan_jax.nets import make_generator
 from cyclegan_jax.nets.layers import Dropout
 from cyclegan_jax.types import Array, Params
 from cyclegan_jax.version import __version__
@@ -100,8 +101,14 @@ class Model:
 
     if self.side and self.has_dropout:
       images = jnp.zeros((1, self.side, self.side, self.channels_in))
+      # Not `translate`, whose trace may be cached, so that nothing is called.
+      network = make_generator(
+        self.config.generator, channels=self.config.channels(self.direction[1])
+      )
       with nn.intercept_methods(record_mask):
-        translate(self.config, self.params, self.direction, images, self.key)
+        network.apply(
+          {'params': self.params}, images, rngs={'dropout': self.key}
+        )
     return masks
 
   @functools.cached_property
