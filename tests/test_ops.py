@@ -315,7 +315,7 @@ def shapes(draw):
 
 
 @given(shapes())
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_conv_transpose_at_any_shape(shape):
   stride, size, padding, extra, image, (i, o) = shape
   x, kernel = random(0, 2, *image, i), random(1, *size, o, i)

@@ -212,6 +212,7 @@ def test_less_memory_gives_the_same_step(adversarial, changes, config, batch):
       ), name
 
 
+@pytest.mark.slow
 def test_two_batches_in_one_call_give_the_same_step(config, batch, monkeypatch):
   config = config.replace(
     generator={'norm': 'instance', 'dropout': 0.0},
