@@ -251,6 +251,10 @@ def _decorator(kind: str, name: str, multiple: int = 1) -> Callable[[T], T]:
         f'{kind} {name!r} is registered by {known.file} and by {file}: give '
         'one of them another name'
       )
+    if known:
+      import jax  # not above: it takes a second
+
+      jax.clear_caches()  # of what was traced with the part of before
     _parts[kind][name] = _Part(value, file, multiple)
     if file and not _loading:
       _loaded[file] = _sha256(file)

@@ -213,6 +213,27 @@ def test_conv_of_many_channels_has_xlas_gradients(padding):
     np.testing.assert_allclose(bar, plain_bar, atol=1e-3)
 
 
+@pytest.mark.parametrize('features', [3, 40])
+def test_a_conv_that_crops(features):
+  x, kernel = random(0, 1, 9, 10, 32), random(1, 3, 3, 32, features)
+  padding = ((-1, 0), (0, -2))
+  out, pull_back = jax.vjp(
+    functools.partial(conv, stride=1, padding=padding), x, kernel
+  )
+  expected, plain = jax.vjp(
+    functools.partial(plain_conv, padding=padding), x, kernel
+  )
+  np.testing.assert_allclose(out, expected, atol=1e-3)
+  for bar, plain_bar in zip(pull_back(out), plain(out), strict=True):
+    np.testing.assert_allclose(bar, plain_bar, rtol=1e-4, atol=2e-2)
+
+
+def test_a_conv_without_output():
+  x, kernel = random(0, 1, 2, 2, 32), random(1, 3, 3, 32, 32)
+  out = conv(x, kernel, stride=1, padding=((0, 0), (0, 0)))
+  assert out.shape == (1, 0, 0, 32)
+
+
 @pytest.mark.parametrize('padding', [((0, 0), (0, 0)), ((1, 2), (0, 1))])
 def test_conv_to_few_has_second_derivatives(padding):
   x, kernel = random(0, 1, 5, 5, 2), random(1, 3, 3, 2, 1)

@@ -5,6 +5,7 @@ import pathlib
 import re
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from cyclegan_jax import cli, losses, register
 from cyclegan_jax.config import from_config_dict, to_config_dict
 from cyclegan_jax.data.sources import open_images
 from cyclegan_jax.errors import ConfigError, DataError, UserError, WorkdirError
+from cyclegan_jax.inference import translate
 from cyclegan_jax.step import metric_names
 from cyclegan_jax.storage import checkpoint
 
@@ -114,6 +116,25 @@ def test_an_own_loss_equals_the_built_in_one(config):
   assert own.discriminator(logits, -logits) == built_in.discriminator(
     logits, -logits
   )
+
+
+def test_a_part_that_is_registered_again(tiny_config):
+  def outputs_of(factor):
+    @cg.register.generator('scaled')
+    class Scaled(nn.Module):
+      config: object
+      channels: int
+      axis_name: str | None = None
+
+      @nn.compact
+      def __call__(self, x):
+        return factor * x
+
+    config = tiny_config.replace(generator={'name': 'scaled'})
+    images = jnp.ones((1, 4, 4, 3))
+    return translate(config, {}, 'ab', images, jax.random.key(0)).max()
+
+  assert [outputs_of(0.25), outputs_of(0.5)] == [0.25, 0.5]
 
 
 def test_a_run_of_own_parts(config, plugin, tmp_path, monkeypatch):

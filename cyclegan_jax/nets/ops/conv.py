@@ -1,13 +1,14 @@
 """Two-dimensional convolution and its transpose on [B, H, W, C] arrays.
 
 On CPUs some forms and all gradients are written out, since XLA's own are slow
-there: experiments/performance.md has what each saves. Every convolution is in
-the one layout that XLA computes fast. It brings others into that layout, but
-not those in loops and in functions that it does not inline.
+there; experiments/bench_rewrites.py measures what each saves. Every convolution
+is in the one layout that XLA computes fast. It brings others into that layout,
+but not those in loops and in functions that it does not inline.
 """
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any, cast
 
 import jax
@@ -40,7 +41,8 @@ def conv(
     padding: zeros ((top, bottom), (left, right)), or 'SAME' as in Keras.
 
   Returns:
-    [B, H', W', O] with H' = (H + top + bottom - h) // stride + 1.
+    [B, H', W', O] with H' = (H + top + bottom - h) // stride + 1. On CPUs its
+    derivatives are reverse-mode only, of any order.
   """
   if isinstance(padding, str):
     sides, window = x.shape[1:3], kernel.shape[:2]
@@ -99,7 +101,9 @@ def _has_winograd(
   x: Array, kernel_shape: tuple[int, ...], output_sizes: tuple[Any, ...]
 ) -> bool:
   """Whether Winograd's algorithm applies, and is fast and exact enough."""
-  is_even = all(isinstance(n, int) and n % 2 == 0 for n in output_sizes)
+  is_even = all(
+    isinstance(n, int) and n > 0 and n % 2 == 0 for n in output_sizes
+  )
   is_3x3, has_many = kernel_shape[:2] == (3, 3), min(kernel_shape[2:]) >= _MANY
   return is_even and is_3x3 and has_many and x.dtype.itemsize >= 4
 
@@ -112,7 +116,8 @@ def _product(sizes: tuple[Any, ...]) -> int | None:
 
 
 def _pad(x: Array, padding: Padding) -> Array:
-  return jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  pads = [(*pair, 0) for pair in ((0, 0), *padding, (0, 0))]
+  return lax.pad(x, jnp.zeros((), x.dtype), pads)  # negative ones too
 
 
 def _conv_forward(
@@ -124,7 +129,7 @@ def _conv_forward(
 def _conv_backward(
   stride: int, padding: Padding, saved: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
-  x, kernel = saved
+  x, kernel, cotangent = _arrays(*saved, cotangent)
   h, w = kernel.shape[:2]
   kernel_bar = _kernel_gradient(x, cotangent, (h, w), stride, padding)
   if stride == 1:
@@ -143,6 +148,11 @@ def _conv_backward(
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _arrays(*values: Any) -> Iterator[Array]:
+  """What JAX before 0.8 gives as literals, which have no methods."""
+  return map(jnp.asarray, values)
 
 
 def _flipped(kernel: Array) -> Array:
@@ -289,7 +299,13 @@ def _by_taps(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
   h, w, features, channels = kernel.shape
   batch, height, width, _ = x.shape
   weights = kernel.transpose(3, 0, 1, 2).reshape(channels, -1)
-  products = x.reshape(-1, channels) @ weights
+  products = jnp.matmul(  # sums of taps round once, as a convolution's
+    x.reshape(-1, channels),
+    weights,
+    preferred_element_type=jnp.float64
+    if x.dtype == jnp.float64
+    else jnp.float32,
+  )
   taps = products.reshape(batch, height, width, h, w, features)
 
   def add_up(taps: Array, axis: int, axis_of_taps: int) -> Array:
@@ -304,7 +320,7 @@ def _by_taps(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
       total += lax.pad(part, jnp.zeros((), part.dtype), pads)
     return cast(Array, total)
 
-  return add_up(add_up(taps, 1, 3), 2, 3)
+  return add_up(add_up(taps, 1, 3), 2, 3).astype(x.dtype)
 
 
 def _by_parity(x: Array, kernel: Array) -> Array:
@@ -345,7 +361,7 @@ def _adjoint_forward(
 def _adjoint_backward(
   stride: int, padding: Padding, saved: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
-  x, kernel = saved
+  x, kernel, cotangent = _arrays(*saved, cotangent)
   x_bar = _conv(cotangent, kernel, stride, padding)
   window = kernel.shape[0], kernel.shape[1]
   return x_bar, _kernel_gradient(cotangent, x, window, stride, padding)
