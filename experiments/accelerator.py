@@ -1,21 +1,23 @@
-"""Measures a GPU or TPU in at most 12 minutes, and trains on it if asked.
+"""Measures a GPU or TPU in about 12 minutes, and trains on it if asked.
 
   python experiments/accelerator.py --to FOLDER
   python experiments/accelerator.py --to FOLDER --train DATA --minutes 8
 
 FOLDER/accelerator.json and accelerator.md are written after each row, so an
-interruption loses one row at most. The most important rows come first; a row
-that does not fit into the time, or whose library or device is missing, is
-listed with the reason. The sides of a row take turns in one process after
-their losses or outputs have agreed. Compilation is never in a time, and is
-listed apart. Ratios are times as fast as the row's first side: the median over
+interruption loses one row at most. The most important rows come first. No row
+begins where the longest so far would not fit into --minutes; a row that is left
+out, or whose library or device is missing, is listed with the reason. The sides
+of a row take turns in one process after their losses or outputs have agreed.
+Compilation is never in a time, and is listed apart (of translations with the
+first call). Ratios are times as fast as the row's first side: the median over
 neighboring turns, with quartiles. PyTorch is peers/torch_cyclegan.py.
 
---train trains instead, on DATA (config.data.path) for so many minutes, by the
-paper's recipe; with --preset throughput at batch 16 in bfloat16 with a
-learning rate 4 times as high (the square root of 16). It leaves the metrics,
-the last sample sheets, scores by `cyclegan evaluate` and both generators in
-half precision, in files of at most 16 MiB:
+--train trains instead, on DATA (config.data.path) for so many minutes with its
+compilation, by the paper's recipe; with --preset throughput at batch 16 in
+bfloat16 with a learning rate 4 times as high (the square root of 16). The run
+is in FOLDER_run, and goes on if the command is repeated. FOLDER gets both
+generators in half precision in files of at most 16 MiB, the metrics, the last
+sample sheet, and the scores of `cyclegan evaluate`:
 
   cat generator_ab.safetensors.* > generator_ab.safetensors
 
@@ -44,6 +46,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from cyclegan_jax.config import Config
 from cyclegan_jax.inference import make_translator
 from cyclegan_jax.state import create_train_state
+from cyclegan_jax.storage.atomic import replace_text
 from cyclegan_jax.storage.safetensors import read_safetensors, write_safetensors
 from experiments import bench_run
 from experiments.common import (
@@ -71,6 +74,13 @@ MAX_PART_BYTES = 16 * 2**20
 
 class SkippedError(Exception):
   """Why a row cannot be measured here."""
+
+
+def reason(error: Exception) -> str:
+  """An error in one line."""
+  text = (str(error).splitlines() or [''])[0][:300]
+  is_own = isinstance(error, SkippedError)
+  return text if is_own else f'{type(error).__name__}: {text}'
 
 
 class Bench:
@@ -169,8 +179,8 @@ def step_float32(bench: Bench) -> Result:
     worst = compare(config, ours, theirs, 1e-3 if not bench.is_gpu else 5e-2)
     note = {'losses differ by': f'{worst:.0e}'}
     sides = {'PyTorch eager': theirs, **sides}
-  except SkippedError as error:
-    note = {'PyTorch': str(error)}
+  except Exception as error:  # ours is measured all the same
+    note = {'PyTorch': reason(error)}
   return in_turns(config, sides, 2 if bench.is_tiny else 20) | note
 
 
@@ -185,14 +195,15 @@ def _step_bfloat16(bench: Bench, batch: int, steps: int) -> Result:
     worst = compare(config, ours, theirs, 1e-1)
     note = {'losses differ by': f'{worst:.0e}'}
     sides = {'PyTorch tuned': theirs, **sides}
-  except SkippedError as error:
-    note = {'PyTorch': str(error)}
+  except Exception as error:  # ours is measured all the same
+    note = {'PyTorch': reason(error)}
   result = in_turns(config, sides, steps)
   flops = ours.program.cost_analysis().get('flops', 0.0)
-  seconds = batch / result['ours']['pairs/s']
-  note['share of the best matrix product'] = (
-    f"{flops / seconds / bench.peak_flops:.1%}, by XLA's count of operations"
-  )
+  if bench.peak_flops:
+    share = flops * result['ours']['pairs/s'] / batch / bench.peak_flops
+    note['share of the best matrix product'] = (
+      f"{share:.1%}, by XLA's count of operations"
+    )
   return result | note
 
 
@@ -224,15 +235,18 @@ def _translation(bench: Bench, batch: int, calls: int) -> Result:
   try:
     bench.need_torch()
     device = 'cuda' if bench.is_gpu else 'cpu'
-    for label, compiled in (('PyTorch eager', False), ('compiled', True)):
+    for label, compiled in (
+      ('PyTorch eager', False),
+      ('PyTorch compiled', True),
+    ):
       run = make_theirs(config, params['ab'], device, compiled)
       given[label] = to_torch(images, device)
       worst = abs(from_torch(run(given[label])) - expected).max()
       if not worst <= 1e-1:
         raise ValueError(f'{label}: outputs differ by {worst:.1e}')
       sides = {label: run, **sides}
-  except SkippedError as error:
-    note = {'PyTorch': str(error)}
+  except Exception as error:  # ours is measured all the same
+    note = {'PyTorch': reason(error)}
   seconds: dict[str, list[float]] = {label: [] for label in sides}
   for turn in range(ROUNDS + 1):
     for label, run in sides.items():
@@ -318,7 +332,7 @@ ROWS: dict[str, Callable[[Bench], Result]] = {
 
 def write(to: pathlib.Path, report: Result) -> None:
   """Writes the report as JSON and as Markdown."""
-  (to / 'accelerator.json').write_text(json.dumps(report, indent=1) + '\n')
+  replace_text(to / 'accelerator.json', json.dumps(report, indent=1) + '\n')
   lines = [
     '# Measured by experiments/accelerator.py',
     '',
@@ -328,6 +342,8 @@ def write(to: pathlib.Path, report: Result) -> None:
   ]
   for name, result in report['rows'].items():
     lines += ['', f'## {name}', '']
+    if name in ROWS:
+      lines += [str(ROWS[name].__doc__), '']
     tables = {k: v for k, v in result.items() if isinstance(v, dict)}
     lines += [f'- {k}: {v}' for k, v in result.items() if k not in tables]
     if tables:
@@ -340,11 +356,13 @@ def write(to: pathlib.Path, report: Result) -> None:
       for side, values in tables.items():
         cells = [str(values.get(column, '')) for column in columns]
         lines.append(f'| {side} | {" | ".join(cells)} |')
-  (to / 'accelerator.md').write_text('\n'.join(lines) + '\n')
+  replace_text(to / 'accelerator.md', '\n'.join(lines) + '\n')
 
 
 def benchmark(given: argparse.Namespace) -> None:
   """Measures the rows in order until the time is over."""
+  # PyTorch needs a part of the device's memory too.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   bench, began = Bench(given.tiny), time.monotonic()
   report: Result = {
     'machine': machine(),
@@ -365,11 +383,8 @@ def benchmark(given: argparse.Namespace) -> None:
     else:
       try:
         result = row(bench)
-      except SkippedError as error:
-        result = {'not measured': str(error)}
       except Exception as error:  # such as no memory: the other rows go on
-        text = str(error).splitlines() or ['']
-        result = {'not measured': f'{type(error).__name__}: {text[0][:300]}'}
+        result = {'not measured': reason(error)}
     taken = time.monotonic() - start
     longest = max(longest, taken)
     report['rows'][name] = result | {'seconds in all': round(taken, 1)}
@@ -383,9 +398,12 @@ def benchmark(given: argparse.Namespace) -> None:
 
 def train(given: argparse.Namespace) -> None:
   """Trains for some minutes; leaves what is worth keeping."""
-  run = given.to / 'run'
+  run = given.to.with_name(f'{given.to.name}_run')
   cyclegan = [sys.executable, '-m', 'cyclegan_jax']
-  options = ['--config.data.name=folder', f'--config.data.path={given.train}']
+  options = [
+    '--config.data.name=folder',
+    f'--config.data.path={given.train.resolve()}',
+  ]
   if given.preset == 'throughput':
     options += ['--config.batch_size=16', '--config.generator.dtype=bfloat16']
     options += ['--config.discriminator.dtype=bfloat16']
@@ -403,14 +421,6 @@ def train(given: argparse.Namespace) -> None:
       process.send_signal(signal.SIGTERM)  # it saves, then ends
     if process.wait() not in (0, 128 + signal.SIGTERM):
       sys.exit(f'training ended with {process.returncode}')
-  steps = [int(each.name) for each in (run / 'checkpoints').iterdir()]
-  print(f'{given.preset}: {max(steps)} steps in {given.minutes} minutes')
-  subprocess.run([*cyclegan, 'evaluate', str(run)], cwd=ROOT, check=False)
-  for name in ('metrics.jsonl', 'evaluation.md', 'config.json'):
-    if (run / name).exists():
-      shutil.copy(run / name, given.to / name)
-  for sheet in sorted((run / 'samples').glob('*.png'))[-2:]:
-    shutil.copy(sheet, given.to / sheet.name)
   with tempfile.TemporaryDirectory() as folder:
     for direction in ('ab', 'ba'):
       path = pathlib.Path(folder) / f'generator_{direction}.safetensors'
@@ -424,6 +434,11 @@ def train(given: argparse.Namespace) -> None:
       for number, start in enumerate(range(0, len(data), MAX_PART_BYTES)):
         part = given.to / f'{path.name}.{number}'
         part.write_bytes(data[start : start + MAX_PART_BYTES])
+  shutil.copy(run / 'metrics.jsonl', given.to)
+  shutil.copy(max((run / 'samples').glob('*.png')), given.to)
+  scores = given.to / 'scores.json'
+  command = [*cyclegan, 'evaluate', str(run), '--to', str(scores)]
+  subprocess.run([*command, '--overwrite'], cwd=ROOT, check=True)
 
 
 def main() -> None:
@@ -433,14 +448,12 @@ def main() -> None:
   parser.add_argument('--to', type=pathlib.Path, required=True)
   parser.add_argument('--minutes', type=float, default=12.0)
   parser.add_argument('--only', default='', help='part of rows to measure')
-  parser.add_argument('--train', metavar='DATA', default='')
+  parser.add_argument('--train', metavar='DATA', type=pathlib.Path)
   parser.add_argument(
     '--preset', choices=('paper', 'throughput'), default='paper'
   )
   parser.add_argument('--tiny', action='store_true')
   given = parser.parse_args()
-  # PyTorch needs a part of the device's memory too.
-  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   given.to.mkdir(parents=True, exist_ok=True)
   given.to = given.to.resolve()
   if given.train:
