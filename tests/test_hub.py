@@ -228,7 +228,7 @@ def test_one_direction_without_sheet_and_scores(run, tmp_path, capsys):
 @pytest.mark.parametrize(
   'dtype, channels',
   [
-    ('uint8', 3),
+    pytest.param('uint8', 3, marks=pytest.mark.slow),
     ('uint8', 1),
     pytest.param('uint16', 1, marks=pytest.mark.slow),
     pytest.param('float32', 1, marks=pytest.mark.slow),
@@ -417,6 +417,7 @@ def hub(exported, tmp_path, monkeypatch):
   huggingface_hub.close_session()
 
 
+@pytest.mark.slow
 def test_a_translator_from_the_hub(hub, run):
   assert_translates_alike('hf:owner/name', run)
   assert any(each.endswith('/ba.safetensors') for each in hub)

@@ -59,9 +59,8 @@ def test_eight_drawings_are_learned_by_heart():
   assert last < 0.12
 
 
-@pytest.mark.parametrize(
-  'broken', ['gradient', pytest.param('rate', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('broken', ['gradient', 'rate'])
 def test_nothing_is_learned_by_a_broken_step(broken, monkeypatch):
   """The control: what the test above would see."""
   config = CONFIG
